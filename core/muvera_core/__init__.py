@@ -1,0 +1,31 @@
+"""Late-interaction retrieval: MUVERA encodings find candidates, exact MaxSim ranks them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from muvera_core.encoders.protocol import TokenEncoder
+from muvera_core.errors import MuveraError
+from muvera_core.fde import FDEConfig, FixedDimensionalEncoder, SetEncoder
+from muvera_core.hits import Document, Hit, TokenMatch
+from muvera_core.index import MuveraIndex
+from muvera_core.maxsim.cpu import maxsim
+from muvera_core.stage_clock import StageClock
+from muvera_core.token_embeddings import TokenEmbeddings
+
+__version__ = version("muvera-core")
+
+__all__ = [
+    "Document",
+    "FDEConfig",
+    "FixedDimensionalEncoder",
+    "Hit",
+    "MuveraError",
+    "MuveraIndex",
+    "SetEncoder",
+    "StageClock",
+    "TokenEmbeddings",
+    "TokenEncoder",
+    "TokenMatch",
+    "maxsim",
+]

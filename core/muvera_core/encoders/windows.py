@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from muvera_core.errors import InvalidInputError
 
@@ -34,8 +35,8 @@ def split_into_windows(n_tokens: int, size: int, overlap: int) -> list[Window]:
     if n_tokens <= size:
         return [Window(0, n_tokens, 0, n_tokens)]
     starts = [*range(0, n_tokens - size, size - overlap), n_tokens - size]
-    borders = [0, *((right + left + size) // 2 for left, right in zip(starts, starts[1:], strict=False)), n_tokens]
+    borders = [0, *((right + left + size) // 2 for left, right in pairwise(starts)), n_tokens]
     return [
         Window(start, start + size, keep_start, keep_stop)
-        for start, keep_start, keep_stop in zip(starts, borders, borders[1:], strict=True)
+        for start, (keep_start, keep_stop) in zip(starts, pairwise(borders), strict=True)
     ]

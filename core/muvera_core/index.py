@@ -1,0 +1,553 @@
+"""The index: follow ``add`` and ``search`` to see how a passage and a question flow through every stage.
+
+text → token encoder → token embeddings → store, and from there → set encoder → candidates
+question → token encoder → set encoder → candidates → exact MaxSim over their stored tokens → hits
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+from tqdm import tqdm
+
+from muvera_core.encoders.protocol import TokenEncoder
+from muvera_core.errors import (
+    EncoderError,
+    EncoderMismatchError,
+    IndexClosedError,
+    InvalidInputError,
+    ReadOnlyIndexError,
+)
+from muvera_core.fde import FDEConfig, FixedDimensionalEncoder
+from muvera_core.folder_lock import claim_folder, claim_new_folder
+from muvera_core.hits import Document, Hit, TokenMatch
+from muvera_core.manifest import Manifest
+from muvera_core.maxsim.cpu import maxsim_scaled
+from muvera_core.stage_clock import StageClock
+from muvera_core.stage_one import StageOne
+from muvera_core.store import Store, StoredDocument
+from muvera_core.token_codec import TokenPrecision
+from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
+from muvera_core.validation import (
+    require_count,
+    require_ids,
+    require_length,
+    require_metadatas,
+    require_query_tokens,
+    require_text,
+    require_texts,
+)
+
+DEFAULT_N_CANDIDATES = 200
+# A mean over fewer tokens says little about the corpus; until then a centring index encodes without one.
+MIN_TOKENS_FOR_MEAN = 16_384
+_STAGE_ONE_BATCH = 256
+_EXACT_BATCH = 1024
+
+
+class MuveraIndex:
+    """A collection of documents that is searched by late interaction.
+
+    Make one with ``create`` or ``open``. Any number of threads may search while one adds or deletes.
+
+    >>> with MuveraIndex.create(None) as index:
+    ...     _ = index.add(["Ants live in colonies.", "Owls hunt at night."], ids=["ant", "owl"])
+    ...     index.search("Which bird is active after dark?", k=1)[0].id
+    'owl'
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        encoder: TokenEncoder,
+        store: Store,
+        *,
+        folder: Path | None,
+        lock: FileLock | None,
+        read_only: bool,
+        show_progress: bool = False,
+    ) -> None:
+        """Use ``create`` or ``open``."""
+        self._manifest, self._encoder, self._store = manifest, encoder, store
+        self._folder, self._folder_lock, self._read_only = folder, lock, read_only
+        self._closed = False
+        # _writing admits one writer, who may take as long as encoding takes; _state guards store and stage one,
+        # and is held for moments only. A thread that takes both takes _writing first.
+        self._writing = threading.RLock()
+        self._state = threading.RLock()
+        set_encoder = self._make_set_encoder()
+        self._stage_one = (
+            StageOne(set_encoder) if folder is None else StageOne.load(folder, manifest.index_id, set_encoder)
+        )
+        self._stage_one_complete = True
+        self._stage_one_saved = folder is not None
+        self._update_stage_one(*self._stage_one.difference(store.keys()), show_progress=show_progress)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str] | None,
+        encoder: TokenEncoder | None = None,
+        fde: FDEConfig | None = None,
+        *,
+        token_precision: TokenPrecision = "int8",
+    ) -> MuveraIndex:
+        """Make an empty index.
+
+        Args:
+            path: a folder that doesn't exist or is empty; None keeps the index in memory only.
+            encoder: turns text into token vectors; None takes the bundled one.
+            fde: settings of stage one; None takes the defaults. Its dimension must be the encoder's.
+            token_precision: how token vectors are stored: "int8" or "float16", which takes twice the space.
+
+        Raises:
+            IndexExistsError: the folder is in use.
+            DimensionMismatchError: ``fde`` is for vectors of another width.
+            ReadOnlyIndexError: the folder can't be made or written.
+        """
+        encoder = encoder if encoder is not None else _bundled_encoder()
+        fde = fde if fde is not None else FDEConfig(dimension=encoder.dimension)
+        if fde.dimension != encoder.dimension:
+            raise InvalidInputError(
+                f"fde is for {fde.dimension}-d token vectors, but the encoder gives {encoder.dimension}-d ones: "
+                f"use FDEConfig(dimension={encoder.dimension})"
+            )
+        manifest = Manifest(uuid.uuid4().hex, encoder.fingerprint, token_precision, fde)
+        if path is None:
+            return cls(manifest, encoder, Store(None, manifest.codec), folder=None, lock=None, read_only=False)
+        folder = Path(path).absolute()
+        lock = claim_new_folder(folder)
+        try:
+            store = Store(folder, manifest.codec, create=True)
+            manifest.write(folder)
+            return cls(manifest, encoder, store, folder=folder, lock=lock, read_only=False)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: TokenEncoder | None = None,
+        *,
+        read_only: bool = False,
+        show_progress: bool = False,
+    ) -> MuveraIndex:
+        """Open an index that ``create`` made.
+
+        Args:
+            path: the folder.
+            encoder: the encoder that the index was made with; None takes the bundled one. An index never loads a
+                model by itself.
+            read_only: allow no changes. Needs no right to write, and any number of processes can do it.
+            show_progress: show a bar if part of stage one has to be derived again.
+
+        Raises:
+            NotAnIndexError: there is no index.
+            EncoderMismatchError: the index was made with another encoder.
+            UnsupportedFormatError: a newer muvera wrote it.
+            IndexLockedError: another writer has it open.
+            ReadOnlyIndexError: the folder can't be written and ``read_only`` isn't set.
+            CorruptIndexError: files are missing or damaged.
+        """
+        folder = Path(path).absolute()
+        manifest = Manifest.read(folder)
+        encoder = encoder if encoder is not None else _bundled_encoder()
+        if encoder.fingerprint != manifest.encoder:
+            raise EncoderMismatchError(
+                f"{folder} was made with encoder {manifest.encoder!r}, got {encoder.fingerprint!r}: "
+                "pass the encoder it was made with, or index the documents again with this one"
+            )
+        lock = None if read_only else claim_folder(folder)
+        try:
+            store = Store(folder, manifest.codec, read_only=read_only)
+            return cls(
+                manifest,
+                encoder,
+                store,
+                folder=folder,
+                lock=lock,
+                read_only=read_only,
+                show_progress=show_progress,
+            )
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+
+    # Adding and deleting
+
+    def add(
+        self,
+        texts: Sequence[str],
+        ids: Sequence[str] | None = None,
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        batch_size: int = 64,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Encode and add documents, all or none. A document whose id is known replaces the one that had it.
+
+        Args:
+            texts: the passages, none of them empty.
+            ids: one for each, distinct; random ones where None.
+            metadatas: one JSON-like mapping for each; empty ones where None.
+            batch_size: texts per call of the encoder.
+            show_progress: show a bar on standard error.
+
+        Returns:
+            The ids, in order.
+
+        Raises:
+            InvalidInputError: an empty text, ids that repeat, metadata that JSON can't hold, lengths that differ.
+            EncoderError: the encoder gave something unusable.
+            ReadOnlyIndexError: the index was opened for reading.
+        """
+        texts = require_texts("texts", texts)
+        batch_size = require_count("batch_size", batch_size)
+
+        def batches() -> Iterator[TokenEmbeddings]:
+            with tqdm(total=len(texts), desc="encoding", unit="doc", disable=not show_progress) as bar:
+                for start in range(0, len(texts), batch_size):
+                    some = texts[start : start + batch_size]
+                    yield _checked(self._encoder.encode_documents(some), len(some), self._encoder.dimension)
+                    bar.update(len(some))
+
+        return self._add(batches(), len(texts), ids, texts, metadatas, show_progress=show_progress)
+
+    def add_embeddings(
+        self,
+        token_embeddings: TokenEmbeddings | Sequence[npt.ArrayLike],
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str] | None = None,
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> list[str]:
+        """Add documents whose token embeddings are at hand, all or none. See ``add``.
+
+        Args:
+            token_embeddings: those of the index's encoder; a list of (tokens, dimension) arrays will do.
+            ids: one for each, distinct; random ones where None.
+            texts: the passages they were made from, to be returned with hits.
+            metadatas: one JSON-like mapping for each.
+
+        Raises:
+            InvalidInputError: as ``add``, and NaN or infinity in a vector.
+            DimensionMismatchError: vectors of another width than the index's.
+        """
+        if not isinstance(token_embeddings, TokenEmbeddings):
+            token_embeddings = TokenEmbeddings.from_list(token_embeddings)
+        require_dimension(token_embeddings, self._encoder.dimension, "this index")
+        checked = None if texts is None else require_texts("texts", texts)
+        return self._add(iter([token_embeddings]), len(token_embeddings), ids, checked, metadatas)
+
+    def delete(self, ids: str | Sequence[str]) -> int:
+        """Delete documents; ids that aren't there are passed over. Returns how many were deleted."""
+        ids = [ids] if isinstance(ids, str) else list(ids)
+        with self._writer():
+            with self._state:
+                deleted = self._store.delete(ids)
+            self._update_stage_one(np.empty(0, dtype=np.int64), deleted)
+        return len(deleted)
+
+    # Searching
+
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        n_candidates: int | None = None,
+        *,
+        exact: bool = False,
+        clock: StageClock | None = None,
+    ) -> list[Hit]:
+        """The ``k`` documents that match a question best, best first; all of them where there are fewer.
+
+        Args:
+            query: the question.
+            k: how many hits to return.
+            n_candidates: how many documents of stage one to rerank; more find more and take longer. None takes
+                200, or 2 * k where that is more.
+            exact: score every document instead: slow, the yardstick for everything else.
+            clock: collects the time of each stage.
+
+        Raises:
+            InvalidInputError: an empty question, k or n_candidates below 1.
+        """
+        return self.search_batch([query], k, n_candidates, exact=exact, clock=clock)[0]
+
+    def search_batch(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        n_candidates: int | None = None,
+        *,
+        exact: bool = False,
+        clock: StageClock | None = None,
+    ) -> list[list[Hit]]:
+        """Hits for each of several questions. See ``search``."""
+        self._require_open()
+        queries = require_texts("queries", queries)
+        clock = clock or StageClock()
+        if not queries:
+            return []
+        with clock.stage("encode"):
+            encoded = _checked(self._encoder.encode_queries(queries), len(queries), self._encoder.dimension)
+        return [self.search_embeddings(tokens, k, n_candidates, exact=exact, clock=clock) for tokens in encoded]
+
+    def search_embeddings(
+        self,
+        query_tokens: npt.ArrayLike | TokenEmbeddings,
+        k: int = 10,
+        n_candidates: int | None = None,
+        *,
+        exact: bool = False,
+        clock: StageClock | None = None,
+    ) -> list[Hit]:
+        """Hits for a question whose token embeddings are at hand, shape (tokens, dimension). See ``search``."""
+        self._require_open()
+        k = require_count("k", k)
+        n_candidates = max(k, require_count("n_candidates", n_candidates or max(DEFAULT_N_CANDIDATES, 2 * k)))
+        tokens = require_query_tokens(query_tokens, self._encoder.dimension)
+        clock = clock or StageClock()
+        with clock.stage("candidates"):
+            keys = self._store.keys() if exact else self._find_candidates(tokens, n_candidates)
+        with clock.stage("rerank"):
+            keys, scores = self._rerank(tokens, keys)
+        with clock.stage("fetch"):
+            return self._fetch_hits(keys, scores, k, len(tokens))
+
+    def explain(self, query: str, id: str) -> list[TokenMatch]:
+        """Which document token matched each query token best.
+
+        Returns:
+            One match per query token, in order; their similarities add up to the hit's score.
+
+        Raises:
+            InvalidInputError: no document has this id, or the question is empty.
+        """
+        self._require_open()
+        query = require_text("query", query)
+        encoded = _checked(self._encoder.encode_queries([query]), 1, self._encoder.dimension)
+        with self._state:
+            found = self._store.documents_by_id([id])
+            if not found:
+                raise InvalidInputError(f"there is no document with id {id!r}")
+            tokens = self._store.embeddings([found[0].key])
+        similarities = encoded.vectors @ tokens.vectors.T
+        best = similarities.argmax(axis=1)
+        text = found[0].text
+        spans = None if text is None else self._encoder.document_spans(text)
+        if spans is not None and len(spans) != len(tokens.vectors):
+            spans = None  # added as embeddings that this encoder didn't make from this text
+        matches = []
+        for i, (start, end) in enumerate(self._encoder.query_spans(query).tolist()):
+            span = None if spans is None else (int(spans[best[i], 0]), int(spans[best[i], 1]))
+            token = None if span is None or text is None else text[slice(*span)]
+            matches.append(TokenMatch(query[start:end], (start, end), token, span, float(similarities[i, best[i]])))
+        return matches
+
+    # Reading
+
+    def get(self, ids: str | Sequence[str]) -> list[Document]:
+        """The documents with these ids, in their order; ids that aren't there are passed over."""
+        self._require_open()
+        with self._state:
+            found = self._store.documents_by_id([ids] if isinstance(ids, str) else list(ids))
+        return [Document(document.id, document.text, document.metadata) for document in found]
+
+    def __len__(self) -> int:
+        self._require_open()
+        return len(self._store)
+
+    def __contains__(self, id: object) -> bool:
+        self._require_open()
+        with self._state:
+            return isinstance(id, str) and id in self._store
+
+    @property
+    def path(self) -> Path | None:
+        """The index's folder; None where it is in memory."""
+        return self._folder
+
+    @property
+    def encoder(self) -> TokenEncoder:
+        """The token encoder."""
+        return self._encoder
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of token vectors of all documents."""
+        self._require_open()
+        return self._store.n_tokens
+
+    # Closing
+
+    def close(self) -> None:
+        """Save what makes the next opening fast, and let go of the folder. Documents are safe without it."""
+        with self._writing, self._state:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                if self._folder is not None and not self._read_only and not self._stage_one_saved:
+                    self._stage_one.save(self._folder, self._manifest.index_id)
+            finally:
+                self._store.close()
+                if self._folder_lock is not None:
+                    self._folder_lock.release()
+
+    def __enter__(self) -> MuveraIndex:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = "in memory" if self._folder is None else repr(str(self._folder))
+        return f"<MuveraIndex {where}: {'closed' if self._closed else f'{len(self)} documents'}>"
+
+    # The stages
+
+    def _add(
+        self,
+        batches: Iterator[TokenEmbeddings],
+        n: int,
+        ids: Sequence[str] | None,
+        texts: Sequence[str | None] | None,
+        metadatas: Sequence[Mapping[str, Any] | None] | None,
+        *,
+        show_progress: bool = False,
+    ) -> list[str]:
+        checked_ids = require_ids(ids, n)
+        checked_metadatas = require_metadatas(metadatas, n)
+        texts = [None] * n if texts is None else texts
+        require_length("texts", texts, n)
+        with self._writer():
+            if n == 0:
+                return []
+            try:
+                places = self._store.append_tokens(batches)
+                with self._state:
+                    added, replaced = self._store.add(checked_ids, texts, checked_metadatas, places)
+            except BaseException:
+                with self._state:
+                    self._store.roll_back()
+                raise
+            self._update_stage_one(added, replaced, show_progress=show_progress)
+            self._freeze_mean()
+        return checked_ids
+
+    def _update_stage_one(self, added: IntArray, removed: IntArray, *, show_progress: bool = False) -> None:
+        """Bring stage one in line with the store. Searches go on between the batches."""
+        if not len(added) and not len(removed):
+            return
+        self._stage_one_saved = self._stage_one_complete = False
+        with self._state:
+            self._stage_one.remove(removed)
+        with tqdm(total=len(added), desc="building stage one", unit="doc", disable=not show_progress) as bar:
+            for start in range(0, len(added), _STAGE_ONE_BATCH):
+                keys = added[start : start + _STAGE_ONE_BATCH]
+                with self._state:
+                    embeddings = self._store.embeddings(keys)
+                vectors = self._stage_one.encode_documents(embeddings)
+                with self._state:
+                    self._stage_one.add(keys, vectors)
+                bar.update(len(keys))
+        self._stage_one_complete = True
+
+    def _find_candidates(self, tokens: FloatArray, n_candidates: int) -> IntArray:
+        vector = self._stage_one.encode_query(tokens)
+        with self._state:
+            return self._stage_one.search(vector, n_candidates)
+
+    def _rerank(self, tokens: FloatArray, keys: IntArray) -> tuple[IntArray, FloatArray]:
+        """Keys by falling MaxSim, ties by rising key, with their scores."""
+        parts = []
+        for start in range(0, len(keys), _EXACT_BATCH):
+            with self._state:
+                some = self._store.live(np.sort(keys[start : start + _EXACT_BATCH]))
+                rows, offsets = self._store.tokens(some)
+            codes, scales = self._manifest.codec.split(rows)
+            parts.append((some, maxsim_scaled(tokens, codes, scales, offsets)))
+        if not parts:
+            return keys, np.empty(0, dtype=np.float32)
+        keys, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        order = np.lexsort((keys, -scores))
+        return keys[order], scores[order]
+
+    def _fetch_hits(self, keys: IntArray, scores: FloatArray, k: int, n_query_tokens: int) -> list[Hit]:
+        with self._state:
+            score_of = dict(zip(keys.tolist(), scores.tolist(), strict=True))
+            documents = self._store.documents(self._store.live(keys)[:k])
+        return [_hit(document, score_of[document.key], n_query_tokens) for document in documents]
+
+    def _make_set_encoder(self) -> FixedDimensionalEncoder:
+        config = self._manifest.fde
+        if not config.center:
+            return FixedDimensionalEncoder(config)
+        frozen = self._store.get_state("mean_token")
+        mean = np.zeros(config.dimension, np.float32) if frozen is None else np.frombuffer(frozen, dtype="<f4")
+        return FixedDimensionalEncoder(config, mean=mean)
+
+    def _freeze_mean(self) -> None:
+        """Once a centring index has enough tokens, fix their mean for good and encode what is there anew."""
+        if (
+            not self._manifest.fde.center
+            or self._store.n_tokens < MIN_TOKENS_FOR_MEAN
+            or self._store.get_state("mean_token") is not None
+        ):
+            return
+        with self._state:
+            self._store.put_state("mean_token", self._store.mean_token().astype("<f4").tobytes())
+            self._stage_one = StageOne(self._make_set_encoder())
+        self._update_stage_one(self._store.keys(), np.empty(0, dtype=np.int64))
+
+    @contextmanager
+    def _writer(self) -> Iterator[None]:
+        with self._writing:
+            self._require_open()
+            if self._read_only:
+                raise ReadOnlyIndexError(f"{self._folder} was opened with read_only=True: open it without to change it")
+            if not self._stage_one_complete:  # an earlier write was interrupted after its commit
+                self._update_stage_one(*self._stage_one.difference(self._store.keys()))
+            yield
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise IndexClosedError("the index is closed: open it again with MuveraIndex.open")
+
+
+def _bundled_encoder() -> TokenEncoder:
+    from muvera_core.encoders.bundled import BundledEncoder  # onnxruntime is slow to import: not before it is needed
+
+    return BundledEncoder()
+
+
+def _checked(embeddings: TokenEmbeddings, n: int, dimension: int) -> TokenEmbeddings:
+    """What an encoder returned, if it is what the protocol promises."""
+    if not isinstance(embeddings, TokenEmbeddings):
+        raise EncoderError(f"the encoder returned {type(embeddings).__name__}, expected TokenEmbeddings")
+    if len(embeddings) != n or embeddings.dimension != dimension:
+        raise EncoderError(
+            f"the encoder returned {len(embeddings)} texts of {embeddings.dimension}-d vectors, "
+            f"expected {n} of {dimension}-d"
+        )
+    return embeddings
+
+
+def _hit(document: StoredDocument, score: float, n_query_tokens: int) -> Hit:
+    normalized = min(1.0, max(0.0, score / n_query_tokens))
+    return Hit(document.id, document.text, document.metadata, score, normalized)

@@ -1,0 +1,69 @@
+"""Exact MaxSim in NumPy: the reference that every faster kernel is checked against.
+
+MaxSim (the paper's Chamfer similarity, arXiv 2405.19504, equation 1) of a query and a document is the sum, over
+the query's tokens, of the largest inner product with any of the document's tokens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_core.errors import DimensionMismatchError
+from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+
+# Documents are scored in groups of about this many tokens: the float32 rows and scores of a group stay in cache.
+TOKENS_PER_GROUP = 4096
+
+
+def maxsim(query: FloatArray, documents: TokenEmbeddings) -> FloatArray:
+    """Score one query against documents.
+
+    Args:
+        query: float32, shape (query tokens, dimension).
+        documents: the documents' token embeddings.
+
+    Returns:
+        float32, shape (documents,).
+
+    Raises:
+        DimensionMismatchError: query and documents have different widths.
+    """
+    if len(documents) and query.shape[1] != documents.dimension:
+        raise DimensionMismatchError(
+            f"the query has {query.shape[1]}-d token vectors, the documents have {documents.dimension}-d ones"
+        )
+    return maxsim_scaled(query, documents.vectors, None, documents.offsets)
+
+
+def maxsim_scaled(
+    query: FloatArray, rows: npt.NDArray[np.generic], scales: FloatArray | None, offsets: IntArray
+) -> FloatArray:
+    """Score one query against documents whose tokens are stored compactly.
+
+    Token ``t`` is ``rows[t] * scales[t]``. The scale multiplies the products in place of the rows: a row has as
+    many numbers as the model has dimensions, but only as many products as the query has tokens.
+
+    Args:
+        query: float32, shape (query tokens, dimension).
+        rows: int8, float16 or float32, shape (tokens, dimension).
+        scales: float32, shape (tokens,); None where rows are the vectors themselves.
+        offsets: int64, shape (documents + 1,); document ``i`` owns rows ``offsets[i]:offsets[i + 1]``, at least one.
+
+    Returns:
+        float32, shape (documents,).
+    """
+    n_documents = len(offsets) - 1
+    scores = np.empty(n_documents, dtype=np.float32)
+    transposed = np.ascontiguousarray(query.T)
+    first = 0
+    while first < n_documents:
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + TOKENS_PER_GROUP, side="right")) - 1)
+        tokens = slice(offsets[first], offsets[last])
+        products = rows[tokens].astype(np.float32, copy=False) @ transposed
+        if scales is not None:
+            products *= scales[tokens, None]
+        best = np.maximum.reduceat(products, offsets[first:last] - offsets[first], axis=0)
+        scores[first:last] = best.sum(axis=1)
+        first = last
+    return scores

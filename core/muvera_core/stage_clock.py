@@ -1,0 +1,30 @@
+"""Where a search spends its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class StageClock:
+    """Adds up the seconds that each stage took over any number of searches.
+
+    >>> clock = StageClock()
+    >>> with clock.stage("rerank"):
+    ...     pass
+    >>> list(clock.seconds)
+    ['rerank']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time spent in this block under ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
