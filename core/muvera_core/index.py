@@ -317,7 +317,9 @@ class MuveraIndex:
         """Hits for a question whose token embeddings are at hand, shape (tokens, dimension). See ``search``."""
         self._require_open()
         k = require_count("k", k)
-        n_candidates = max(k, require_count("n_candidates", n_candidates or max(DEFAULT_N_CANDIDATES, 2 * k)))
+        if n_candidates is None:
+            n_candidates = max(DEFAULT_N_CANDIDATES, 2 * k)
+        n_candidates = max(k, require_count("n_candidates", n_candidates))
         tokens = require_query_tokens(query_tokens, self._encoder.dimension)
         clock = clock or StageClock()
         with clock.stage("candidates"):

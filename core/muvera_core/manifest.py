@@ -33,6 +33,9 @@ class Manifest:
     token_precision: TokenPrecision
     fde: FDEConfig
 
+    def __post_init__(self) -> None:
+        _ = self.codec  # refuses an unknown precision
+
     @property
     def codec(self) -> TokenCodec:
         """Codec of the token rows."""

@@ -93,7 +93,7 @@ def _to_json(name: str, metadata: Mapping[str, Any] | None) -> str:
         raise InvalidInputError(f"{name} must be a mapping, got {type(metadata).__name__}")
     advice = "use only strings, finite numbers, booleans, None, lists and dictionaries with string keys"
     try:
-        encoded = json.dumps(dict(metadata), allow_nan=False)
+        encoded = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False)
         encoded.encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"{name} can't be stored as JSON ({error}): {advice}") from None

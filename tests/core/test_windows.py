@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def test_every_token_is_kept_once_and_seen_in_its_window(n: int, size: int, data
     windows = split_into_windows(n, size, overlap)
     assert [t for w in windows for t in range(w.keep_start, w.keep_stop)] == list(range(n))
     assert all(w.start <= w.keep_start <= w.keep_stop <= w.stop <= w.start + size for w in windows)
-    assert all(left.stop - right.start >= overlap for left, right in zip(windows, windows[1:], strict=False))
+    assert all(left.stop - right.start >= overlap for left, right in pairwise(windows))
 
 
 @pytest.mark.parametrize("overlap", [-1, 4, 5])
