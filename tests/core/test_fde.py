@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,8 +20,9 @@ SMALL = FDEConfig(dimension=8, num_repetitions=3, num_simhash_projections=3, pro
 
 
 def unit_rows(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:
-    rows = rng.standard_normal((n, dimension)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    rows: np.ndarray = rng.standard_normal((n, dimension)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
 def ragged(seed: int, lengths: list[int], dimension: int = 8) -> TokenEmbeddings:
@@ -39,9 +40,7 @@ def test_encodings_equal_the_reference_given_its_matrices(case: dict[str, Any]) 
         final_projection_dimension=case["final_projection_dimension"],
         projection="count_sketch",
     )
-    matrices = FDEMatrices(
-        part["simhash"], part.get("projection"), part.get("sketch_index"), part.get("sketch_sign")
-    )
+    matrices = FDEMatrices(part["simhash"], part.get("projection"), part.get("sketch_index"), part.get("sketch_sign"))
     tokens = TokenEmbeddings.from_list([part["points"]])
     filled = FixedDimensionalEncoder(config, matrices=matrices)
     unfilled = FixedDimensionalEncoder(replace(config, fill_empty_partitions=False), matrices=matrices)
@@ -116,7 +115,7 @@ def test_many_partitions_and_long_documents_are_worked_on_in_pieces(monkeypatch:
 
 @pytest.mark.parametrize("projection", ["dense", "count_sketch"])
 @pytest.mark.parametrize("final", [None, 2048])
-def test_inner_products_approximate_maxsim(projection: str, final: int | None) -> None:
+def test_inner_products_approximate_maxsim(projection: Literal["dense", "count_sketch"], final: int | None) -> None:
     rng = np.random.default_rng(0)
     query = unit_rows(rng, 16, 64)
     # Documents that hold noisy copies of 0, 1, 2, … of the query's tokens have ever higher MaxSim.
@@ -127,7 +126,10 @@ def test_inner_products_approximate_maxsim(projection: str, final: int | None) -
         documents.append(tokens / np.linalg.norm(tokens, axis=1, keepdims=True))
     embeddings = TokenEmbeddings.from_list(documents)
     config = FDEConfig(
-        dimension=64, num_repetitions=40, projection=projection, final_projection_dimension=final  # type: ignore[arg-type]
+        dimension=64,
+        num_repetitions=40,
+        projection=projection,
+        final_projection_dimension=final,
     )
     encoder = FixedDimensionalEncoder(config)
     scores = encoder.encode_documents(embeddings) @ encoder.encode_queries(TokenEmbeddings.from_list([query]))[0]
@@ -160,9 +162,7 @@ def test_centring_subtracts_the_mean_before_encoding() -> None:
     shifted = TokenEmbeddings(embeddings.vectors + mean, embeddings.offsets)
     centred = FixedDimensionalEncoder(replace(SMALL, center=True), mean=mean)
     plain = FixedDimensionalEncoder(SMALL)
-    np.testing.assert_allclose(
-        centred.encode_documents(shifted), plain.encode_documents(embeddings), atol=1e-5
-    )
+    np.testing.assert_allclose(centred.encode_documents(shifted), plain.encode_documents(embeddings), atol=1e-5)
     np.testing.assert_allclose(centred.encode_queries(shifted), plain.encode_queries(embeddings), atol=1e-5)
 
 

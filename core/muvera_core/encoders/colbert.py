@@ -1,0 +1,249 @@
+"""Any ColBERT checkpoint folder as a TokenEncoder, through colbert-ai's own model code, on CPU or CUDA."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from muvera_core.encoders.colbert_checkpoint import content_hash, inspect_checkpoint
+from muvera_core.encoders.colbert_loading import load_checkpoint, position_limit, require_colbert, resolve_device
+from muvera_core.encoders.windows import split_into_windows
+from muvera_core.errors import InvalidInputError, TruncatedTextWarning
+from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+# Around every text: [CLS], the [Q] or [D] marker, [SEP].
+_MARKERS = 3
+# A quarter of a window is seen twice, so that a token near a border keeps an eighth of a window as context.
+_OVERLAP_SHARE = 0.25
+# Settings of a checkpoint, besides its lengths, that change its vectors.
+_VECTOR_SETTINGS = ("dim", "mask_punctuation", "attend_to_mask_tokens", "query_token_id", "doc_token_id")
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One run through the model.
+
+    Attributes:
+        ids: what goes in, markers and masks included.
+        attended: how many of the leading ids the others may look at.
+        keep: which positions' vectors belong to the text, shape (kept,).
+        spans: the characters that each of those stands for, shape (kept, 2).
+    """
+
+    ids: list[int]
+    attended: int
+    keep: IntArray
+    spans: IntArray
+
+
+class ColBERTEncoder:
+    """Token vectors of a ColBERT checkpoint, the same that colbert-ai computes.
+
+    A text that fits gets exactly the vectors of colbert-ai's ``Checkpoint.docFromText`` and ``queryFromText``:
+    [D] and [Q] markers, punctuation dropped from documents, queries filled up with [MASK] to ``query_maxlen``.
+    Where colbert-ai would cut, this goes on:
+
+    - A document longer than ``doc_maxlen`` is encoded in overlapping windows, each with its own markers; of those
+      only the first window's [CLS] [D] and the last one's [SEP] are kept. Wordpieces beyond ``max_document_tokens``
+      are left out with a ``TruncatedTextWarning``.
+    - A query longer than ``query_maxlen`` is encoded whole, without masks, up to the positions that the model has
+      (512 for BERT); only what is beyond is left out, with the same warning.
+
+    Nothing is ever downloaded and no code of the checkpoint is run. Encoding is safe from several threads.
+
+    Args:
+        checkpoint: the folder, as colbert-ai saves it: config.json, artifact.metadata, a tokenizer and the weights.
+        device: "cpu", "cuda" or "cuda:N"; CUDA where there is one, by default. On CUDA colbert-ai computes in
+            half precision, so vectors differ from the CPU's by about 1e-3.
+        batch_size: texts, or windows of texts, that go through the model together.
+        doc_maxlen: window of a document in tokens, its three markers included; the checkpoint's own by default.
+        query_maxlen: tokens, markers included, that shorter queries are filled up to; likewise.
+        max_document_tokens: wordpieces of a document that are encoded at most.
+
+    Raises:
+        MissingExtraError: colbert-ai isn't installed.
+        InvalidInputError: a length or the device can't be used.
+        DimensionMismatchError: the checkpoint's settings and weights disagree on the dimension.
+        EncoderError: the folder isn't a checkpoint that can be loaded safely; see ``inspect_checkpoint``.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike[str],
+        *,
+        device: str | None = None,
+        batch_size: int = 32,
+        doc_maxlen: int | None = None,
+        query_maxlen: int | None = None,
+        max_document_tokens: int = 16384,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("max_document_tokens", max_document_tokens)):
+            if value < 1:
+                raise InvalidInputError(f"{name} must be at least 1, got {value}")
+        require_colbert()
+        torch_device = resolve_device(device)
+        folder = inspect_checkpoint(checkpoint)
+        lengths = {"doc_maxlen": doc_maxlen, "query_maxlen": query_maxlen}
+        self._model: Any = load_checkpoint(folder, torch_device, {k: v for k, v in lengths.items() if v is not None})
+        config = self._model.colbert_config
+        self._longest = position_limit(self._model)
+        for name in lengths:
+            if not _MARKERS < getattr(config, name) <= self._longest:
+                raise InvalidInputError(
+                    f"{name} must be above {_MARKERS} (the markers) and at most {self._longest} "
+                    f"(the positions this model has), got {getattr(config, name)}"
+                )
+        self.batch_size = batch_size
+        self.max_document_tokens = max_document_tokens
+        self.doc_maxlen = int(config.doc_maxlen)
+        self.query_maxlen = int(config.query_maxlen)
+        self._dimension = folder.dimension
+        self._attend_to_masks = bool(config.attend_to_mask_tokens)
+        self._doc_marker = int(self._model.doc_tokenizer.D_marker_token_id)
+        self._query_marker = int(self._model.query_tokenizer.Q_marker_token_id)
+        tokenizer = self._model.raw_tokenizer
+        self._cls, self._sep = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
+        self._mask, self._pad = int(tokenizer.mask_token_id), int(tokenizer.pad_token_id)
+        # Below transformers' wrapper, whose calls change the truncation and padding that threads would share.
+        self._tokenizer = tokenizer.backend_tokenizer
+        settings = {name: getattr(config, name) for name in _VECTOR_SETTINGS}
+        self._fingerprint = content_hash(
+            folder,
+            settings
+            | {"doc_maxlen": self.doc_maxlen, "query_maxlen": self.query_maxlen, "overlap_share": _OVERLAP_SHARE},
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Width of a token vector."""
+        return self._dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights, the tokenizer and the lengths; the same wherever the folder stands."""
+        return self._fingerprint
+
+    def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
+        """Token vectors of passages, without those of punctuation.
+
+        Raises:
+            InvalidInputError: ``texts`` isn't a sequence of valid strings.
+        """
+        return self._encode(texts, self._document_pieces, self.max_document_tokens, self._model.doc)
+
+    def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
+        """Token vectors of questions, ``query_maxlen`` for each that isn't longer.
+
+        Raises:
+            InvalidInputError: ``texts`` isn't a sequence of valid strings.
+        """
+        return self._encode(texts, self._query_pieces, self._longest - _MARKERS, self._model.query)
+
+    def document_spans(self, text: str) -> IntArray:
+        """Characters of each token of ``encode_documents([text])``: int64, shape (tokens, 2), start and end."""
+        pieces = self._document_pieces(self._tokenize([text])[0])
+        return np.concatenate([piece.spans for piece in pieces])
+
+    def query_spans(self, text: str) -> IntArray:
+        """The same for ``encode_queries([text])``; a [MASK] stands for no characters, at the text's end."""
+        pieces = self._query_pieces(self._tokenize([text])[0])
+        return np.concatenate([piece.spans for piece in pieces])
+
+    def _tokenize(self, texts: Sequence[str]) -> list[Encoding]:
+        if isinstance(texts, str):
+            raise InvalidInputError("texts must be a sequence of strings, got one string: put it in a list")
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InvalidInputError(f"text {position} must be a string, got {type(text).__name__}")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidInputError(f"text {position} isn't valid Unicode: {error}") from error
+        encodings: list[Encoding] = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return encodings
+
+    def _document_pieces(self, encoding: Encoding) -> list[_Piece]:
+        wordpieces = encoding.ids[: self.max_document_tokens]
+        spans = encoding.offsets[: self.max_document_tokens]
+        end = spans[-1][1] if spans else 0
+        size = self.doc_maxlen - _MARKERS
+        pieces = []
+        for window in split_into_windows(len(wordpieces), size, int(size * _OVERLAP_SHARE)):
+            ids = [self._cls, self._doc_marker, *wordpieces[window.start : window.stop], self._sep]
+            places = [(0, 0), (0, 0), *spans[window.start : window.stop], (end, end)]
+            first, last = (edge - window.start + 2 for edge in (window.keep_start, window.keep_stop))
+            if window.keep_start == 0:
+                first = 0
+            if window.keep_stop == len(wordpieces):
+                last = len(ids)
+            keep = [i for i in range(first, last) if ids[i] != self._pad and ids[i] not in self._model.skiplist]
+            pieces.append(_piece(ids, len(ids), keep, [places[i] for i in keep]))
+        return pieces
+
+    def _query_pieces(self, encoding: Encoding) -> list[_Piece]:
+        room = self._longest - _MARKERS
+        # colbert-ai turns every [PAD] of a query into [MASK], one that stands in the text as well.
+        wordpieces = [self._mask if token == self._pad else token for token in encoding.ids[:room]]
+        spans = encoding.offsets[:room]
+        end = spans[-1][1] if spans else 0
+        ids = [self._cls, self._query_marker, *wordpieces, self._sep]
+        n_masks = max(0, self.query_maxlen - len(ids))
+        attended = len(ids) + (n_masks if self._attend_to_masks else 0)
+        places = [(0, 0), (0, 0), *spans, (end, end), *[(end, end)] * n_masks]
+        return [_piece(ids + [self._mask] * n_masks, attended, range(len(places)), places)]
+
+    def _encode(
+        self,
+        texts: Sequence[str],
+        pieces_of: Callable[[Encoding], list[_Piece]],
+        limit: int,
+        model: Callable[[Any, Any], Any],
+    ) -> TokenEmbeddings:
+        encodings = self._tokenize(texts)
+        for position, encoding in enumerate(encodings):
+            if len(encoding.ids) > limit:
+                warnings.warn(
+                    TruncatedTextWarning(
+                        f"text {position} of this call has {len(encoding.ids)} tokens and {limit} are encoded: "
+                        f"the last {len(encoding.ids) - limit} are left out"
+                    ),
+                    stacklevel=3,
+                )
+        pieces = [pieces_of(encoding) for encoding in encodings]
+        vectors = iter(self._run([piece for of_text in pieces for piece in of_text], model))
+        rows = [np.concatenate([next(vectors) for _ in of_text]) for of_text in pieces]
+        return TokenEmbeddings.from_list(rows, dimension=self.dimension)
+
+    def _run(self, pieces: Sequence[_Piece], model: Callable[[Any, Any], Any]) -> list[FloatArray]:
+        """Each piece's kept vectors, float32, shape (kept, dimension)."""
+        # Pieces of like length go together, so that little is computed for padding.
+        order = sorted(range(len(pieces)), key=lambda i: len(pieces[i].ids))
+        results: dict[int, FloatArray] = {}
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            for i, vectors in zip(batch, self._forward([pieces[i] for i in batch], model), strict=True):
+                results[i] = vectors[pieces[i].keep]
+        return [results[i] for i in range(len(pieces))]
+
+    def _forward(self, pieces: Sequence[_Piece], model: Callable[[Any, Any], Any]) -> Iterator[FloatArray]:
+        import torch
+
+        ids = np.full((len(pieces), max(len(piece.ids) for piece in pieces)), self._pad, dtype=np.int64)
+        attention = np.zeros_like(ids)
+        for row, piece in enumerate(pieces):
+            ids[row, : len(piece.ids)] = piece.ids
+            attention[row, : piece.attended] = 1
+        vectors = model(torch.from_numpy(ids), torch.from_numpy(attention))
+        yield from vectors.float().cpu().numpy()
+
+
+def _piece(ids: list[int], attended: int, keep: Sequence[int], spans: Sequence[tuple[int, int]]) -> _Piece:
+    return _Piece(ids, attended, np.asarray(keep, dtype=np.int64), np.asarray(spans, dtype=np.int64).reshape(-1, 2))
