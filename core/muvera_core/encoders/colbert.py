@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ import numpy as np
 
 from muvera_core.encoders.colbert_checkpoint import content_hash, inspect_checkpoint
 from muvera_core.encoders.colbert_loading import load_checkpoint, position_limit, require_colbert, resolve_device
+from muvera_core.encoders.texts import require_unicode_texts, warn_if_truncated
 from muvera_core.encoders.windows import split_into_windows
-from muvera_core.errors import InvalidInputError, TruncatedTextWarning
+from muvera_core.errors import InvalidInputError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 if TYPE_CHECKING:
@@ -158,16 +158,7 @@ class ColBERTEncoder:
         return np.concatenate([piece.spans for piece in pieces])
 
     def _tokenize(self, texts: Sequence[str]) -> list[Encoding]:
-        if isinstance(texts, str):
-            raise InvalidInputError("texts must be a sequence of strings, got one string: put it in a list")
-        for position, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InvalidInputError(f"text {position} must be a string, got {type(text).__name__}")
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidInputError(f"text {position} isn't valid Unicode: {error}") from error
-        encodings: list[Encoding] = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        encodings: list[Encoding] = self._tokenizer.encode_batch(require_unicode_texts(texts), add_special_tokens=False)
         return encodings
 
     def _document_pieces(self, encoding: Encoding) -> list[_Piece]:
@@ -208,15 +199,8 @@ class ColBERTEncoder:
         model: Callable[[Any, Any], Any],
     ) -> TokenEmbeddings:
         encodings = self._tokenize(texts)
-        for position, encoding in enumerate(encodings):
-            if len(encoding.ids) > limit:
-                warnings.warn(
-                    TruncatedTextWarning(
-                        f"text {position} of this call has {len(encoding.ids)} tokens and {limit} are encoded: "
-                        f"the last {len(encoding.ids) - limit} are left out"
-                    ),
-                    stacklevel=3,
-                )
+        for text, encoding in zip(texts, encodings, strict=True):
+            warn_if_truncated(text, len(encoding.ids), limit)
         pieces = [pieces_of(encoding) for encoding in encodings]
         vectors = iter(self._run([piece for of_text in pieces for piece in of_text], model))
         rows = [np.concatenate([next(vectors) for _ in of_text]) for of_text in pieces]

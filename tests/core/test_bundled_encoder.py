@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from muvera_core.encoders import bundled
+from muvera_core.encoders.bundled import BundledEncoder
+from muvera_core.encoders.protocol import TokenEncoder
+from muvera_core.errors import EncoderError, InvalidInputError, TruncatedTextWarning
+
+TEXTS = [
+    "Goethe wrote Faust in two parts.",
+    "",
+    "The Rhine rises in the Swiss Alps and flows into the North Sea. " * 60,
+    "Water boils at 100 °C.",
+]
+FILLER = "The committee met on Tuesday and discussed the minutes of the previous meeting at some length. "
+
+
+@pytest.fixture(scope="module")
+def encoder() -> BundledEncoder:
+    return BundledEncoder(num_threads=2)
+
+
+def maxsim(query: npt.NDArray[np.float32], document: npt.NDArray[np.float32]) -> float:
+    return float((query @ document.T).max(axis=1).sum())
+
+
+def covered(encoder: BundledEncoder, text: str) -> list[str]:
+    return [text[start:end] for start, end in encoder.document_spans(text)]
+
+
+def test_it_is_a_token_encoder(encoder: BundledEncoder) -> None:
+    assert isinstance(encoder, TokenEncoder)
+    assert encoder.dimension == 128
+
+
+@pytest.mark.parametrize("method", ["encode_documents", "encode_queries"])
+def test_every_token_has_one_vector_of_unit_length(encoder: BundledEncoder, method: str) -> None:
+    embeddings = getattr(encoder, method)(["A short text.", "and one more"])
+    assert embeddings.vectors.shape == (len(["[CLS]", "a", "short", "text", ".", "[SEP]"]) + 5, 128)
+    assert embeddings.vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings.vectors, axis=1), 1, atol=1e-5)
+
+
+def test_vectors_do_not_depend_on_the_batch_its_order_or_the_threads(encoder: BundledEncoder) -> None:
+    together = encoder.encode_documents(TEXTS)
+    reversed_order = encoder.encode_documents(TEXTS[::-1])
+    one_thread = BundledEncoder(num_threads=1).encode_documents(TEXTS)
+    for i, text in enumerate(TEXTS):
+        alone = encoder.encode_documents([text])[0]
+        for other in (together[i], reversed_order[len(TEXTS) - 1 - i], one_thread[i]):
+            np.testing.assert_array_equal(alone, other)
+
+
+def test_documents_and_queries_are_encoded_alike(encoder: BundledEncoder) -> None:
+    text = "the origin of the Rhine"
+    np.testing.assert_array_equal(encoder.encode_documents([text])[0], encoder.encode_queries([text])[0])
+
+
+def test_an_empty_text_has_two_markers(encoder: BundledEncoder) -> None:
+    assert len(encoder.encode_documents([""])[0]) == 2
+    assert encoder.document_spans("").tolist() == [[0, 0], [0, 0]]
+
+
+def test_no_texts_give_no_embeddings(encoder: BundledEncoder) -> None:
+    embeddings = encoder.encode_documents([])
+    assert len(embeddings) == 0
+    assert embeddings.dimension == 128
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("Who wrote Faust?", ["Who", "wrote", "Faust", "?"], id="words"),
+        pytest.param("unbelievably", ["un", "bel", "ie", "va", "bly"], id="wordpieces"),
+        pytest.param("Café à Paris, naïve", ["Café", "à", "Paris", ",", "naïve"], id="accents"),
+        pytest.param("cafe\u0301 noir", ["cafe", "noir"], id="combining accent"),
+        pytest.param("so 😀 happy", ["so", "😀", "happy"], id="beyond the basic plane"),
+        pytest.param("北京 city", ["北", "京", "city"], id="ideographs"),
+        pytest.param("a\u200bb  \n\tc", ["a\u200bb", "c"], id="invisible characters"),
+        pytest.param("the [SEP] marker", ["the", "[", "SEP", "]", "marker"], id="a marker written out"),
+    ],
+)
+def test_spans_point_at_the_original_text(encoder: BundledEncoder, text: str, expected: list[str]) -> None:
+    assert covered(encoder, text) == ["", *expected, ""]
+    assert len(encoder.document_spans(text)) == len(encoder.encode_documents([text])[0])
+    np.testing.assert_array_equal(encoder.query_spans(text), encoder.document_spans(text))
+
+
+def test_a_long_text_has_one_vector_for_every_wordpiece(encoder: BundledEncoder) -> None:
+    words = ["red", "green", "blue", "black", "white", "grey", "pink"] * 130
+    text = " ".join(words)
+    spans = encoder.document_spans(text)
+    assert len(spans) == len(encoder.encode_documents([text])[0])
+    assert [text[start:end] for start, end in spans if end > start] == words
+    markers = [i for i, (start, end) in enumerate(spans) if start == end]
+    assert len(markers) >= 4, "a text of 910 wordpieces needs more than one window, each with two markers"
+    assert all(left <= right for (left, _), (right, _) in pairwise(spans.tolist()))
+
+
+def test_a_text_that_fits_the_model_is_one_window(encoder: BundledEncoder) -> None:
+    assert len(encoder.encode_documents(["red " * 510])[0]) == 510 + 2
+    assert len(encoder.encode_documents(["red " * 511])[0]) > 511 + 2
+
+
+def test_a_needle_at_the_end_of_a_long_text_is_matched(encoder: BundledEncoder) -> None:
+    hay = FILLER * 190
+    assert len(hay.split()) > 3000
+    needle = "The password of the observatory is heliotrope."
+    question = "What is the password of the observatory?"
+    query = encoder.encode_queries([question])[0]
+    with_needle, without = encoder.encode_documents([hay + needle, hay])
+    assert maxsim(query, with_needle) > maxsim(query, without) + 2
+    asked = [question[start:end] for start, end in encoder.query_spans(question)]
+    for word in ("password", "observatory"):
+        matched = (with_needle @ query[asked.index(word)]).argmax()
+        start, end = encoder.document_spans(hay + needle)[matched]
+        assert start >= len(hay)
+        assert (hay + needle)[start:end] == word
+
+
+def test_what_is_left_out_is_reported() -> None:
+    encoder = BundledEncoder(max_document_tokens=300, max_query_tokens=4)
+    with pytest.warns(TruncatedTextWarning, match=r"starts with 'word .* has 400 tokens; the last 100 .* limit is 300"):
+        embeddings = encoder.encode_documents(["short", "word " * 400])
+    kept = encoder.encode_documents(["word " * 300])
+    np.testing.assert_array_equal(embeddings[1], kept[0])
+    with pytest.warns(TruncatedTextWarning, match="has 6 tokens; the last 2"):
+        encoder.encode_queries(["one two three four five six"])
+    assert len(encoder.query_spans("one two three four five six")) == 6
+
+
+def test_a_text_at_the_limit_is_encoded_silently() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BundledEncoder(max_query_tokens=4).encode_queries(["one two three four"])
+
+
+def test_pinned_similarities(encoder: BundledEncoder) -> None:
+    # Values of the shipped model. The tolerance leaves room for other processors and onnxruntime versions.
+    text = "The cat sat on the mat while a dog slept."
+    cls, the, cat, sat, _, _, mat, _, _, dog, slept, _, sep = encoder.encode_documents([text])[0]
+    similarities = [cat @ dog, cat @ mat, sat @ slept, cls @ sep, the @ cat]
+    np.testing.assert_allclose(similarities, [0.560, 0.309, 0.404, 0.232, 0.444], atol=0.02)
+
+
+def test_a_passage_that_answers_scores_above_one_that_does_not(encoder: BundledEncoder) -> None:
+    query = encoder.encode_queries(["Where does the Rhine rise?"])[0]
+    answer, other = encoder.encode_documents(["The Rhine begins in the Swiss Alps.", "Faust is a play by Goethe."])
+    assert maxsim(query, answer) > maxsim(query, other) + 1
+
+
+def test_limits_and_threads_leave_the_fingerprint_as_it_is(encoder: BundledEncoder) -> None:
+    other = BundledEncoder(num_threads=1, max_document_tokens=100, max_query_tokens=10)
+    assert other.fingerprint == encoder.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        pytest.param("one text", "sequence of texts, got one str", id="a bare str"),
+        pytest.param(["fine", None], "text 1 must be a str, got NoneType", id="None"),
+        pytest.param([b"bytes"], "text 0 must be a str, got bytes", id="bytes"),
+        pytest.param(["ab\ud800c"], "text 0 holds half of a surrogate pair at character 2", id="lone surrogate"),
+    ],
+)
+def test_what_is_not_text_is_refused(encoder: BundledEncoder, texts: list[str], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        encoder.encode_documents(texts)
+    with pytest.raises(InvalidInputError, match=message):
+        encoder.encode_queries(texts)
+
+
+@pytest.mark.parametrize("argument", ["num_threads", "max_document_tokens", "max_query_tokens"])
+def test_limits_below_one_are_refused(argument: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"{argument} must be at least 1, got 0"):
+        BundledEncoder(**{argument: 0})
+
+
+def remove_the_settings(folder: Path) -> None:
+    (folder / "encoder.json").unlink()
+
+
+def break_the_settings(folder: Path) -> None:
+    (folder / "encoder.json").write_text("{}")
+
+
+def remove_the_model(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+
+
+def cut_the_model_short(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-100])
+
+
+def overwrite_the_model(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(bytes((folder / "model.onnx").stat().st_size))
+
+
+def overwrite_the_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_bytes(b" " * (folder / "tokenizer.json").stat().st_size)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        remove_the_settings,
+        break_the_settings,
+        remove_the_model,
+        cut_the_model_short,
+        overwrite_the_model,
+        overwrite_the_tokenizer,
+    ],
+)
+def test_damaged_files_are_reported(
+    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "assets"
+    shutil.copytree(bundled.ASSETS, folder)
+    damage(folder)
+    monkeypatch.setattr(bundled, "ASSETS", folder)
+    with pytest.raises(EncoderError, match="reinstall muvera-core"):
+        BundledEncoder()
+
+
+def test_the_settings_describe_the_files_that_ship() -> None:
+    settings = json.loads((bundled.ASSETS / "encoder.json").read_text(encoding="utf-8"))
+    assert settings["files"].keys() == {"model.onnx", "tokenizer.json"}
+    for name, file in settings["files"].items():
+        assert (bundled.ASSETS / name).stat().st_size == file["bytes"]
