@@ -253,10 +253,10 @@ class MuveraIndex:
 
     def delete(self, ids: str | Sequence[str]) -> int:
         """Delete documents; ids that aren't there are passed over. Returns how many were deleted."""
-        ids = [ids] if isinstance(ids, str) else list(ids)
+        wanted = require_texts("ids", [ids] if isinstance(ids, str) else ids)
         with self._writer():
             with self._state:
-                deleted = self._store.delete(ids)
+                deleted = self._store.delete(wanted)
             self._update_stage_one(np.empty(0, dtype=np.int64), deleted)
         return len(deleted)
 
@@ -339,7 +339,7 @@ class MuveraIndex:
             InvalidInputError: no document has this id, or the question is empty.
         """
         self._require_open()
-        query = require_text("query", query)
+        query, id = require_text("query", query), require_text("id", id)
         encoded = _checked(self._encoder.encode_queries([query]), 1, self._encoder.dimension)
         with self._state:
             found = self._store.documents_by_id([id])
@@ -364,8 +364,9 @@ class MuveraIndex:
     def get(self, ids: str | Sequence[str]) -> list[Document]:
         """The documents with these ids, in their order; ids that aren't there are passed over."""
         self._require_open()
+        wanted = require_texts("ids", [ids] if isinstance(ids, str) else ids)
         with self._state:
-            found = self._store.documents_by_id([ids] if isinstance(ids, str) else list(ids))
+            found = self._store.documents_by_id(wanted)
         return [Document(document.id, document.text, document.metadata) for document in found]
 
     def __len__(self) -> int:

@@ -189,6 +189,16 @@ def test_deleted_documents_are_gone(index: MuveraIndex) -> None:
         assert found == set(ids(40)) - {"d3", "d4", "d5"}
 
 
+@pytest.mark.parametrize("wrong", [3, [3], [None], {"a"}, b"a"], ids=repr)
+def test_what_cannot_be_an_id_is_refused(index: MuveraIndex, wrong: Any) -> None:
+    with pytest.raises(InvalidInputError, match="ids"):
+        index.delete(wrong)
+    with pytest.raises(InvalidInputError, match="ids"):
+        index.get(wrong)
+    with pytest.raises(InvalidInputError, match="id must be a string"):
+        index.explain("a question", wrong)
+
+
 def test_adding_nothing_is_nothing(index: MuveraIndex) -> None:
     assert index.add([]) == []
     assert index.add_embeddings([]) == []
