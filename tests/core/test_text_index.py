@@ -21,7 +21,7 @@ def test_questions_find_the_passages_that_answer_them(nq_index: MuveraIndex, nq_
 
 
 def test_the_default_settings_find_what_exact_search_finds(nq_index: MuveraIndex, nq_questions: dict[str, str]) -> None:
-    """200 of 300 documents are candidates by default: ask for few to see what stage one is worth."""
+    """All 300 documents are candidates by default: ask for few to see what stage one is worth."""
     recalls = []
     for question in nq_questions.values():
         exact = {hit.id for hit in nq_index.search(question, k=10, exact=True)}
