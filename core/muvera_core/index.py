@@ -10,7 +10,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import (
+    DimensionMismatchError,
     EncoderError,
     EncoderMismatchError,
     IndexClosedError,
@@ -120,7 +121,7 @@ class MuveraIndex:
         encoder = encoder if encoder is not None else _bundled_encoder()
         fde = fde if fde is not None else FDEConfig(dimension=encoder.dimension)
         if fde.dimension != encoder.dimension:
-            raise InvalidInputError(
+            raise DimensionMismatchError(
                 f"fde is for {fde.dimension}-d token vectors, but the encoder gives {encoder.dimension}-d ones: "
                 f"use FDEConfig(dimension={encoder.dimension})"
             )
@@ -128,14 +129,15 @@ class MuveraIndex:
         if path is None:
             return cls(manifest, encoder, Store(None, manifest.codec), folder=None, lock=None, read_only=False)
         folder = Path(path).absolute()
-        lock = claim_new_folder(folder)
-        try:
+        with ExitStack() as undo:
+            lock = claim_new_folder(folder)
+            undo.callback(lock.release)
             store = Store(folder, manifest.codec, create=True)
+            undo.callback(store.close)
             manifest.write(folder)
-            return cls(manifest, encoder, store, folder=folder, lock=lock, read_only=False)
-        except BaseException:
-            lock.release()
-            raise
+            index = cls(manifest, encoder, store, folder=folder, lock=lock, read_only=False)
+            undo.pop_all()
+        return index
 
     @classmethod
     def open(
@@ -171,10 +173,13 @@ class MuveraIndex:
                 f"{folder} was made with encoder {manifest.encoder!r}, got {encoder.fingerprint!r}: "
                 "pass the encoder it was made with, or index the documents again with this one"
             )
-        lock = None if read_only else claim_folder(folder)
-        try:
+        with ExitStack() as undo:
+            lock = None if read_only else claim_folder(folder)
+            if lock is not None:
+                undo.callback(lock.release)
             store = Store(folder, manifest.codec, read_only=read_only)
-            return cls(
+            undo.callback(store.close)
+            index = cls(
                 manifest,
                 encoder,
                 store,
@@ -183,10 +188,8 @@ class MuveraIndex:
                 read_only=read_only,
                 show_progress=show_progress,
             )
-        except BaseException:
-            if lock is not None:
-                lock.release()
-            raise
+            undo.pop_all()
+        return index
 
     # Adding and deleting
 
@@ -474,9 +477,10 @@ class MuveraIndex:
         self._stage_one_complete = True
 
     def _find_candidates(self, tokens: FloatArray, n_candidates: int) -> IntArray:
-        vector = self._stage_one.encode_query(tokens)
+        stage_one = self._stage_one  # a writer may put another in its place
+        vector = stage_one.encode_query(tokens)
         with self._state:
-            return self._stage_one.search(vector, n_candidates)
+            return stage_one.search(vector, n_candidates)
 
     def _rerank(self, tokens: FloatArray, keys: IntArray) -> tuple[IntArray, FloatArray]:
         """Keys by falling MaxSim, ties by rising key, with their scores."""

@@ -21,24 +21,38 @@ def require_count(name: str, value: object, minimum: int = 1) -> int:
     return int(value)
 
 
-def require_text(name: str, value: object) -> str:
-    """Text with something in it that can be written as UTF-8."""
+def require_unicode(name: str, value: object) -> str:
+    """A string that can be written as UTF-8."""
     if not isinstance(value, str):
         raise InvalidInputError(f"{name} must be a string, got {type(value).__name__}")
-    if not value.strip():
-        raise InvalidInputError(f"{name} is empty: there is nothing to match in it, leave it out")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidInputError(
-            f"{name} can't be written as UTF-8 ({error}): decode it again from its source"
+            f"{name} holds half of a surrogate pair at character {error.start}, which isn't Unicode text: "
+            "decode it with errors='replace'"
         ) from None
     return value
 
 
+def require_text(name: str, value: object) -> str:
+    """A string with something in it that can be written as UTF-8."""
+    text = require_unicode(name, value)
+    if not text.strip():
+        raise InvalidInputError(f"{name} is empty: there is nothing to match in it, leave it out")
+    return text
+
+
+def require_sequence(name: str, values: object) -> Sequence[Any]:
+    """A sequence of items, not a single string."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+        raise InvalidInputError(f"{name} must be a list, got {type(values).__name__}: for a single item give [item]")
+    return values
+
+
 def require_texts(name: str, values: object) -> list[str]:
     """A sequence of texts, not a single one."""
-    return [require_text(f"{name}[{i}]", value) for i, value in enumerate(_require_sequence(name, values))]
+    return [require_text(f"{name}[{i}]", value) for i, value in enumerate(require_sequence(name, values))]
 
 
 def require_ids(ids: Sequence[str] | None, n: int) -> list[str]:
@@ -57,7 +71,7 @@ def require_metadatas(metadatas: Sequence[Mapping[str, Any] | None] | None, n: i
     """``n`` metadata objects as JSON text; empty ones where ``metadatas`` is None."""
     if metadatas is None:
         return ["{}"] * n
-    require_length("metadatas", _require_sequence("metadatas", metadatas), n)
+    require_length("metadatas", require_sequence("metadatas", metadatas), n)
     return [_to_json(f"metadatas[{i}]", metadata) for i, metadata in enumerate(metadatas)]
 
 
@@ -78,12 +92,6 @@ def require_query_tokens(query: npt.ArrayLike | TokenEmbeddings, dimension: int)
             "encode the query with the index's model"
         )
     return embeddings[0]
-
-
-def _require_sequence(name: str, values: object) -> Sequence[Any]:
-    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-        raise InvalidInputError(f"{name} must be a list, got {type(values).__name__}: for a single item give [item]")
-    return values
 
 
 def _to_json(name: str, metadata: Mapping[str, Any] | None) -> str:

@@ -167,10 +167,10 @@ def test_limits_and_threads_leave_the_fingerprint_as_it_is(encoder: BundledEncod
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        pytest.param("one text", "sequence of texts, got one str", id="a bare str"),
-        pytest.param(["fine", None], "text 1 must be a str, got NoneType", id="None"),
-        pytest.param([b"bytes"], "text 0 must be a str, got bytes", id="bytes"),
-        pytest.param(["ab\ud800c"], "text 0 holds half of a surrogate pair at character 2", id="lone surrogate"),
+        pytest.param("one text", "texts must be a list, got str", id="a bare str"),
+        pytest.param(["fine", None], r"texts\[1\] must be a string, got NoneType", id="None"),
+        pytest.param([b"bytes"], r"texts\[0\] must be a string, got bytes", id="bytes"),
+        pytest.param(["ab\ud800c"], r"texts\[0\] holds half of a surrogate pair at character 2", id="lone surrogate"),
     ],
 )
 def test_what_is_not_text_is_refused(encoder: BundledEncoder, texts: list[str], message: str) -> None:

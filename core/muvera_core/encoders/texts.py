@@ -5,26 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from muvera_core.errors import InvalidInputError, TruncatedTextWarning
+from muvera_core.errors import TruncatedTextWarning
+from muvera_core.validation import require_sequence, require_unicode
 
 _SHOWN_CHARACTERS = 40
 
 
 def require_unicode_texts(texts: Sequence[str]) -> list[str]:
     """The texts, if they are a sequence of strings that UTF-8 can hold. Raises InvalidInputError otherwise."""
-    if isinstance(texts, str):
-        raise InvalidInputError("expected a sequence of texts, got one str: put it into a list")
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InvalidInputError(f"text {position} must be a str, got {type(text).__name__}")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(
-                f"text {position} holds half of a surrogate pair at character {error.start}, which isn't Unicode text: "
-                "decode it with errors='replace'"
-            ) from error
-    return list(texts)
+    return [require_unicode(f"texts[{i}]", text) for i, text in enumerate(require_sequence("texts", texts))]
 
 
 def warn_if_truncated(text: str, n_tokens: int, limit: int) -> None:
