@@ -38,8 +38,11 @@ class Candidates(Protocol):
     def remove(self, keys: Sequence[int] | IntArray) -> None:
         """Remove keys; unknown ones are passed over."""
 
-    def search(self, query: FloatArray, k: int) -> IntArray:
-        """The ``min(k, len(self))`` keys of highest inner product with ``query`` (dimension,), best first, int64."""
+    def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
+        """The ``k`` keys of highest inner product with ``query`` (dimension,), best first, int64.
+
+        Fewer where fewer are held. Only keys that are among ``allowed``, where that is given.
+        """
 
     def vectors(self, keys: IntArray) -> FloatArray:
         """The vectors held for ``keys``, float32, shape (keys, dimension)."""
@@ -83,11 +86,14 @@ class FlatCandidates:
             self._vectors[: len(stays)] = self._vectors[stays]
             self._size = len(stays)
 
-    def search(self, query: FloatArray, k: int) -> IntArray:
-        k = min(k, self._size)
-        scores = self._vectors[: self._size] @ query
-        best = np.argpartition(-scores, k - 1)[:k] if 0 < k < self._size else np.arange(k)
-        return self._keys[best[np.lexsort((self._keys[best], -scores[best]))]]
+    def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
+        keys, scores = self._keys[: self._size], self._vectors[: self._size] @ query
+        if allowed is not None:
+            admitted = np.isin(keys, allowed)
+            keys, scores = keys[admitted], scores[admitted]
+        k = min(k, len(keys))
+        best = np.argpartition(-scores, k - 1)[:k] if 0 < k < len(keys) else np.arange(k)
+        return keys[best[np.lexsort((keys[best], -scores[best]))]]
 
     def vectors(self, keys: IntArray) -> FloatArray:
         order = np.argsort(self._keys[: self._size])
@@ -153,21 +159,24 @@ class HnswCandidates:
         if self._graph.get_current_count() > max(INITIAL_CAPACITY, 2 * len(self._live)):
             self._drop_deleted()
 
-    def search(self, query: FloatArray, k: int) -> IntArray:
-        k = min(k, len(self._live))
+    def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
+        admitted = self._live if allowed is None else self._live & set(allowed.tolist())
+        k = min(k, len(admitted))
         if k == 0:
             return np.empty(0, dtype=np.int64)
         ef = max(self.MIN_EF, k)
         while True:
             self._graph.set_ef(ef)
             try:
-                labels, _ = self._graph.knn_query(query, k=k, num_threads=1)
+                labels, _ = self._graph.knn_query(
+                    query, k=k, num_threads=1, filter=None if allowed is None else admitted.__contains__
+                )
                 return np.asarray(labels[0], dtype=np.int64)
             except RuntimeError:
                 # The beam ended with fewer than k live items: many deleted ones were in its way, or part of the
                 # graph can't be reached. A wider beam helps with the first, looking at every vector with both.
                 if ef >= self._graph.get_current_count():
-                    return self._scan(query, k)
+                    return self._scan(query, k, admitted)
                 ef *= 4
 
     def vectors(self, keys: IntArray) -> FloatArray:
@@ -204,8 +213,8 @@ class HnswCandidates:
         self._graph, self._live = self._new_graph(max(INITIAL_CAPACITY, len(keys))), set()
         self.add(keys, vectors)
 
-    def _scan(self, query: FloatArray, k: int) -> IntArray:
-        keys = self.keys()
+    def _scan(self, query: FloatArray, k: int, admitted: set[int]) -> IntArray:
+        keys = np.sort(np.fromiter(admitted, dtype=np.int64, count=len(admitted)))
         return keys[np.argsort(-(self.vectors(keys) @ query), kind="stable")[:k]]
 
 

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 from tqdm import tqdm
 
+from muvera_core.diversity import cosine_similarity, maximal_marginal_relevance
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import (
     DimensionMismatchError,
@@ -27,9 +28,11 @@ from muvera_core.errors import (
     EncoderMismatchError,
     IndexClosedError,
     InvalidInputError,
+    MuveraError,
     ReadOnlyIndexError,
 )
 from muvera_core.fde import FDEConfig, FixedDimensionalEncoder
+from muvera_core.filters import Condition, compile_filter
 from muvera_core.folder_lock import claim_folder, claim_new_folder
 from muvera_core.hits import Document, Hit, TokenMatch
 from muvera_core.manifest import Manifest
@@ -55,6 +58,7 @@ MIN_CANDIDATES = 500
 # A mean over fewer tokens says little about the corpus; until then a centring index encodes without one.
 MIN_TOKENS_FOR_MEAN = 16_384
 _STAGE_ONE_BATCH = 256
+Filter = Mapping[str, Any]
 _EXACT_BATCH = 1024
 
 
@@ -256,14 +260,35 @@ class MuveraIndex:
         checked = None if texts is None else require_texts("texts", texts)
         return self._add(iter([token_embeddings]), len(token_embeddings), ids, checked, metadatas)
 
-    def delete(self, ids: str | Sequence[str]) -> int:
-        """Delete documents; ids that aren't there are passed over. Returns how many were deleted."""
-        wanted = require_texts("ids", [ids] if isinstance(ids, str) else ids)
+    def delete(self, ids: str | Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
+        """Delete documents by id, by metadata, or those for which both hold.
+
+        Args:
+            ids: one or more ids; those that aren't there are passed over.
+            filter: see ``search``. An empty one admits every document.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            InvalidInputError: neither is given (to delete everything there is ``clear``), or a filter that can't be.
+        """
+        if ids is None and filter is None:
+            raise InvalidInputError("delete needs ids or a filter; to delete every document call clear()")
+        wanted = None if ids is None else require_texts("ids", [ids] if isinstance(ids, str) else ids)
+        condition = compile_filter(filter)
         with self._writer():
             with self._state:
-                deleted = self._store.delete(wanted)
-            self._update_stage_one(np.empty(0, dtype=np.int64), deleted)
-        return len(deleted)
+                keys = self._store.keys() if condition is None else self._store.matching(condition)
+                if wanted is not None:
+                    keys = np.intersect1d(keys, self._store.keys_of(wanted))
+                self._store.delete(keys)
+            self._update_stage_one(np.empty(0, dtype=np.int64), keys)
+        return len(keys)
+
+    def clear(self) -> int:
+        """Delete every document. Returns how many there were."""
+        return self.delete(filter={})
 
     # Searching
 
@@ -273,6 +298,7 @@ class MuveraIndex:
         k: int = 10,
         n_candidates: int | None = None,
         *,
+        filter: Filter | None = None,
         exact: bool = False,
         clock: StageClock | None = None,
     ) -> list[Hit]:
@@ -283,13 +309,15 @@ class MuveraIndex:
             k: how many hits to return.
             n_candidates: how many documents of stage one to rerank; more find more and take longer. None takes
                 500, or 10 * k where that is more.
+            filter: admit only documents whose metadata satisfy this, such as ``{"year": {"$gte": 2020}}``; see
+                ``muvera_core.filters``. ``k`` documents are found wherever ``k`` satisfy it.
             exact: score every document instead: slow, the yardstick for everything else.
             clock: collects the time of each stage.
 
         Raises:
-            InvalidInputError: an empty question, k or n_candidates below 1.
+            InvalidInputError: an empty question, k or n_candidates below 1, a filter that can't be.
         """
-        return self.search_batch([query], k, n_candidates, exact=exact, clock=clock)[0]
+        return self.search_batch([query], k, n_candidates, filter=filter, exact=exact, clock=clock)[0]
 
     def search_batch(
         self,
@@ -297,6 +325,7 @@ class MuveraIndex:
         k: int = 10,
         n_candidates: int | None = None,
         *,
+        filter: Filter | None = None,
         exact: bool = False,
         clock: StageClock | None = None,
     ) -> list[list[Hit]]:
@@ -308,7 +337,10 @@ class MuveraIndex:
             return []
         with clock.stage("encode"):
             encoded = _checked(self._encoder.encode_queries(queries), len(queries), self._encoder.dimension)
-        return [self.search_embeddings(tokens, k, n_candidates, exact=exact, clock=clock) for tokens in encoded]
+        return [
+            self.search_embeddings(tokens, k, n_candidates, filter=filter, exact=exact, clock=clock)
+            for tokens in encoded
+        ]
 
     def search_embeddings(
         self,
@@ -316,6 +348,7 @@ class MuveraIndex:
         k: int = 10,
         n_candidates: int | None = None,
         *,
+        filter: Filter | None = None,
         exact: bool = False,
         clock: StageClock | None = None,
     ) -> list[Hit]:
@@ -327,12 +360,51 @@ class MuveraIndex:
         n_candidates = max(k, require_count("n_candidates", n_candidates))
         tokens = require_query_tokens(query_tokens, self._encoder.dimension)
         clock = clock or StageClock()
+        condition = compile_filter(filter)
         with clock.stage("candidates"):
-            keys = self._store.keys() if exact else self._find_candidates(tokens, n_candidates)
+            keys = self._find_candidates(tokens, None if exact else n_candidates, condition)
         with clock.stage("rerank"):
             keys, scores = self._rerank(tokens, keys)
         with clock.stage("fetch"):
             return self._fetch_hits(keys, scores, k, len(tokens))
+
+    def search_diverse(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        fetch_k: int = 50,
+        relevance_weight: float = 0.5,
+        filter: Filter | None = None,
+    ) -> list[Hit]:
+        """Hits that match a question well and are unlike one another, by maximal marginal relevance.
+
+        Two documents are as similar as the cosine of their stage-one vectors: among hits for one question it goes
+        along with their late-interaction similarity (correlation .9), whose cost grows with the square of their
+        length.
+
+        Args:
+            query: the question.
+            k: how many hits to return, in the order of choice.
+            fetch_k: how many of the best hits to choose from; k where that is more.
+            relevance_weight: 1 ranks by relevance only, 0 by unlikeness only.
+            filter: see ``search``.
+
+        Raises:
+            InvalidInputError: as ``search``, and a relevance_weight outside [0, 1].
+        """
+        if not 0 <= relevance_weight <= 1:
+            raise InvalidInputError(f"relevance_weight must be between 0 and 1, got {relevance_weight!r}")
+        k, fetch_k = require_count("k", k), require_count("fetch_k", fetch_k)
+        hits = self.search(query, max(k, fetch_k), filter=filter)
+        with self._state:
+            documents = self._store.documents_by_id([hit.id for hit in hits])
+            embeddings = self._store.embeddings([document.key for document in documents])
+        still_there = {document.id for document in documents}
+        hits = [hit for hit in hits if hit.id in still_there]
+        similarity = cosine_similarity(self._stage_one.encode_documents(embeddings))
+        relevance = np.array([hit.normalized_score for hit in hits], dtype=np.float32)
+        return [hits[i] for i in maximal_marginal_relevance(relevance, similarity, k, relevance_weight)]
 
     def explain(self, query: str, id: str) -> list[TokenMatch]:
         """Which document token matched each query token best.
@@ -372,6 +444,22 @@ class MuveraIndex:
         wanted = require_texts("ids", [ids] if isinstance(ids, str) else ids)
         with self._state:
             found = self._store.documents_by_id(wanted)
+        return [Document(document.id, document.text, document.metadata) for document in found]
+
+    def find(self, filter: Filter | None = None, limit: int | None = None) -> list[Document]:
+        """Documents by their metadata, in the order in which they were added.
+
+        Args:
+            filter: see ``search``; None admits every document.
+            limit: how many to return at most; None returns all.
+        """
+        self._require_open()
+        condition = compile_filter(filter)
+        if limit is not None:
+            limit = require_count("limit", limit)
+        with self._state:
+            keys = self._store.keys() if condition is None else self._store.matching(condition)
+            found = self._store.documents(keys[:limit])
         return [Document(document.id, document.text, document.metadata) for document in found]
 
     def __len__(self) -> int:
@@ -422,6 +510,12 @@ class MuveraIndex:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise MuveraError(
+            "an index can't be pickled: it holds open files and a lock. Pass its path and open it there with "
+            "MuveraIndex.open(path, read_only=True)"
+        )
 
     def __repr__(self) -> str:
         where = "in memory" if self._folder is None else repr(str(self._folder))
@@ -476,11 +570,17 @@ class MuveraIndex:
                 bar.update(len(keys))
         self._stage_one_complete = True
 
-    def _find_candidates(self, tokens: FloatArray, n_candidates: int) -> IntArray:
+    def _find_candidates(self, tokens: FloatArray, n_candidates: int | None, condition: Condition | None) -> IntArray:
+        """Keys of the documents to rerank; all that the filter admits where ``n_candidates`` is None."""
+        with self._state:
+            allowed = None if condition is None else self._store.matching(condition)
+        keys = self._store.keys() if allowed is None else allowed
         stage_one = self._stage_one  # a writer may put another in its place
+        if n_candidates is None or not stage_one.is_worth_it(len(keys), n_candidates):
+            return keys
         vector = stage_one.encode_query(tokens)
         with self._state:
-            return stage_one.search(vector, n_candidates)
+            return stage_one.search(vector, n_candidates, allowed)
 
     def _rerank(self, tokens: FloatArray, keys: IntArray) -> tuple[IntArray, FloatArray]:
         """Keys by falling MaxSim, ties by rising key, with their scores."""

@@ -21,6 +21,8 @@ from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 DESCRIPTION_NAME = "stage_one.json"
 # Up to here a scan of all vectors takes no longer than a walk through the graph, finds more, and needs no building.
 FLAT_LIMIT = 10_000
+# What a document that a filtered walk through the graph visits costs, as a share of what reranking one costs.
+VISIT_COST = 1.0
 
 
 class StageOne:
@@ -51,9 +53,19 @@ class StageOne:
         """Remove documents; unknown keys are passed over."""
         self.candidates.remove(keys)
 
-    def search(self, vector: FloatArray, n_candidates: int) -> IntArray:
-        """Keys of the most promising documents, best first; all of them where there are fewer."""
-        return self.candidates.search(vector, n_candidates)
+    def search(self, vector: FloatArray, n_candidates: int, allowed: IntArray | None = None) -> IntArray:
+        """Keys of the most promising documents, best first; all that are ``allowed`` where there are fewer."""
+        return self.candidates.search(vector, n_candidates, allowed)
+
+    def is_worth_it(self, n_allowed: int, n_candidates: int) -> bool:
+        """Whether finding candidates among so many documents and reranking them beats reranking all of them."""
+        if n_allowed <= n_candidates:
+            return False
+        if isinstance(self.candidates, FlatCandidates):
+            return True
+        # A filtered walk passes over what the filter refuses, so it gets longer as the filter gets narrower.
+        visits = n_candidates * len(self.candidates) / n_allowed
+        return visits * VISIT_COST + n_candidates < n_allowed
 
     def difference(self, keys: IntArray) -> tuple[IntArray, IntArray]:
         """Which of the store's ``keys`` are lacking here, and which keys are held that the store doesn't have."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from muvera_core.errors import CorruptIndexError
+from muvera_core.filters import SCHEMA as FIELDS_SCHEMA
+from muvera_core.filters import Condition, FieldIndex, flatten
 from muvera_core.token_codec import Rows, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 from muvera_core.token_log import FileTokenLog, MemoryTokenLog, TokenLog
@@ -25,7 +27,8 @@ TOKENS_NAME = "tokens.bin"
 # SQLite's limit on bound parameters was 999 for a long time.
 _SQL_BATCH = 900
 
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE documents (
     key INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused, so a derived file can tell what it lacks by keys alone
     id TEXT NOT NULL UNIQUE,
@@ -37,6 +40,8 @@ CREATE TABLE documents (
 CREATE TABLE state (name TEXT PRIMARY KEY, value NOT NULL);
 INSERT INTO state VALUES ('n_token_rows', 0);
 """
+    + FIELDS_SCHEMA
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +96,7 @@ class Store:
                 raise CorruptIndexError(f"{folder / DATABASE_NAME} can't be opened: {error}") from error
         try:
             self._db.execute("PRAGMA synchronous = EXTRA")
+            self._db.create_function("casefold", 1, str.casefold, deterministic=True)
             if create:
                 self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
             n_rows = self.get_state("n_token_rows")
@@ -154,15 +160,16 @@ class Store:
             The new documents' keys and the replaced ones' keys.
         """
         with self._db:
-            replaced = self._delete_rows(ids)
+            replaced = self._delete_rows(self._select("id", ids))
             self._db.executemany(
                 "INSERT INTO documents (id, text, metadata, first_token, n_tokens) VALUES (?, ?, ?, ?, ?)",
                 zip(ids, texts, metadatas, places.first.tolist(), places.count.tolist(), strict=True),
             )
             # AUTOINCREMENT gives rising keys, and nothing else inserts, so the new ones are the last.
             (last,) = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone()
+            added = np.arange(last - len(ids) + 1, last + 1, dtype=np.int64)
+            self._db.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", _field_rows(added.tolist(), metadatas))
             self._set_state("n_token_rows", len(self._tokens))
-        added = np.arange(last - len(ids) + 1, last + 1, dtype=np.int64)
         self._forget(replaced)
         self._keys = np.concatenate([self._keys, added])
         self._first = np.concatenate([self._first, places.first])
@@ -174,22 +181,29 @@ class Store:
         self._tokens.truncate(self.get_state("n_token_rows"))
         self._read_directory()
 
-    def delete(self, ids: Sequence[str]) -> IntArray:
-        """Delete documents, all or none; unknown ids are passed over. Returns the deleted keys."""
+    def delete(self, keys: IntArray) -> None:
+        """Delete documents, all or none; unknown keys are passed over."""
         with self._db:
-            deleted = self._delete_rows(ids)
-        self._forget(deleted)
-        return deleted
+            self._delete_rows(self._select("key", keys.tolist()))
+        self._forget(keys)
 
     def documents(self, keys: Sequence[int] | IntArray) -> list[StoredDocument]:
         """The documents with these keys, in the order of the keys; unknown keys are passed over."""
         found = {row[0]: row for row in self._select("key", [int(key) for key in keys])}
         return [_document(found[int(key)]) for key in keys if int(key) in found]
 
+    def keys_of(self, ids: Sequence[str]) -> IntArray:
+        """Keys of the documents with these ids, ascending; unknown ids are passed over."""
+        return np.array(sorted(row[0] for row in self._select("id", ids)), dtype=np.int64)
+
     def documents_by_id(self, ids: Sequence[str]) -> list[StoredDocument]:
         """The documents with these ids, in the order of the ids; unknown ids are passed over."""
         found = {row[1]: row for row in self._select("id", ids)}
         return [_document(found[id]) for id in ids if id in found]
+
+    def matching(self, condition: Condition) -> IntArray:
+        """Keys of the documents that a filter admits, ascending."""
+        return condition.keys(FieldIndex(self._db, self._keys))
 
     def live(self, keys: IntArray) -> IntArray:
         """Those of ``keys`` that are still documents, in their order."""
@@ -255,14 +269,25 @@ class Store:
                 f"SELECT key, id, text, metadata FROM documents WHERE {column} IN ({','.join('?' * len(some))})", some
             )
 
-    def _delete_rows(self, ids: Sequence[str]) -> IntArray:
-        keys = sorted(row[0] for row in self._select("id", ids))
+    def _delete_rows(self, rows: Iterable[tuple[Any, ...]]) -> IntArray:
+        rows = sorted(rows)
+        keys = [row[0] for row in rows]
         self._db.executemany("DELETE FROM documents WHERE key = ?", [(key,) for key in keys])
+        self._db.executemany(
+            "DELETE FROM fields WHERE path = ? AND kind = ? AND value = ? AND key = ?",
+            _field_rows(keys, [row[3] for row in rows]),
+        )
         return np.array(keys, dtype=np.int64)
 
     def _forget(self, keys: IntArray) -> None:
         stays = ~np.isin(self._keys, keys)
         self._keys, self._first, self._count = self._keys[stays], self._first[stays], self._count[stays]
+
+
+def _field_rows(keys: Sequence[int], metadatas: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    for key, metadata in zip(keys, metadatas, strict=True):
+        for field in flatten(json.loads(metadata)):
+            yield (*field, key)
 
 
 def _document(row: tuple[Any, ...]) -> StoredDocument:

@@ -100,7 +100,7 @@ def test_the_graph_falls_back_to_a_scan_where_its_beam_ends_early() -> None:
     candidates.remove(range(1, 200))
     query = vectors(1, 1)[0]
     live = {key: data[key] for key in candidates.keys().tolist()}
-    assert candidates._scan(query, 201).tolist() == exact(query, live, 201)
+    assert candidates._scan(query, 201, set(live)).tolist() == exact(query, live, 201)
     assert len(candidates.search(query, 201)) == 201
 
 
