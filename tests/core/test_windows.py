@@ -25,6 +25,9 @@ def test_every_token_is_kept_once_and_seen_in_its_window(n: int, size: int, data
     assert [t for w in windows for t in range(w.keep_start, w.keep_stop)] == list(range(n))
     assert all(w.start <= w.keep_start <= w.keep_stop <= w.stop <= w.start + size for w in windows)
     assert all(left.stop - right.start >= overlap for left, right in pairwise(windows))
+    for left, right in pairwise(windows):
+        assert left.stop - left.keep_stop >= overlap // 2
+        assert right.keep_start - right.start >= overlap // 2
 
 
 @pytest.mark.parametrize("overlap", [-1, 4, 5])

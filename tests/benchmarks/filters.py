@@ -1,0 +1,91 @@
+"""Filtered search at several selectivities: what is found, and how long it takes.
+
+usage: python tests/benchmarks/filters.py FOLDER --index PATH [--questions 100]
+
+Makes an index of the collection at PATH where there is none, each document with a random number in [0, 1) in its
+metadata; a filter on that number then admits any share of the documents. Exact MaxSim over what the filter admits is
+the yardstick. Prints the median time of a filtered search beside those of its two strategies forced, in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from machine import describe_machine
+
+from muvera_core import Hit, MuveraIndex, StageClock
+from muvera_core.evaluation import BeirCollection, read_beir, recall_at_k
+from muvera_core.stage_one import StageOne
+
+K = 10
+SELECTIVITIES = (0.00001, 0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--questions", type=int, default=100)
+    arguments = parser.parse_args()
+    collection = read_beir(arguments.folder)
+    if not arguments.index.exists():
+        build(arguments.index, collection)
+    questions = random.Random(1).sample(sorted(collection.queries.values()), arguments.questions)
+    print(describe_machine())
+    with MuveraIndex.open(arguments.index, read_only=True, show_progress=True) as index:
+        kind = index._stage_one.candidates.kind
+        print(f"{arguments.folder.name}: {len(index)} documents ({kind}), {len(questions)} questions")
+        index.search_batch(questions[:20])
+        print(
+            f"{'admits':>9}{'documents':>11}{'recall':>8}{'ms':>8}{'filter+walk':>13}{'rerank all':>12}{'exact ms':>10}"
+        )
+        for share in SELECTIVITIES:
+            report(index, questions, {"uniform": {"$lt": share}}, share)
+
+
+def build(path: Path, collection: BeirCollection) -> None:
+    rng = random.Random(0)
+    with MuveraIndex.create(path) as index:
+        metadatas = [{"uniform": rng.random(), "title": title} for title in collection.titles]
+        index.add(collection.texts, ids=collection.ids, metadatas=metadatas, show_progress=True)
+
+
+def report(index: MuveraIndex, questions: list[str], filter: dict[str, Any], share: float) -> None:
+    admitted = len(index.find(filter))
+    exact, exact_ms = run(index, questions[: len(questions) // 4], filter, exact=True)
+    found, chosen_ms = run(index, questions, filter)
+    forced = []
+    decide = StageOne.is_worth_it
+    for worth in (True, False):
+        StageOne.is_worth_it = lambda *_, worth=worth: worth  # type: ignore[method-assign]
+        forced.append(run(index, questions[: len(questions) // 4], filter)[1])
+    StageOne.is_worth_it = decide  # type: ignore[method-assign]
+    recall = mean(
+        recall_at_k([hit.id for hit in f], {hit.id for hit in e}, K) for f, e in zip(found, exact, strict=False)
+    )
+    assert all(len(hits) == min(K, admitted) for hits in found)
+    print(
+        f"{share:>9}{admitted:>11}{recall:>8.3f}{chosen_ms:>8.1f}{forced[0]:>13.1f}{forced[1]:>12.1f}{exact_ms:>10.1f}",
+        flush=True,
+    )
+
+
+def run(
+    index: MuveraIndex, questions: list[str], filter: dict[str, Any], *, exact: bool = False
+) -> tuple[list[list[Hit]], float]:
+    """Hits, and the median milliseconds of a search."""
+    found, times = [], []
+    for question in questions:
+        start = time.perf_counter()
+        found.append(index.search(question, K, filter=filter, exact=exact, clock=StageClock()))
+        times.append(time.perf_counter() - start)
+    return found, median(times) * 1000
+
+
+if __name__ == "__main__":
+    main()
