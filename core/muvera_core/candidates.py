@@ -160,7 +160,7 @@ class HnswCandidates:
             self._drop_deleted()
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
-        admitted = self._live if allowed is None else self._live & set(allowed.tolist())
+        admitted = self._live if allowed is None else self._live.intersection(allowed.tolist())
         k = min(k, len(admitted))
         if k == 0:
             return np.empty(0, dtype=np.int64)

@@ -26,6 +26,8 @@ DATABASE_NAME = "documents.sqlite"
 TOKENS_NAME = "tokens.bin"
 # SQLite's limit on bound parameters was 999 for a long time.
 _SQL_BATCH = 900
+# Applications ask under few filters at a time (a tenant, a language), and a wide one takes long to answer.
+_KEPT_ANSWERS = 16
 
 _SCHEMA = (
     """
@@ -84,6 +86,7 @@ class Store:
         self._keys: IntArray
         self._first: IntArray
         self._count: IntArray
+        self._matching: dict[Condition, IntArray] = {}
         if folder is None:
             self._db = sqlite3.connect(":memory:", check_same_thread=False)
             create = True
@@ -171,6 +174,7 @@ class Store:
             self._db.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", _field_rows(added.tolist(), metadatas))
             self._set_state("n_token_rows", len(self._tokens))
         self._forget(replaced)
+        self._matching.clear()
         self._keys = np.concatenate([self._keys, added])
         self._first = np.concatenate([self._first, places.first])
         self._count = np.concatenate([self._count, places.count])
@@ -202,8 +206,12 @@ class Store:
         return [_document(found[id]) for id in ids if id in found]
 
     def matching(self, condition: Condition) -> IntArray:
-        """Keys of the documents that a filter admits, ascending."""
-        return condition.keys(FieldIndex(self._db, self._keys))
+        """Keys of the documents that a filter admits, ascending. The latest answers are kept until the next write."""
+        if condition not in self._matching:
+            if len(self._matching) >= _KEPT_ANSWERS:
+                del self._matching[next(iter(self._matching))]
+            self._matching[condition] = condition.keys(FieldIndex(self._db, self._keys))
+        return self._matching[condition]
 
     def live(self, keys: IntArray) -> IntArray:
         """Those of ``keys`` that are still documents, in their order."""
@@ -280,6 +288,7 @@ class Store:
         return np.array(keys, dtype=np.int64)
 
     def _forget(self, keys: IntArray) -> None:
+        self._matching.clear()
         stays = ~np.isin(self._keys, keys)
         self._keys, self._first, self._count = self._keys[stays], self._first[stays], self._count[stays]
 

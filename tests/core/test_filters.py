@@ -301,6 +301,16 @@ def test_filters_follow_replacements_deletions_and_reopening(tmp_path: Path) -> 
         assert index._store._db.execute("SELECT count(*) FROM fields").fetchone() == (1,)
 
 
+def test_many_filters_in_turn_and_writes_between_them_give_fresh_answers() -> None:
+    with MuveraIndex.create(None, ENCODER, FDE) as index:
+        for n in range(5):
+            index.add_embeddings(random_unit(n, 1), ids=[f"d{n}"], metadatas=[{"n": n}])
+            for limit in range(40):
+                assert len(index.find({"n": {"$lt": limit}})) == min(limit, n + 1)
+        index.delete("d0")
+        assert [d.id for d in index.find({"n": {"$lt": 2}})] == ["d1"]
+
+
 def test_find_keeps_the_order_of_insertion_and_the_limit(index: MuveraIndex) -> None:
     assert [document.id for document in index.find(limit=2)] == ["ada", "bob"]
     assert index.find({"year": 1843})[0].metadata == DOCUMENTS["ada"]
