@@ -24,13 +24,13 @@ from muvera_core.diversity import cosine_similarity, maximal_marginal_relevance
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import (
     DimensionMismatchError,
-    EncoderError,
     EncoderMismatchError,
     IndexClosedError,
     InvalidInputError,
     MuveraError,
     ReadOnlyIndexError,
 )
+from muvera_core.explanation import match_tokens
 from muvera_core.fde import FDEConfig, FixedDimensionalEncoder
 from muvera_core.filters import Condition, compile_filter
 from muvera_core.folder_lock import claim_folder, claim_new_folder
@@ -44,6 +44,7 @@ from muvera_core.token_codec import TokenPrecision
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
 from muvera_core.validation import (
     require_count,
+    require_encoded,
     require_ids,
     require_length,
     require_metadatas,
@@ -230,7 +231,7 @@ class MuveraIndex:
             with tqdm(total=len(texts), desc="encoding", unit="doc", disable=not show_progress) as bar:
                 for start in range(0, len(texts), batch_size):
                     some = texts[start : start + batch_size]
-                    yield _checked(self._encoder.encode_documents(some), len(some), self._encoder.dimension)
+                    yield require_encoded(self._encoder.encode_documents(some), len(some), self._encoder.dimension)
                     bar.update(len(some))
 
         return self._add(batches(), len(texts), ids, texts, metadatas, show_progress=show_progress)
@@ -336,7 +337,7 @@ class MuveraIndex:
         if not queries:
             return []
         with clock.stage("encode"):
-            encoded = _checked(self._encoder.encode_queries(queries), len(queries), self._encoder.dimension)
+            encoded = require_encoded(self._encoder.encode_queries(queries), len(queries), self._encoder.dimension)
         return [
             self.search_embeddings(tokens, k, n_candidates, filter=filter, exact=exact, clock=clock)
             for tokens in encoded
@@ -417,24 +418,13 @@ class MuveraIndex:
         """
         self._require_open()
         query, id = require_text("query", query), require_text("id", id)
-        encoded = _checked(self._encoder.encode_queries([query]), 1, self._encoder.dimension)
+        encoded = require_encoded(self._encoder.encode_queries([query]), 1, self._encoder.dimension)
         with self._state:
             found = self._store.documents_by_id([id])
             if not found:
                 raise InvalidInputError(f"there is no document with id {id!r}")
             tokens = self._store.embeddings([found[0].key])
-        similarities = encoded.vectors @ tokens.vectors.T
-        best = similarities.argmax(axis=1)
-        text = found[0].text
-        spans = None if text is None else self._encoder.document_spans(text)
-        if spans is not None and len(spans) != len(tokens.vectors):
-            spans = None  # added as embeddings that this encoder didn't make from this text
-        matches = []
-        for i, (start, end) in enumerate(self._encoder.query_spans(query).tolist()):
-            span = None if spans is None else (int(spans[best[i], 0]), int(spans[best[i], 1]))
-            token = None if span is None or text is None else text[slice(*span)]
-            matches.append(TokenMatch(query[start:end], (start, end), token, span, float(similarities[i, best[i]])))
-        return matches
+        return match_tokens(self._encoder, query, encoded.vectors, found[0].text, tokens.vectors)
 
     # Reading
 
@@ -643,18 +633,6 @@ def _bundled_encoder() -> TokenEncoder:
     from muvera_core.encoders.bundled import BundledEncoder  # onnxruntime is slow to import: not before it is needed
 
     return BundledEncoder()
-
-
-def _checked(embeddings: TokenEmbeddings, n: int, dimension: int) -> TokenEmbeddings:
-    """What an encoder returned, if it is what the protocol promises."""
-    if not isinstance(embeddings, TokenEmbeddings):
-        raise EncoderError(f"the encoder returned {type(embeddings).__name__}, expected TokenEmbeddings")
-    if len(embeddings) != n or embeddings.dimension != dimension:
-        raise EncoderError(
-            f"the encoder returned {len(embeddings)} texts of {embeddings.dimension}-d vectors, "
-            f"expected {n} of {dimension}-d"
-        )
-    return embeddings
 
 
 def _hit(document: StoredDocument, score: float, n_query_tokens: int) -> Hit:

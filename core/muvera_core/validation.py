@@ -1,4 +1,4 @@
-"""Checks of what users pass in. Each raises InvalidInputError that says what was got and what was expected."""
+"""Checks of what users and encoders hand over. Each error says what was got and what was expected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.errors import DimensionMismatchError, InvalidInputError
+from muvera_core.errors import DimensionMismatchError, EncoderError, InvalidInputError
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 
 
@@ -92,6 +92,18 @@ def require_query_tokens(query: npt.ArrayLike | TokenEmbeddings, dimension: int)
             "encode the query with the index's model"
         )
     return embeddings[0]
+
+
+def require_encoded(embeddings: TokenEmbeddings, n: int, dimension: int) -> TokenEmbeddings:
+    """What an encoder returned, if it is what the protocol promises. Raises EncoderError otherwise."""
+    if not isinstance(embeddings, TokenEmbeddings):
+        raise EncoderError(f"the encoder returned {type(embeddings).__name__}, expected TokenEmbeddings")
+    if len(embeddings) != n or embeddings.dimension != dimension:
+        raise EncoderError(
+            f"the encoder returned {len(embeddings)} texts of {embeddings.dimension}-d vectors, "
+            f"expected {n} of {dimension}-d"
+        )
+    return embeddings
 
 
 def _to_json(name: str, metadata: Mapping[str, Any] | None) -> str:
