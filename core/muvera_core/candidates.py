@@ -128,7 +128,7 @@ class HnswCandidates:
     kind: ClassVar[str] = "hnsw"
     M: ClassVar[int] = 16
     EF_CONSTRUCTION: ClassVar[int] = 200
-    # The beam is k wide, or this where k is less: of 500 candidates 97 % are then those of a flat scan.
+    # The beam is k wide, or this where k is less: of 400 candidates 97 % are then those of a flat scan.
     MIN_EF: ClassVar[int] = 200
     SEED: ClassVar[int] = 42
 

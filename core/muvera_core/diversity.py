@@ -34,11 +34,3 @@ def maximal_marginal_relevance(
         chosen.append(best)
         left[best] = False
     return np.array(chosen, dtype=np.int64)
-
-
-def cosine_similarity(vectors: FloatArray) -> FloatArray:
-    """Cosine between each pair of rows, shape (rows, rows). A row of zeros is like nothing."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
-    similarity: FloatArray = unit @ unit.T
-    return similarity

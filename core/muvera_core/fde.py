@@ -307,6 +307,13 @@ class FixedDimensionalEncoder:
         return np.bincount(index, weights=encoding * sign, minlength=self.output_dimension).astype(np.float32)
 
 
+def unit_length(vectors: FloatArray) -> FloatArray:
+    """Rows scaled to length 1, float32; a row of zeros stays as it is."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: FloatArray = (vectors / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)
+    return scaled
+
+
 class _Aggregate(Protocol):
     def __call__(self, membership: npt.NDArray[np.bool_], values: FloatArray) -> FloatArray: ...
 

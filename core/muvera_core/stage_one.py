@@ -14,11 +14,13 @@ import numpy as np
 
 from muvera_core.candidates import KINDS, Candidates, FlatCandidates, HnswCandidates
 from muvera_core.errors import CorruptIndexError
-from muvera_core.fde import SetEncoder
+from muvera_core.fde import SetEncoder, unit_length
 from muvera_core.manifest import write_json
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 DESCRIPTION_NAME = "stage_one.json"
+# How vectors are made of encodings: files that were made in another way are not used.
+VECTORS = "unit length"
 # Up to here a scan of all vectors takes no longer than a walk through the graph, finds more, and needs no building.
 FLAT_LIMIT = 10_000
 # What a document that a filtered walk through the graph visits costs, as a share of what reranking one costs.
@@ -33,8 +35,12 @@ class StageOne:
         self.candidates: Candidates = candidates or FlatCandidates(encoder.output_dimension)
 
     def encode_documents(self, embeddings: TokenEmbeddings) -> FloatArray:
-        """The vectors to ``add`` for documents, float32, shape (documents, output dimension)."""
-        return self._encoder.encode_documents(embeddings)
+        """The vectors to ``add`` for documents, float32, shape (documents, output dimension), of unit length.
+
+        The shorter a document, the longer its encoding, and the larger its inner product with any query: of unit
+        length, the vectors find far more (docs/benchmarks.md).
+        """
+        return unit_length(self._encoder.encode_documents(embeddings))
 
     def encode_query(self, tokens: FloatArray) -> FloatArray:
         """The vector to ``search`` for, float32, shape (output dimension,)."""
@@ -81,6 +87,7 @@ class StageOne:
             {
                 "index_id": index_id,
                 "encoder": self._encoder.fingerprint,
+                "vectors": VECTORS,
                 "kind": self.candidates.kind,
                 "files": {path.name: _checksum(path) for path in paths},
             },
@@ -91,7 +98,11 @@ class StageOne:
         """Read what ``save`` wrote, or start empty where it can't be used: it can all be derived again."""
         try:
             description = json.loads((folder / DESCRIPTION_NAME).read_text(encoding="utf-8"))
-            usable = description["index_id"] == index_id and description["encoder"] == encoder.fingerprint
+            usable = (
+                description["index_id"] == index_id
+                and description["encoder"] == encoder.fingerprint
+                and description["vectors"] == VECTORS
+            )
             if not usable or any(_checksum(folder / Path(n).name) != c for n, c in description["files"].items()):
                 return cls(encoder)
             return cls(encoder, KINDS[description["kind"]].load(folder, encoder.output_dimension))

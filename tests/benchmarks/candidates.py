@@ -23,9 +23,10 @@ from tqdm import tqdm
 from muvera_core import FDEConfig, FixedDimensionalEncoder, maxsim
 from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
 from muvera_core.evaluation import BeirCollection, read_beir
+from muvera_core.fde import unit_length
 from muvera_core.token_embeddings import FloatArray
 
-N_CANDIDATES = 500
+N_CANDIDATES = 400
 
 
 def main() -> None:
@@ -39,7 +40,8 @@ def main() -> None:
     questions = random.Random(1).sample(sorted(collection.queries.values()), arguments.questions)
     documents, queries = encode(collection, questions, arguments.cache)
     encoder = FixedDimensionalEncoder(FDEConfig())
-    vectors, query_vectors = encoder.encode_documents(documents), encoder.encode_queries(queries)
+    vectors = unit_length(encoder.encode_documents(documents))
+    query_vectors = encoder.encode_queries(queries)
     exact = [set(np.argsort(-maxsim(query, documents), kind="stable")[:K].tolist()) for query in tqdm(queries)]
 
     print(describe_machine())

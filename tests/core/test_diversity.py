@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from muvera_core import MuveraIndex
-from muvera_core.diversity import cosine_similarity, maximal_marginal_relevance
+from muvera_core.diversity import maximal_marginal_relevance
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import InvalidInputError
 
@@ -24,10 +24,6 @@ def test_k_is_cut_to_what_is_there() -> None:
     assert maximal_marginal_relevance(RELEVANCE, SIMILARITY, 2, 0.5).tolist() == [0, 2]
     assert len(maximal_marginal_relevance(RELEVANCE, SIMILARITY, 9, 0.5)) == 4
     assert maximal_marginal_relevance(RELEVANCE[:0], SIMILARITY[:0, :0], 3, 0.5).tolist() == []
-
-
-def test_cosine_of_nothing_is_zero() -> None:
-    assert cosine_similarity(np.array([[3, 4], [0, 0]], np.float32)).tolist() == [[1, 0], [0, 0]]
 
 
 def test_near_duplicates_give_way_to_other_passages(encoder: BundledEncoder) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, TokenEmbeddings, maxsim
 from muvera_core.errors import DimensionMismatchError, InvalidInputError
-from muvera_core.fde import FDEMatrices
+from muvera_core.fde import FDEMatrices, unit_length
 
 DATA = Path(__file__).parent / "data"
 CASES: list[dict[str, Any]] = json.loads((DATA / "google_fde.json").read_text())
@@ -149,6 +149,12 @@ def test_inner_products_approximate_maxsim(projection: Literal["dense", "count_s
     scores = encoder.encode_documents(embeddings) @ encoder.encode_queries(TokenEmbeddings.from_list([query]))[0]
     exact = maxsim(query, embeddings)
     assert np.corrcoef(scores, exact)[0, 1] > (0.97 if final is None else 0.93)
+
+
+def test_unit_length_leaves_zeros_as_they_are() -> None:
+    vectors = unit_length(np.array([[3, 4], [0, 0]], np.float32))
+    np.testing.assert_allclose(vectors, np.array([[0.6, 0.8], [0, 0]]), rtol=1e-6)
+    assert vectors.dtype == np.float32
 
 
 def test_the_seed_decides_the_matrices() -> None:
