@@ -10,7 +10,9 @@ from muvera_core.fde import FDEConfig, FixedDimensionalEncoder, SetEncoder
 from muvera_core.hits import Document, Hit, TokenMatch
 from muvera_core.index import MuveraIndex
 from muvera_core.maxsim.cpu import maxsim
+from muvera_core.rerank import score_texts
 from muvera_core.stage_clock import StageClock
+from muvera_core.text_encoder import TextEncoder
 from muvera_core.token_embeddings import TokenEmbeddings
 
 __version__ = version("muvera-core")
@@ -24,8 +26,10 @@ __all__ = [
     "MuveraIndex",
     "SetEncoder",
     "StageClock",
+    "TextEncoder",
     "TokenEmbeddings",
     "TokenEncoder",
     "TokenMatch",
     "maxsim",
+    "score_texts",
 ]

@@ -23,7 +23,6 @@ from tqdm import tqdm
 from muvera_core.diversity import maximal_marginal_relevance
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import (
-    DimensionMismatchError,
     EncoderMismatchError,
     IndexClosedError,
     InvalidInputError,
@@ -37,9 +36,11 @@ from muvera_core.folder_lock import claim_folder, claim_new_folder
 from muvera_core.hits import Document, Hit, TokenMatch
 from muvera_core.manifest import Manifest
 from muvera_core.maxsim.cpu import maxsim_scaled
+from muvera_core.rerank import normalize_scores
 from muvera_core.stage_clock import StageClock
 from muvera_core.stage_one import StageOne
-from muvera_core.store import Store, StoredDocument
+from muvera_core.store import Store
+from muvera_core.text_encoder import matching_fde
 from muvera_core.token_codec import TokenPrecision
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
 from muvera_core.validation import (
@@ -124,12 +125,7 @@ class MuveraIndex:
             ReadOnlyIndexError: the folder can't be made or written.
         """
         encoder = encoder if encoder is not None else _bundled_encoder()
-        fde = fde if fde is not None else FDEConfig(dimension=encoder.dimension)
-        if fde.dimension != encoder.dimension:
-            raise DimensionMismatchError(
-                f"fde is for {fde.dimension}-d token vectors, but the encoder gives {encoder.dimension}-d ones: "
-                f"use FDEConfig(dimension={encoder.dimension})"
-            )
+        fde = matching_fde(encoder, fde)
         manifest = Manifest(uuid.uuid4().hex, encoder.fingerprint, token_precision, fde)
         if path is None:
             return cls(manifest, encoder, Store(None, manifest.codec), folder=None, lock=None, read_only=False)
@@ -452,6 +448,32 @@ class MuveraIndex:
             found = self._store.documents(keys[:limit])
         return [Document(document.id, document.text, document.metadata) for document in found]
 
+    def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Write an index with the same documents and settings to another folder, without encoding anything anew.
+
+        Raises:
+            IndexExistsError: the folder is in use.
+            ReadOnlyIndexError: the folder can't be made or written.
+        """
+        self._require_open()
+        with self._writing, self._state:
+            keys = self._store.keys()
+            documents = self._store.documents(keys)
+
+            def batches() -> Iterator[TokenEmbeddings]:
+                for start in range(0, len(keys), _STAGE_ONE_BATCH):
+                    yield self._store.embeddings(keys[start : start + _STAGE_ONE_BATCH])
+
+            precision, fde = self._manifest.token_precision, self._manifest.fde
+            with MuveraIndex.create(path, self._encoder, fde, token_precision=precision) as copy:
+                copy._add(
+                    batches(),
+                    len(documents),
+                    [document.id for document in documents],
+                    [document.text for document in documents],
+                    [document.metadata for document in documents],
+                )
+
     def __len__(self) -> int:
         self._require_open()
         return len(self._store)
@@ -589,9 +611,10 @@ class MuveraIndex:
 
     def _fetch_hits(self, keys: IntArray, scores: FloatArray, k: int, n_query_tokens: int) -> list[Hit]:
         with self._state:
-            score_of = dict(zip(keys.tolist(), scores.tolist(), strict=True))
             documents = self._store.documents(self._store.live(keys)[:k])
-        return [_hit(document, score_of[document.key], n_query_tokens) for document in documents]
+        normalized = normalize_scores(scores, n_query_tokens)
+        of_key = {key: (s, n) for key, s, n in zip(keys.tolist(), scores.tolist(), normalized.tolist(), strict=True)}
+        return [Hit(found.id, found.text, found.metadata, *of_key[found.key]) for found in documents]
 
     def _make_set_encoder(self) -> FixedDimensionalEncoder:
         config = self._manifest.fde
@@ -633,8 +656,3 @@ def _bundled_encoder() -> TokenEncoder:
     from muvera_core.encoders.bundled import BundledEncoder  # onnxruntime is slow to import: not before it is needed
 
     return BundledEncoder()
-
-
-def _hit(document: StoredDocument, score: float, n_query_tokens: int) -> Hit:
-    normalized = min(1.0, max(0.0, score / n_query_tokens))
-    return Hit(document.id, document.text, document.metadata, score, normalized)

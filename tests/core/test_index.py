@@ -33,6 +33,7 @@ from muvera_core.errors import (
     ReadOnlyIndexError,
     UnsupportedFormatError,
 )
+from muvera_core.token_codec import TokenPrecision
 
 D = 16
 ENCODER = PrecomputedEmbeddings(D, "random")
@@ -364,6 +365,26 @@ def test_a_reopened_index_gives_the_same_answers(tmp_path: Path) -> None:
         assert answers(index, n_candidates=30) == before
         assert index.get("d7")[0].metadata == {"n": 7}
         assert len(index) == 199
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_a_copy_gives_the_same_answers(tmp_path: Path, precision: TokenPrecision) -> None:
+    with MuveraIndex.create(None, ENCODER, FDE, token_precision=precision) as index:
+        index.add_embeddings(random_tokens(0, 300), ids=ids(300), metadatas=[{"n": i} for i in range(300)])
+        index.add_embeddings(random_tokens(1, 1), ids=["with text"], texts=["a text"])
+        index.delete(ids(10))
+        before = answers(index, n_candidates=30)
+        index.copy_to(tmp_path / "copy")
+        with pytest.raises(IndexExistsError):
+            index.copy_to(tmp_path / "copy")
+        documents = index.find()
+    with MuveraIndex.open(tmp_path / "copy", ENCODER) as copy:
+        assert answers(copy, n_candidates=30) == before
+        assert copy.find() == documents
+        copy.clear()
+        copy.copy_to(tmp_path / "empty")
+    with MuveraIndex.open(tmp_path / "empty", ENCODER) as empty:
+        assert len(empty) == 0
 
 
 def test_a_relative_path_survives_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

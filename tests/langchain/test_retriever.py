@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
+from collections.abc import Coroutine
+from typing import Any, ClassVar
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from langchain_muvera import MuveraRetriever
+from langchain_muvera import MuveraRetriever, MuveraVectorStore
 from muvera_core import MuveraIndex
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import InvalidInputError
@@ -66,21 +69,96 @@ async def test_zero_k_is_refused_everywhere(nq_index: MuveraIndex) -> None:
         await retriever.ainvoke("physics", k=0)
 
 
-async def test_a_hundred_calls_at_once_leave_the_event_loop_free(nq_index: MuveraIndex) -> None:
-    retriever, ticks = MuveraRetriever(index=nq_index, k=1), 0
+async def lag_while(calls: list[Coroutine[Any, Any, list[Document]]]) -> tuple[list[list[Document]], float]:
+    """What the calls return, and the longest time in seconds that the event loop was late meanwhile."""
+    longest, step = 0.0, 0.005
 
-    async def tick() -> None:
-        nonlocal ticks
+    async def watch() -> None:
+        nonlocal longest
         while True:
-            await asyncio.sleep(0.001)
-            ticks += 1
+            before = time.perf_counter()
+            await asyncio.sleep(step)
+            longest = max(longest, time.perf_counter() - before - step)
 
-    ticking = asyncio.create_task(tick())
+    watching = asyncio.create_task(watch())
+    found = await asyncio.gather(*calls)
+    watching.cancel()
+    return found, longest
+
+
+@pytest.mark.parametrize("kind", ["retriever", "store", "diverse"])
+async def test_a_hundred_calls_at_once_leave_the_event_loop_free(kind: str, nq_index: MuveraIndex) -> None:
+    store = MuveraVectorStore(nq_index)
+    retriever: BaseRetriever = {
+        "retriever": MuveraRetriever(index=nq_index, k=1),
+        "store": store.as_retriever(search_kwargs={"k": 1}),
+        "diverse": store.as_retriever(search_type="mmr", search_kwargs={"k": 1, "fetch_k": 5}),
+    }[kind]
     questions = [f"who wrote book number {i}" for i in range(100)]
-    found = await asyncio.gather(*(retriever.ainvoke(question) for question in questions))
-    ticking.cancel()
+    await retriever.ainvoke(questions[0])
+    found, lag = await lag_while([retriever.ainvoke(question) for question in questions])
+    print(f"{kind}: the event loop was at most {lag * 1000:.0f} ms late")
     assert [documents[0].id for documents in found] == [retriever.invoke(question)[0].id for question in questions]
-    assert ticks > 10
+    assert lag < 0.5
+
+
+async def test_filters_are_the_retrievers_or_the_calls(nq_index: MuveraIndex) -> None:
+    question, title = "who got the first nobel prize in physics", "List of Nobel laureates in Physics"
+    retriever = MuveraRetriever(index=nq_index, k=3, filter={"title": {"$ne": title}})
+    assert "nq-0" not in [document.id for document in retriever.invoke(question)]
+    for found in (
+        retriever.invoke(question, filter={"title": title}),
+        await retriever.ainvoke(question, filter={"title": title}),
+    ):
+        assert {document.metadata["title"] for document in found} == {title}
+    assert retriever.invoke(question, filter={})[0].id == "nq-0"
+    with pytest.raises(InvalidInputError, match="near"):
+        await retriever.ainvoke(question, filter={"title": {"$near": title}})
+
+
+async def test_thresholds_are_the_retrievers_or_the_calls(nq_index: MuveraIndex) -> None:
+    question = "who got the first nobel prize in physics"
+    scores = [document.metadata["relevance_score"] for document in MuveraRetriever(index=nq_index).invoke(question)]
+    retriever = MuveraRetriever(index=nq_index, score_threshold=scores[1])
+    assert len(retriever.invoke(question)) == len(await retriever.ainvoke(question)) == 2
+    assert len(retriever.invoke(question, score_threshold=scores[0])) == 1
+    assert len(await retriever.ainvoke(question, score_threshold=0)) == 4
+    with pytest.raises(ValueError, match="less than or equal to 1"):
+        MuveraRetriever(index=nq_index, score_threshold=1.5)
+
+
+def test_an_unknown_keyword_is_not_swallowed(nq_index: MuveraIndex) -> None:
+    with pytest.raises(TypeError, match="filters"):
+        MuveraRetriever(index=nq_index).invoke("physics", filters={"title": "Physics"})
+
+
+async def test_traces_name_the_store_the_encoder_and_the_tags(nq_index: MuveraIndex) -> None:
+    class Tracer(BaseCallbackHandler):
+        seen: ClassVar[list[tuple[dict[str, Any], list[str]]]] = []
+
+        def on_retriever_start(self, serialized: Any, query: str, **run: Any) -> None:
+            self.seen.append((run["metadata"], run["tags"]))
+
+    retriever = MuveraRetriever(index=nq_index, tags=["mine"], metadata={"team": "search"})
+    retriever.invoke("physics", config={"callbacks": [Tracer()], "tags": ["call"]})
+    await retriever.ainvoke("physics", config={"callbacks": [Tracer()]}, k=1)
+    for metadata, _ in Tracer.seen:
+        assert metadata["ls_retriever_name"] == "muvera"
+        assert metadata["ls_vector_store_provider"] == "MuveraIndex"
+        assert metadata["ls_embedding_provider"] == "BundledEncoder"
+        assert metadata["ls_embedding_model"] == nq_index.encoder.fingerprint
+        assert metadata["team"] == "search"
+    assert [set(tags) for _, tags in Tracer.seen] == [{"mine", "call"}, {"mine"}]
+
+
+async def test_events_stream(nq_index: MuveraIndex) -> None:
+    retriever = MuveraRetriever(index=nq_index, k=2)
+    events = [event async for event in retriever.astream_events("physics", version="v2")]
+    assert [event["event"] for event in events if "retriever" in event["event"]] == [
+        "on_retriever_start",
+        "on_retriever_end",
+    ]
+    assert len(await retriever.abatch(["physics", "chemistry"])) == 2
 
 
 def test_it_works_in_a_chain(nq_index: MuveraIndex) -> None:

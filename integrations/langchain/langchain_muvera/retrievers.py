@@ -6,20 +6,23 @@ from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever
+from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field
 
-from muvera_core import Hit, MuveraIndex
+from langchain_muvera.documents import to_scored_document
+from muvera_core import MuveraIndex
 
 
 class MuveraRetriever(BaseRetriever):
     """Finds the passages of a ``MuveraIndex`` that match a question best, by late interaction.
 
-    ``k`` and ``n_candidates`` can be given for a single call too: ``retriever.invoke(question, k=3)``.
+    ``k``, ``n_candidates``, ``filter`` and ``score_threshold`` can be given for a single call too, to ``invoke`` and
+    to ``ainvoke``: ``retriever.invoke(question, k=3)``. What isn't given, or is None, is the retriever's.
 
     Each document carries its id, its metadata, and two scores in ``metadata``: ``relevance_score``, in [0, 1] and
-    comparable between questions, and ``maxsim_score``, the raw sum of the best match of each query token.
+    comparable between questions, and ``maxsim_score``, the raw sum of the best match of each query token. They
+    replace metadata of the same name in what is returned; the index keeps what it was given.
 
     Example:
         .. code-block:: python
@@ -28,9 +31,10 @@ class MuveraRetriever(BaseRetriever):
             from muvera_core import MuveraIndex
 
             index = MuveraIndex.create(None)
-            index.add(["Ants live in colonies.", "Owls hunt at night."])
+            index.add(["Ants live in colonies.", "Owls hunt at night."], metadatas=[{"legs": 6}, {"legs": 2}])
             retriever = MuveraRetriever(index=index, k=1)
             retriever.invoke("Which bird is active after dark?")
+            retriever.invoke("Which animal is social?", filter={"legs": {"$gte": 4}})
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -41,6 +45,10 @@ class MuveraRetriever(BaseRetriever):
     """How many documents to return; all of them where the index holds fewer."""
     n_candidates: int | None = Field(default=None, ge=1)
     """How many documents to rerank by exact MaxSim; None leaves it to the index."""
+    filter: dict[str, Any] | None = None
+    """Conditions on metadata, such as ``{"year": {"$gte": 2020}}``. For one call, ``{}`` lifts the retriever's."""
+    score_threshold: float | None = Field(default=None, ge=0, le=1)
+    """The least ``relevance_score`` of a document that is returned. For one call, 0 lifts the retriever's."""
 
     def _get_relevant_documents(
         self,
@@ -49,9 +57,12 @@ class MuveraRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,
         k: int | None = None,
         n_candidates: int | None = None,
+        filter: dict[str, Any] | None = None,
+        score_threshold: float | None = None,
     ) -> list[Document]:
-        return self._search(query, k, n_candidates)
+        return self._search(query, k, n_candidates, filter, score_threshold)
 
+    # LangChain hands a call's keywords to whichever of the two runs, so both must name them.
     async def _aget_relevant_documents(
         self,
         query: str,
@@ -59,22 +70,32 @@ class MuveraRetriever(BaseRetriever):
         run_manager: AsyncCallbackManagerForRetrieverRun,
         k: int | None = None,
         n_candidates: int | None = None,
+        filter: dict[str, Any] | None = None,
+        score_threshold: float | None = None,
     ) -> list[Document]:
-        return await run_in_executor(None, self._search, query, k, n_candidates)
+        return await run_in_executor(None, self._search, query, k, n_candidates, filter, score_threshold)
 
-    def _search(self, query: str, k: int | None, n_candidates: int | None) -> list[Document]:
+    def _search(
+        self,
+        query: str,
+        k: int | None,
+        n_candidates: int | None,
+        filter: dict[str, Any] | None,
+        score_threshold: float | None,
+    ) -> list[Document]:
+        threshold = self.score_threshold if score_threshold is None else score_threshold
         hits = self.index.search(
             query,
             k=self.k if k is None else k,
             n_candidates=self.n_candidates if n_candidates is None else n_candidates,
+            filter=self.filter if filter is None else filter,
         )
-        return [_to_document(hit) for hit in hits]
+        return [to_scored_document(hit) for hit in hits if threshold is None or hit.normalized_score >= threshold]
 
-
-def _to_document(hit: Hit) -> Document:
-    metadata: dict[str, Any] = {
-        **hit.metadata,
-        "relevance_score": hit.normalized_score,
-        "maxsim_score": hit.score,
-    }
-    return Document(id=hit.id, page_content=hit.text or "", metadata=metadata)
+    def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
+        """What traces say about a call: the store and the encoder behind it."""
+        params = super()._get_ls_params(**kwargs)
+        params["ls_vector_store_provider"] = type(self.index).__name__
+        params["ls_embedding_provider"] = type(self.index.encoder).__name__
+        params["ls_embedding_model"] = self.index.encoder.fingerprint
+        return params

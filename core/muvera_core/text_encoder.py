@@ -1,0 +1,91 @@
+"""Text to stage-one vectors, for vector databases that hold one vector per text and know nothing of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from muvera_core.encoders.protocol import TokenEncoder
+from muvera_core.errors import DimensionMismatchError, InvalidInputError
+from muvera_core.fde import FDEConfig, FixedDimensionalEncoder, unit_length
+from muvera_core.token_embeddings import FloatArray
+from muvera_core.validation import require_count
+
+
+class TextEncoder:
+    """A token encoder and a Fixed Dimensional Encoding in one: one vector per text.
+
+    By default all vectors are of unit length, so that inner product, cosine and Euclidean distance rank alike, and as
+    an index's own stage one does. Without that they are the plain encodings, made for inner product only.
+    """
+
+    def __init__(
+        self,
+        encoder: TokenEncoder | None = None,
+        fde: FDEConfig | None = None,
+        *,
+        normalize: bool = True,
+        batch_size: int = 64,
+    ) -> None:
+        """Combine an encoder and settings.
+
+        Args:
+            encoder: makes token vectors; None takes the bundled one.
+            fde: settings of the encoding; None takes the defaults.
+            normalize: scale vectors to unit length.
+            batch_size: texts per call of the encoder.
+
+        Raises:
+            DimensionMismatchError: ``fde`` is for vectors of another width than the encoder's.
+            InvalidInputError: ``fde.center`` is set, for which there is no corpus to take a mean from.
+        """
+        if encoder is None:
+            from muvera_core.encoders.bundled import BundledEncoder
+
+            encoder = BundledEncoder()
+        self.encoder = encoder
+        self.fde = matching_fde(encoder, fde)
+        if self.fde.center:
+            raise InvalidInputError("fde.center needs the mean token of a corpus, and there is none: leave it False")
+        self.normalize = normalize
+        self.batch_size = require_count("batch_size", batch_size)
+        self._set_encoder = FixedDimensionalEncoder(self.fde)
+
+    @property
+    def output_dimension(self) -> int:
+        """Width of a vector."""
+        return self._set_encoder.output_dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that changes the vectors."""
+        scale = "unit" if self.normalize else "plain"
+        return f"{self.encoder.fingerprint}/{self._set_encoder.fingerprint}/{scale}"
+
+    def encode_documents(self, texts: Sequence[str]) -> FloatArray:
+        """Vectors of passages, to be stored: float32, shape (texts, output_dimension)."""
+        parts = [np.empty((0, self.output_dimension), dtype=np.float32)]
+        for start in range(0, len(texts), self.batch_size):
+            tokens = self.encoder.encode_documents(texts[start : start + self.batch_size])
+            parts.append(self._scaled(self._set_encoder.encode_documents(tokens)))
+        return np.concatenate(parts)
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """Vectors of questions, to search with: float32, shape (texts, output_dimension)."""
+        return self._scaled(self._set_encoder.encode_queries(self.encoder.encode_queries(texts)))
+
+    def _scaled(self, vectors: FloatArray) -> FloatArray:
+        return unit_length(vectors) if self.normalize else vectors
+
+
+def matching_fde(encoder: TokenEncoder, fde: FDEConfig | None) -> FDEConfig:
+    """The settings, or the defaults for an encoder. Raises DimensionMismatchError where they don't fit it."""
+    if fde is None:
+        return FDEConfig(dimension=encoder.dimension)
+    if fde.dimension != encoder.dimension:
+        raise DimensionMismatchError(
+            f"fde is for {fde.dimension}-d token vectors, but the encoder gives {encoder.dimension}-d ones: "
+            f"use FDEConfig(dimension={encoder.dimension})"
+        )
+    return fde
