@@ -24,7 +24,7 @@ VECTORS = "unit length"
 # Up to here a scan of all vectors takes no longer than a walk through the graph, finds more, and needs no building.
 FLAT_LIMIT = 10_000
 # What a document that a filtered walk through the graph visits costs, as a share of what reranking one costs.
-VISIT_COST = 1.0
+VISIT_COST = 0.5
 
 
 class StageOne:

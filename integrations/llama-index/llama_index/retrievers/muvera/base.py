@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from llama_index.core.indices.base import BaseIndex
+from llama_index.core.ingestion import run_transformations
+from llama_index.core.schema import BaseNode, Document, IndexNode, NodeWithScore, QueryBundle, TransformComponent
+from llama_index.core.settings import Settings
+from llama_index.core.vector_stores.types import MetadataFilters
+from llama_index.retrievers.muvera.filters import to_filter
+from llama_index.retrievers.muvera.nodes import to_scored_node
+from llama_index.retrievers.muvera.persistence import open_persisted
+from llama_index.retrievers.muvera.vector_store import MuveraVectorStore
 
-from muvera_core import Hit, MuveraIndex
-
-_SCORE_KEY = "maxsim_score"
+from muvera_core import MuveraIndex, TokenEncoder
+from muvera_core.errors import InvalidInputError
 
 
 class MuveraRetriever(BaseRetriever):
     """Finds the passages of a ``MuveraIndex`` that match a question best, by late interaction.
 
-    Each node carries its id, text and metadata. Its ``score`` is in [0, 1] and comparable between questions, so
-    that cut-offs mean something; the raw sum of the best match of each query token is in
-    ``metadata["maxsim_score"]``, which language models and embedding models don't get to see.
+    Each node is as it was stored. Its ``score`` is in [0, 1] and comparable between questions, so that cut-offs mean
+    something; the raw sum of the best match of each query token is in ``metadata["maxsim_score"]``, which language
+    models and embedding models don't get to see. Several ``custom_embedding_strs`` in a ``QueryBundle`` are joined:
+    MaxSim adds up over query tokens, so each of them counts.
 
     Examples:
         ```python
+        from llama_index.core import Document
         from llama_index.retrievers.muvera import MuveraRetriever
-        from muvera_core import MuveraIndex
 
-        index = MuveraIndex.create(None)
-        index.add(["Ants live in colonies.", "Owls hunt at night."])
-        retriever = MuveraRetriever(index, similarity_top_k=1)
+        retriever = MuveraRetriever.from_documents(
+            [Document(text="Ants live in colonies."), Document(text="Owls hunt at night.")], similarity_top_k=1
+        )
         retriever.retrieve("Which bird is active after dark?")
         ```
     """
@@ -38,36 +48,121 @@ class MuveraRetriever(BaseRetriever):
         index: MuveraIndex,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
         n_candidates: int | None = None,
+        filters: MetadataFilters | None = None,
         **kwargs: Any,
     ) -> None:
         """Search an index.
 
         Args:
             index: the index to search.
-            similarity_top_k: how many nodes to return; all of them where the index holds fewer.
+            similarity_top_k: how many nodes to return; all of them where fewer match.
             n_candidates: how many documents to rerank by exact MaxSim; None leaves it to the index.
+            filters: conditions on metadata; only nodes that fulfil them are returned.
             **kwargs: what LlamaIndex's ``BaseRetriever`` takes: callback_manager, object_map, objects, verbose.
         """
         self._index = index
         self.similarity_top_k = similarity_top_k
         self.n_candidates = n_candidates
+        self.filters = filters
         super().__init__(**kwargs)
 
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Sequence[Document],
+        *,
+        persist_dir: str | os.PathLike[str] | None = None,
+        encoder: TokenEncoder | None = None,
+        transformations: Sequence[TransformComponent] | None = None,
+        show_progress: bool = False,
+        **kwargs: Any,
+    ) -> MuveraRetriever:
+        """Split documents into nodes and index those.
+
+        Args:
+            documents: what to search in.
+            persist_dir: a new folder for the index; None keeps it in memory.
+            encoder: makes token vectors; None takes the bundled one.
+            transformations: how documents become nodes; None takes those of LlamaIndex's ``Settings``.
+            show_progress: show bars on standard error.
+            **kwargs: what the constructor takes.
+        """
+        steps = Settings.transformations if transformations is None else transformations
+        nodes = run_transformations(list(documents), list(steps), show_progress=show_progress)
+        return cls.from_nodes(nodes, persist_dir=persist_dir, encoder=encoder, show_progress=show_progress, **kwargs)
+
+    @classmethod
+    def from_nodes(
+        cls,
+        nodes: Sequence[BaseNode],
+        *,
+        persist_dir: str | os.PathLike[str] | None = None,
+        encoder: TokenEncoder | None = None,
+        show_progress: bool = False,
+        **kwargs: Any,
+    ) -> MuveraRetriever:
+        """Index nodes. What an ``IndexNode`` refers to is followed by this retriever, but isn't stored.
+
+        Args:
+            nodes: what to search in.
+            persist_dir: a new folder for the index; None keeps it in memory.
+            encoder: makes token vectors; None takes the bundled one.
+            show_progress: show a bar on standard error.
+            **kwargs: what the constructor takes.
+        """
+        objects = [node for node in nodes if isinstance(node, IndexNode) and node.obj is not None]
+        kwargs["object_map"] = {node.index_id: node.obj for node in objects} | (kwargs.get("object_map") or {})
+        index = MuveraIndex.create(persist_dir, encoder)
+        try:
+            MuveraVectorStore(index).add(
+                [node.model_copy(update={"obj": None}) if isinstance(node, IndexNode) else node for node in nodes],
+                show_progress=show_progress,
+            )
+            return cls(index, **kwargs)
+        except BaseException:
+            index.close()
+            raise
+
+    @classmethod
+    def from_index(cls, index: MuveraIndex | BaseIndex[Any], **kwargs: Any) -> MuveraRetriever:
+        """Search a muvera index, or the one that a ``VectorStoreIndex`` over a ``MuveraVectorStore`` holds.
+
+        Raises:
+            InvalidInputError: the vector store is of another kind.
+        """
+        if isinstance(index, MuveraIndex):
+            return cls(index, **kwargs)
+        store = getattr(index, "vector_store", None)
+        if not isinstance(store, MuveraVectorStore):
+            raise InvalidInputError(
+                f"expected a MuveraIndex or an index over a MuveraVectorStore, got a {type(index).__name__} over "
+                f"{type(store).__name__}: index its nodes with MuveraRetriever.from_nodes"
+            )
+        # VectorStoreIndex keeps what index nodes refer to; its own retriever hands it on in the same way.
+        kwargs.setdefault("object_map", getattr(index, "_object_map", None))
+        return cls(store.client, **kwargs)
+
+    @classmethod
+    def from_persist_dir(
+        cls, persist_dir: str | os.PathLike[str], *, encoder: TokenEncoder | None = None, **kwargs: Any
+    ) -> MuveraRetriever:
+        """Open an index that was kept on disk; see ``MuveraVectorStore.from_persist_dir``."""
+        return cls(open_persisted(persist_dir, encoder=encoder), **kwargs)
+
+    @property
+    def index(self) -> MuveraIndex:
+        """The index that is searched. Add to it, delete from it, and close it here."""
+        return self._index
+
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        hits = self._index.search(query_bundle.query_str, k=self.similarity_top_k, n_candidates=self.n_candidates)
-        return [_to_node(hit) for hit in hits]
+        hits = self._index.search(
+            "\n".join(query_bundle.embedding_strs) or query_bundle.query_str,
+            k=self.similarity_top_k,
+            n_candidates=self.n_candidates,
+            filter=to_filter(self.filters),
+        )
+        return [to_scored_node(hit) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         # The base class would call _retrieve on the event loop and block it.
         return await asyncio.to_thread(self._retrieve, query_bundle)
-
-
-def _to_node(hit: Hit) -> NodeWithScore:
-    node = TextNode(
-        id_=hit.id,
-        text=hit.text or "",
-        metadata={**hit.metadata, _SCORE_KEY: hit.score},
-        excluded_llm_metadata_keys=[_SCORE_KEY],
-        excluded_embed_metadata_keys=[_SCORE_KEY],
-    )
-    return NodeWithScore(node=node, score=hit.normalized_score)

@@ -1,0 +1,69 @@
+"""Where LlamaIndex expects a persisted vector store, a small file that says which folder the index is in.
+
+A muvera index is durable by itself: its folder is written at every change. ``StorageContext.persist`` hands every
+vector store the path of a JSON file in the folder that it persists to. The file is written beside that path rather
+than at it, because ``StorageContext.from_defaults(persist_dir=…)`` would load it as an empty ``SimpleVectorStore``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, NAMESPACE_SEP
+
+from muvera_core import MuveraIndex, TokenEncoder
+from muvera_core.errors import CorruptIndexError, InvalidInputError
+
+_POINTER_NAME = "muvera.json"
+
+
+def write_pointer(index: MuveraIndex, persist_path: str | os.PathLike[str]) -> Path:
+    """Note beside ``persist_path``, such as ``storage/default__vector_store.json``, where the index is.
+
+    Raises:
+        InvalidInputError: the index is in memory only.
+    """
+    if index.path is None:
+        raise InvalidInputError(
+            "this index is in memory only and can't be persisted: make it with MuveraIndex.create(folder), which "
+            "writes every change to that folder"
+        )
+    given = Path(persist_path)
+    namespace = given.name.partition(NAMESPACE_SEP)[0] if NAMESPACE_SEP in given.name else DEFAULT_VECTOR_STORE
+    pointer = _pointer(given.parent, namespace)
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    inside = index.path.is_relative_to(pointer.parent.absolute())
+    # Relative where both move together.
+    path = index.path.relative_to(pointer.parent.absolute()) if inside else index.path
+    pointer.write_text(json.dumps({"muvera_index": path.as_posix()}), encoding="utf-8")
+    return pointer
+
+
+def open_persisted(
+    persist_dir: str | os.PathLike[str],
+    *,
+    namespace: str = DEFAULT_VECTOR_STORE,
+    encoder: TokenEncoder | None = None,
+    read_only: bool = False,
+) -> MuveraIndex:
+    """Open the index that a persisted folder points to, or that is in the folder itself.
+
+    Raises:
+        IndexFolderError: as ``MuveraIndex.open``; ``CorruptIndexError`` where the pointer can't be read.
+    """
+    folder = Path(persist_dir)
+    pointer = _pointer(folder, namespace)
+    if pointer.exists():
+        try:
+            folder = folder / json.loads(pointer.read_text(encoding="utf-8"))["muvera_index"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorruptIndexError(
+                f"{pointer} doesn't say where the index is ({error!r}): persist again, or open the index's own folder"
+            ) from error
+    return MuveraIndex.open(folder, encoder, read_only=read_only)
+
+
+def _pointer(folder: Path, namespace: str) -> Path:
+    return folder / f"{namespace}{NAMESPACE_SEP}{_POINTER_NAME}"

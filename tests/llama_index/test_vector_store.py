@@ -1,0 +1,243 @@
+"""MuveraVectorStore by itself. tests/llama_index/test_flows.py has it at work in LlamaIndex."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+)
+from llama_index.retrievers.muvera import MuveraRetriever, MuveraVectorStore
+
+from muvera_core import MuveraIndex, TokenEncoder
+from muvera_core.errors import CorruptIndexError, InvalidInputError, NotAnIndexError
+
+
+def _node(id: str, text: str, source: str | None = None, **metadata: Any) -> TextNode:
+    relationships = {} if source is None else {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=source)}
+    return TextNode(id_=id, text=text, metadata=metadata, relationships=relationships)
+
+
+BIRDS = [
+    _node("owl", "owls hunt at night", "night", legs=2),
+    _node("bat", "bats hunt at night", "night", legs=2, tags=["mammal"]),
+    _node("ant", "ants live in colonies", "day", legs=6),
+]
+TWO_LEGS = MetadataFilters(filters=[MetadataFilter(key="legs", value=2)])
+
+
+@pytest.fixture
+def filled(store: MuveraVectorStore) -> MuveraVectorStore:
+    assert store.add(BIRDS) == ["owl", "bat", "ant"]
+    return store
+
+
+def _ids(store: MuveraVectorStore, text: str = "owls hunt", k: int = 10, **query: Any) -> list[str]:
+    return store.query(VectorStoreQuery(query_str=text, similarity_top_k=k, **query)).ids or []
+
+
+def test_class() -> None:
+    assert BasePydanticVectorStore.__name__ in [base.__name__ for base in MuveraVectorStore.__mro__]
+
+
+def test_it_says_what_it_is(store: MuveraVectorStore) -> None:
+    assert (store.stores_text, store.is_embedding_query) == (True, False)
+    assert store.class_name() == "MuveraVectorStore"
+    assert isinstance(store.client, MuveraIndex)
+
+
+def test_a_query_gives_nodes_ids_and_the_cores_scores(filled: MuveraVectorStore) -> None:
+    result = filled.query(VectorStoreQuery(query_str="owls hunt", similarity_top_k=2))
+    hits = filled.client.search("owls hunt", k=2)
+    assert result.ids == [hit.id for hit in hits] == ["owl", "bat"]
+    assert result.similarities == [hit.normalized_score for hit in hits]
+    assert list(result.nodes or []) == BIRDS[:2]
+
+
+def test_a_query_can_be_restricted(filled: MuveraVectorStore) -> None:
+    assert _ids(filled, filters=TWO_LEGS) == ["owl", "bat"]
+    assert _ids(filled, node_ids=["ant", "bat"]) == ["bat", "ant"]
+    assert _ids(filled, doc_ids=["day"]) == ["ant"]
+    assert _ids(filled, doc_ids=["night"], node_ids=["bat", "ant"], filters=TWO_LEGS) == ["bat"]
+    assert _ids(filled, node_ids=[], doc_ids=[]) == ["owl", "bat", "ant"]
+
+
+def test_options_of_a_query_reach_the_index(filled: MuveraVectorStore) -> None:
+    query = VectorStoreQuery(query_str="owls hunt", similarity_top_k=3)
+    assert filled.query(query, n_candidates=3, exact=True).ids == ["owl", "bat", "ant"]
+    with pytest.raises(InvalidInputError, match="n_candidates must be"):
+        filled.query(query, n_candidates=0)
+
+
+def test_mmr_trades_relevance_for_diversity(store: MuveraVectorStore) -> None:
+    store.add([_node("a", "owls hunt mice"), _node("b", "owls hunt mice"), _node("c", "owls sing")])
+    mode = VectorStoreQueryMode.MMR
+    assert _ids(store, "owls hunt", 2, mode=mode, mmr_threshold=1.0) == ["a", "b"]
+    assert _ids(store, "owls hunt", 2, mode=mode, mmr_threshold=0.1) == ["a", "c"]
+    query = VectorStoreQuery(query_str="owls hunt", similarity_top_k=2, mode=mode)
+    assert store.query(query, mmr_threshold=0.1).ids == ["a", "c"]
+    assert store.query(query, mmr_threshold=0.1, mmr_prefetch_k=2).ids == ["a", "b"]
+
+
+def test_what_cannot_be_answered_is_refused(filled: MuveraVectorStore) -> None:
+    with pytest.raises(InvalidInputError, match="as text"):
+        filled.query(VectorStoreQuery(query_embedding=[1.0], similarity_top_k=1))
+    with pytest.raises(InvalidInputError, match="'svm' isn't supported"):
+        _ids(filled, mode=VectorStoreQueryMode.SVM)
+
+
+def test_k_beyond_the_corpus_and_an_empty_store(store: MuveraVectorStore) -> None:
+    assert _ids(store, k=1000) == []
+    assert store.get_nodes() == []
+    assert store.add([]) == []
+    store.add(BIRDS)
+    assert len(_ids(store, k=1000)) == 3
+
+
+def test_adding_again_replaces(filled: MuveraVectorStore) -> None:
+    filled.add([_node("owl", "owls sleep by day", "night")])
+    assert len(filled.client) == 3
+    assert filled.get_nodes(["owl"])[0].get_content() == "owls sleep by day"
+
+
+def test_of_two_nodes_with_one_id_the_last_stays(store: MuveraVectorStore) -> None:
+    assert store.add([_node("x", "first"), _node("x", "second")]) == ["x"]
+    assert store.get_nodes(["x"])[0].get_content() == "second"
+
+
+def test_nodes_without_text_are_left_out(store: MuveraVectorStore, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert store.add([_node("blank", " \n"), _node("owl", "owls")]) == ["owl"]
+    assert "left out 1 node" in caplog.text
+    assert store.add([_node("blank", "")]) == []
+
+
+def test_deleting_a_document_deletes_its_nodes_only(filled: MuveraVectorStore) -> None:
+    filled.delete("night")
+    filled.delete("nothing")
+    filled.delete("ant")  # the id of a node, whose document is another
+    assert [node.node_id for node in filled.get_nodes()] == ["ant"]
+
+
+def test_a_node_without_a_source_is_a_document_of_its_own(store: MuveraVectorStore) -> None:
+    store.add([_node("alone", "owls")])
+    store.client.add(["bats"], ids=["through the core"])
+    store.delete("alone")
+    store.delete("through the core")
+    assert len(store.client) == 0
+
+
+def test_nodes_by_id_and_filter(filled: MuveraVectorStore) -> None:
+    assert filled.get_nodes(["ant", "gone", "owl", "ant"]) == [BIRDS[2], BIRDS[0]]
+    assert filled.get_nodes(filters=TWO_LEGS) == BIRDS[:2]
+    assert filled.get_nodes(["ant", "owl"], TWO_LEGS) == [BIRDS[0]]
+    assert filled.get_nodes([]) == []
+
+
+def test_deleting_nodes_by_id_and_filter(filled: MuveraVectorStore) -> None:
+    filled.delete_nodes([])
+    filled.delete_nodes(["ant", "owl"], TWO_LEGS)
+    assert [node.node_id for node in filled.get_nodes()] == ["bat", "ant"]
+    filled.delete_nodes(["ant", "gone"])
+    filled.delete_nodes(filters=TWO_LEGS)
+    assert len(filled.client) == 0
+    with pytest.raises(InvalidInputError, match=r"use clear\(\)"):
+        filled.delete_nodes()
+
+
+def test_clear(filled: MuveraVectorStore) -> None:
+    filled.clear()
+    assert filled.get_nodes() == []
+
+
+async def test_async_twins_do_the_same(store: MuveraVectorStore) -> None:
+    assert await store.async_add(BIRDS) == ["owl", "bat", "ant"]
+    query = VectorStoreQuery(query_str="owls hunt", similarity_top_k=2)
+    assert await store.aquery(query) == store.query(query)
+    assert await store.aget_nodes(["owl"]) == [BIRDS[0]]
+    await store.adelete("day")
+    await store.adelete_nodes(["owl"])
+    assert [node.node_id for node in await store.aget_nodes()] == ["bat"]
+    await store.aclear()
+    assert len(store.client) == 0
+
+
+async def test_async_twins_run_beside_the_event_loop(store: MuveraVectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran_in: list[int] = []
+    for name in ("add", "delete", "find", "clear", "search"):
+        inner = getattr(MuveraIndex, name)
+
+        def spy(self: MuveraIndex, *args: Any, _inner: Any = inner, **kwargs: Any) -> Any:
+            ran_in.append(threading.get_ident())
+            return _inner(self, *args, **kwargs)
+
+        monkeypatch.setattr(MuveraIndex, name, spy)
+    await store.async_add(BIRDS)
+    await store.aquery(VectorStoreQuery(query_str="owls", similarity_top_k=1))
+    await store.aget_nodes()
+    await store.adelete("night")
+    await store.adelete_nodes(["ant"])
+    await store.aclear()
+    assert len(ran_in) >= 6
+    assert threading.get_ident() not in ran_in
+
+
+# Persisting
+
+
+def test_persisting_notes_where_the_index_is(tmp_path: Path, words: TokenEncoder) -> None:
+    with MuveraIndex.create(tmp_path / "elsewhere", words) as index:
+        store = MuveraVectorStore(index)
+        store.add(BIRDS)
+        store.persist(str(tmp_path / "storage" / "default__vector_store.json"))
+    reloaded = MuveraVectorStore.from_persist_dir(tmp_path / "storage", encoder=words)
+    assert reloaded.get_nodes() == BIRDS
+    reloaded.client.close()
+
+
+def test_a_storage_folder_with_its_index_can_be_moved(tmp_path: Path, words: TokenEncoder) -> None:
+    with MuveraIndex.create(tmp_path / "storage" / "index", words) as index:
+        store = MuveraVectorStore(index)
+        store.add(BIRDS)
+        store.persist(str(tmp_path / "storage" / "other__vector_store.json"))
+    (tmp_path / "storage").rename(tmp_path / "moved")
+    reloaded = MuveraVectorStore.from_persist_dir(tmp_path / "moved", "other", words, read_only=True)
+    assert reloaded.get_nodes() == BIRDS
+    reloaded.client.close()
+
+
+def test_an_indexs_own_folder_can_be_opened(tmp_path: Path, words: TokenEncoder) -> None:
+    with MuveraIndex.create(tmp_path / "index", words) as index:
+        MuveraVectorStore(index).add(BIRDS)
+    retriever = MuveraRetriever.from_persist_dir(tmp_path / "index", encoder=words, similarity_top_k=1)
+    assert [found.node_id for found in retriever.retrieve("owls hunt")] == ["owl"]
+    retriever.index.close()
+
+
+def test_what_cannot_be_persisted_or_opened_says_so(tmp_path: Path, store: MuveraVectorStore) -> None:
+    with pytest.raises(InvalidInputError, match="in memory only"):
+        store.persist(str(tmp_path / "default__vector_store.json"))
+    with pytest.raises(InvalidInputError, match="local disk"):
+        store.persist("default__vector_store.json", fs=MemoryFileSystem())
+    with pytest.raises(NotAnIndexError):
+        MuveraVectorStore.from_persist_dir(tmp_path)
+    (tmp_path / "default__muvera.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(CorruptIndexError, match="persist again"):
+        MuveraVectorStore.from_persist_dir(tmp_path)
+
+
+def test_filters_of_all_kinds_work_in_a_query(filled: MuveraVectorStore) -> None:
+    mammals = MetadataFilters(filters=[MetadataFilter(key="tags", value="mammal", operator=FilterOperator.CONTAINS)])
+    assert _ids(filled, filters=mammals) == ["bat"]
+    assert _ids(filled, filters=MetadataFilters(filters=[TWO_LEGS, mammals], condition="not")) == ["ant"]  # type: ignore[arg-type]
