@@ -4,7 +4,8 @@
     {"$or": [{"lang": "en"}, {"lang": {"$exists": False}}]}
 
 A document's metadata is flattened into fields: a path such as ``author.name`` and a value. A list counts as each of
-its elements, as in MongoDB, so ``{"tags": "red"}`` holds where ``red`` is among the tags. Values are equal only to
+its elements, as in MongoDB, so ``{"tags": "red"}`` holds where ``red`` is among the tags, and as a whole: ``{"tags":
+["red"]}`` holds where it is the only one. Values are equal only to
 values of their own kind: 1 is neither "1" nor True. ``$ne``, ``$nin`` and ``$not`` also hold where the field is
 missing. Every operator is answered by SQLite from the table that ``SCHEMA`` makes, as a set of document keys; the
 logical ones combine those sets.
@@ -12,6 +13,7 @@ logical ones combine those sets.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,8 @@ from muvera_core.token_embeddings import IntArray
 SCHEMA = """
 CREATE TABLE fields (
     path TEXT NOT NULL,
-    kind TEXT NOT NULL,   -- 'number', 'string', 'boolean', 'null'; 'list' and 'object' with their length as value
+    kind TEXT NOT NULL,   -- 'number', 'string', 'boolean', 'null'; 'list' and 'object' with their length as value;
+                          -- 'items' with a whole list, as JSON
     value NOT NULL,
     key INTEGER NOT NULL,
     PRIMARY KEY (path, kind, value, key)
@@ -51,10 +54,24 @@ def _fields(path: str, value: Any) -> Iterator[Field]:
             yield from _fields(f"{path}.{name}", inner)
     elif isinstance(value, list):
         yield path, "list", len(value)
+        yield path, "items", _list_as_text(value)
         for element in value:
             yield from _fields(path, element)
     else:
         yield (path, *_scalar(value))
+
+
+def _list_as_text(items: list[Any]) -> str:
+    """The same text for equal lists: a whole number is written alike as int and as float."""
+
+    def normal(value: Any) -> Any:
+        if isinstance(value, list):
+            return [normal(element) for element in value]
+        if isinstance(value, Mapping):
+            return {name: normal(inner) for name, inner in value.items()}
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    return json.dumps(normal(items), sort_keys=True, ensure_ascii=False)
 
 
 def _scalar(value: Any) -> tuple[str, Any]:
@@ -193,6 +210,11 @@ def _field(path: str, operand: Any, depth: int) -> Condition:
 
 
 def _equals(path: str, operator: str, operand: Any) -> Condition:
+    if isinstance(operand, list):
+        try:
+            return _Has(path, "kind = 'items' AND value = ?", (_list_as_text(operand),))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInputError(f"field {path!r}: {operator} can't compare with {operand!r} ({error})") from None
     kind, value = _operand(path, operator, operand)
     if kind == "null":  # MongoDB's rule: a missing field is null, too
         return _Or((_Has(path, "kind = 'null'"), _Not(_Has(path))))
@@ -229,7 +251,10 @@ def _exists(path: str, operator: str, operand: Any) -> Condition:
 
 
 def _empty(path: str, operator: str, operand: Any) -> Condition:
-    filled = "NOT (kind = 'null' OR (kind = 'string' AND value = '') OR (kind IN ('list', 'object') AND value = 0))"
+    filled = (
+        "kind NOT IN ('null', 'items') AND NOT (kind = 'string' AND value = '') "
+        "AND NOT (kind IN ('list', 'object') AND value = 0)"
+    )
     return _Not(_Has(path, filled)) if _boolean(path, operator, operand) else _Has(path, filled)
 
 

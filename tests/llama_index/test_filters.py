@@ -163,9 +163,25 @@ def test_no_filter_asks_nothing() -> None:
 @pytest.mark.parametrize(
     ("operator", "value", "expected"),
     [
+        (FilterOperator.EQ, ["a", "b"], ["n0"]),
+        (FilterOperator.EQ, ["b", "a"], []),
+        (FilterOperator.EQ, [], ["n2"]),
+        (FilterOperator.NE, ["a", "b"], ["n1", "n2", "n3"]),
+    ],
+)
+def test_a_list_is_compared_as_a_whole(
+    store: MuveraVectorStore, operator: FilterOperator, value: list[str], expected: list[str]
+) -> None:
+    metadatas: list[dict[str, Any]] = [{"x": ["a", "b"]}, {"x": "a"}, {"x": []}, {}]
+    leaf = MetadataFilter(key="x", value=value, operator=operator)
+    assert _matching(store, metadatas, MetadataFilters(filters=[leaf])) == expected
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "expected"),
+    [
         (FilterOperator.IN, "abc", "a list"),
         (FilterOperator.ALL, 3, "a list"),
-        (FilterOperator.EQ, ["a"], "a string or a number"),
         (FilterOperator.GT, None, "a string or a number"),
         (FilterOperator.TEXT_MATCH, 3, "a string"),
     ],

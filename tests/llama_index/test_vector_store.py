@@ -225,9 +225,20 @@ def test_an_indexs_own_folder_can_be_opened(tmp_path: Path, words: TokenEncoder)
     retriever.index.close()
 
 
+def test_an_index_in_memory_is_copied_when_it_is_persisted(
+    tmp_path: Path, filled: MuveraVectorStore, words: TokenEncoder
+) -> None:
+    before = {node.node_id for node in filled.get_nodes()}
+    filled.persist(str(tmp_path / "default__vector_store.json"))
+    removed = before.pop()
+    filled.delete_nodes([removed])
+    filled.persist(str(tmp_path / "default__vector_store.json"))
+    loaded = MuveraVectorStore.from_persist_dir(tmp_path, encoder=words)
+    assert {node.node_id for node in loaded.get_nodes()} == before
+    loaded.client.close()
+
+
 def test_what_cannot_be_persisted_or_opened_says_so(tmp_path: Path, store: MuveraVectorStore) -> None:
-    with pytest.raises(InvalidInputError, match="in memory only"):
-        store.persist(str(tmp_path / "default__vector_store.json"))
     with pytest.raises(InvalidInputError, match="local disk"):
         store.persist("default__vector_store.json", fs=MemoryFileSystem())
     with pytest.raises(NotAnIndexError):

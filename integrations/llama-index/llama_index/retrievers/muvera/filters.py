@@ -1,10 +1,10 @@
 """LlamaIndex's metadata filters as filters of muvera_core.
 
 The meaning is that of llama-index-core's own implementation, ``build_metadata_filter_fn``, which compares with
-Python's operators; in particular ``==`` never holds for a list (use ``contains``, ``any`` or ``all``), ``!=`` and
-``nin`` hold where a key is missing, and True equals 1. It differs where that one raises a ``TypeError`` because a
-document's value has another type than the filter's: such a document doesn't match. Nested filters, which that one
-refuses, work here.
+Python's operators; in particular ``==`` compares a list as a whole (``contains``, ``any`` and ``all`` look into it),
+``!=`` and ``nin`` hold where a key is missing, and True equals 1, but for the elements of a list. It differs where
+that one raises a ``TypeError`` because a document's value has another type than the filter's: such a document
+doesn't match. Nested filters, which that one refuses, work here.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def _single(filter: MetadataFilter) -> Filter:
 def _equal(key: str, filter: MetadataFilter) -> Filter:
     if filter.value is None:
         return _NEVER
+    if isinstance(filter.value, list):
+        return {key: {"$eq": filter.value}}
     return _one_of(key, [_scalar(filter)])
 
 

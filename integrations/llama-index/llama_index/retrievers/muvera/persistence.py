@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from pathlib import Path
 
 from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, NAMESPACE_SEP
 
 from muvera_core import MuveraIndex, TokenEncoder
-from muvera_core.errors import CorruptIndexError, InvalidInputError
+from muvera_core.errors import CorruptIndexError
 
 _POINTER_NAME = "muvera.json"
 
@@ -22,21 +23,19 @@ _POINTER_NAME = "muvera.json"
 def write_pointer(index: MuveraIndex, persist_path: str | os.PathLike[str]) -> Path:
     """Note beside ``persist_path``, such as ``storage/default__vector_store.json``, where the index is.
 
-    Raises:
-        InvalidInputError: the index is in memory only.
+    An index in memory is copied into a new folder there, once for each call; earlier copies stay.
     """
-    if index.path is None:
-        raise InvalidInputError(
-            "this index is in memory only and can't be persisted: make it with MuveraIndex.create(folder), which "
-            "writes every change to that folder"
-        )
     given = Path(persist_path)
     namespace = given.name.partition(NAMESPACE_SEP)[0] if NAMESPACE_SEP in given.name else DEFAULT_VECTOR_STORE
     pointer = _pointer(given.parent, namespace)
     pointer.parent.mkdir(parents=True, exist_ok=True)
-    inside = index.path.is_relative_to(pointer.parent.absolute())
+    where = index.path
+    if where is None:
+        where = pointer.parent.absolute() / f"{namespace}{NAMESPACE_SEP}muvera-{uuid.uuid4().hex[:8]}"
+        index.copy_to(where)
+    inside = where.is_relative_to(pointer.parent.absolute())
     # Relative where both move together.
-    path = index.path.relative_to(pointer.parent.absolute()) if inside else index.path
+    path = where.relative_to(pointer.parent.absolute()) if inside else where
     pointer.write_text(json.dumps({"muvera_index": path.as_posix()}), encoding="utf-8")
     return pointer
 

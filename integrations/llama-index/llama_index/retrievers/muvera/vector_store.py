@@ -196,10 +196,12 @@ class MuveraVectorStore(BasePydanticVectorStore):
         )
 
     def persist(self, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
-        """Note beside ``persist_path`` where the index is; its documents are on disk already.
+        """Note beside ``persist_path`` where the index is, whose documents are on disk already.
+
+        One in memory is copied there first.
 
         Raises:
-            InvalidInputError: the index is in memory only, or ``fs`` isn't the local file system.
+            InvalidInputError: ``fs`` isn't the local file system.
         """
         if fs is not None and not isinstance(fs, LocalFileSystem):
             raise InvalidInputError(f"an index lives on a local disk, got {type(fs).__name__}: leave fs out")
