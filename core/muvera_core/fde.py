@@ -257,7 +257,8 @@ class FixedDimensionalEncoder:
         product = tokens @ self._transform
         n_hash_columns = rounds * config.num_simhash_projections
         sides = product[:, :n_hash_columns].reshape(n, rounds, config.num_simhash_projections) > 0
-        cell_of_token = (sides @ self._bit_weights).T
+        # Contiguous, since the layout decides which kernel multiplies, and so the last bits.
+        cell_of_token = np.ascontiguousarray((sides @ self._bit_weights).T)
         if config.projection_dimension is None:
             values = np.broadcast_to(tokens, (rounds, n, config.dimension))
         else:
