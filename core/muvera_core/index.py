@@ -39,7 +39,7 @@ from muvera_core.maxsim.cpu import maxsim_scaled
 from muvera_core.rerank import normalize_scores
 from muvera_core.stage_clock import StageClock
 from muvera_core.stage_one import StageOne
-from muvera_core.store import Store
+from muvera_core.store import Store, StoredDocument
 from muvera_core.text_encoder import matching_fde
 from muvera_core.token_codec import TokenPrecision
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
@@ -272,11 +272,11 @@ class MuveraIndex:
         """
         if ids is None and filter is None:
             raise InvalidInputError("delete needs ids or a filter; to delete every document call clear()")
-        wanted = None if ids is None else require_texts("ids", [ids] if isinstance(ids, str) else ids)
+        wanted = None if ids is None else _one_or_more(ids)
         condition = compile_filter(filter)
         with self._writer():
             with self._state:
-                keys = self._store.keys() if condition is None else self._store.matching(condition)
+                keys = self._store.matching(condition)
                 if wanted is not None:
                     keys = np.intersect1d(keys, self._store.keys_of(wanted))
                 self._store.delete(keys)
@@ -427,10 +427,10 @@ class MuveraIndex:
     def get(self, ids: str | Sequence[str]) -> list[Document]:
         """The documents with these ids, in their order; ids that aren't there are passed over."""
         self._require_open()
-        wanted = require_texts("ids", [ids] if isinstance(ids, str) else ids)
+        wanted = _one_or_more(ids)
         with self._state:
             found = self._store.documents_by_id(wanted)
-        return [Document(document.id, document.text, document.metadata) for document in found]
+        return [_as_added(document) for document in found]
 
     def find(self, filter: Filter | None = None, limit: int | None = None) -> list[Document]:
         """Documents by their metadata, in the order in which they were added.
@@ -444,9 +444,9 @@ class MuveraIndex:
         if limit is not None:
             limit = require_count("limit", limit)
         with self._state:
-            keys = self._store.keys() if condition is None else self._store.matching(condition)
+            keys = self._store.matching(condition)
             found = self._store.documents(keys[:limit])
-        return [Document(document.id, document.text, document.metadata) for document in found]
+        return [_as_added(document) for document in found]
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
         """Write an index with the same documents and settings to another folder, without encoding anything anew.
@@ -585,14 +585,13 @@ class MuveraIndex:
     def _find_candidates(self, tokens: FloatArray, n_candidates: int | None, condition: Condition | None) -> IntArray:
         """Keys of the documents to rerank; all that the filter admits where ``n_candidates`` is None."""
         with self._state:
-            allowed = None if condition is None else self._store.matching(condition)
-        keys = self._store.keys() if allowed is None else allowed
+            keys = self._store.matching(condition)
         stage_one = self._stage_one  # a writer may put another in its place
         if n_candidates is None or not stage_one.is_worth_it(len(keys), n_candidates):
             return keys
         vector = stage_one.encode_query(tokens)
         with self._state:
-            return stage_one.search(vector, n_candidates, allowed)
+            return stage_one.search(vector, n_candidates, None if condition is None else keys)
 
     def _rerank(self, tokens: FloatArray, keys: IntArray) -> tuple[IntArray, FloatArray]:
         """Keys by falling MaxSim, ties by rising key, with their scores."""
@@ -611,10 +610,11 @@ class MuveraIndex:
 
     def _fetch_hits(self, keys: IntArray, scores: FloatArray, k: int, n_query_tokens: int) -> list[Hit]:
         with self._state:
-            documents = self._store.documents(self._store.live(keys)[:k])
-        normalized = normalize_scores(scores, n_query_tokens)
-        of_key = {key: (s, n) for key, s, n in zip(keys.tolist(), scores.tolist(), normalized.tolist(), strict=True)}
-        return [Hit(found.id, found.text, found.metadata, *of_key[found.key]) for found in documents]
+            best = self._store.live(keys)[:k]
+            documents = self._store.documents(best)
+        scores = scores[np.isin(keys, best)]  # in the order of keys, and so of best
+        both = zip(documents, scores.tolist(), normalize_scores(scores, n_query_tokens).tolist(), strict=True)
+        return [Hit(found.id, found.text, found.metadata, score, normalized) for found, score, normalized in both]
 
     def _make_set_encoder(self) -> FixedDimensionalEncoder:
         config = self._manifest.fde
@@ -656,3 +656,11 @@ def _bundled_encoder() -> TokenEncoder:
     from muvera_core.encoders.bundled import BundledEncoder  # onnxruntime is slow to import: not before it is needed
 
     return BundledEncoder()
+
+
+def _one_or_more(ids: str | Sequence[str]) -> list[str]:
+    return require_texts("ids", [ids] if isinstance(ids, str) else ids)
+
+
+def _as_added(document: StoredDocument) -> Document:
+    return Document(document.id, document.text, document.metadata)

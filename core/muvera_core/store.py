@@ -205,8 +205,13 @@ class Store:
         found = {row[1]: row for row in self._select("id", ids)}
         return [_document(found[id]) for id in ids if id in found]
 
-    def matching(self, condition: Condition) -> IntArray:
-        """Keys of the documents that a filter admits, ascending. The latest answers are kept until the next write."""
+    def matching(self, condition: Condition | None) -> IntArray:
+        """Keys of the documents that a filter admits, ascending; all of them where there is none.
+
+        The answers to the latest filters are kept until the next write.
+        """
+        if condition is None:
+            return self._keys
         if condition not in self._matching:
             if len(self._matching) >= _KEPT_ANSWERS:
                 del self._matching[next(iter(self._matching))]
