@@ -10,6 +10,7 @@ from muvera_core.fde import FDEConfig, FixedDimensionalEncoder, SetEncoder
 from muvera_core.hits import Document, Hit, TokenMatch
 from muvera_core.index import MuveraIndex
 from muvera_core.maxsim.cpu import maxsim
+from muvera_core.repair import IndexReport, RepairReport, check_index, repair_index
 from muvera_core.rerank import score_texts
 from muvera_core.stage_clock import StageClock
 from muvera_core.text_encoder import TextEncoder
@@ -22,14 +23,18 @@ __all__ = [
     "FDEConfig",
     "FixedDimensionalEncoder",
     "Hit",
+    "IndexReport",
     "MuveraError",
     "MuveraIndex",
+    "RepairReport",
     "SetEncoder",
     "StageClock",
     "TextEncoder",
     "TokenEmbeddings",
     "TokenEncoder",
     "TokenMatch",
+    "check_index",
     "maxsim",
+    "repair_index",
     "score_texts",
 ]

@@ -2,41 +2,53 @@
 
 Two interchangeable holders of (key, vector) pairs: a flat scan, exact and without build time, for as long as the
 collection is small, and an hnswlib graph beyond that. Both are derived from the store and can be thrown away.
+
+Vectors are staged first, in any number of calls, and published together, so that a search finds either none or all of
+the documents of one commit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import hnswlib
 import numpy as np
 
 from muvera_core.errors import CorruptIndexError
+from muvera_core.files import write_new
+from muvera_core.graph_file import check_graph_file
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 INITIAL_CAPACITY = 64
+# A rebuild of the graph costs as much as the deletions that lead to it did when they were additions.
+_MAX_DELETED = 0.5
 
 
 class Candidates(Protocol):
     """Holds one vector per document key and finds those with the highest inner product.
 
-    Keys are non-negative integers that are never reused: a replaced document gets a new one.
+    Keys are non-negative integers that are never reused: a replaced document gets a new one. One thread at a time may
+    call ``stage``, ``publish``, ``discard`` or ``search``; the rest only read.
     """
 
     kind: ClassVar[str]
+    file_names: ClassVar[tuple[str, ...]]
 
     def __len__(self) -> int: ...
 
     def keys(self) -> IntArray:
-        """All keys, int64, ascending."""
+        """All published keys, int64, ascending."""
 
-    def add(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
-        """Add new keys with their vectors, float32, shape (keys, dimension)."""
+    def stage(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
+        """Take in new keys with their vectors, float32, shape (keys, dimension), not to be found yet."""
 
-    def remove(self, keys: Sequence[int] | IntArray) -> None:
-        """Remove keys; unknown ones are passed over."""
+    def publish(self, removed: Sequence[int] | IntArray) -> None:
+        """Let what was staged be found, and ``removed`` no longer; unknown ones of these are passed over."""
+
+    def discard(self) -> None:
+        """Forget what was staged."""
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
         """The ``k`` keys of highest inner product with ``query`` (dimension,), best first, int64.
@@ -47,19 +59,33 @@ class Candidates(Protocol):
     def vectors(self, keys: IntArray) -> FloatArray:
         """The vectors held for ``keys``, float32, shape (keys, dimension)."""
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write to files in ``folder`` and name them."""
+    @property
+    def n_deleted(self) -> int:
+        """How many deleted entries still take space."""
+
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether there are enough of them to be worth a ``compacted`` copy."""
+
+    def compacted(self) -> Self:
+        """A copy of what is published, without deleted entries."""
+
+    def save(self, folder: Path) -> None:
+        """Write what is published to the files ``file_names`` in ``folder``."""
 
 
 class FlatCandidates:
     """All vectors in one matrix; a search is one matrix-vector product."""
 
     kind: ClassVar[str] = "flat"
+    file_names: ClassVar[tuple[str, ...]] = ("stage_one.keys", "stage_one.vectors")
+    n_deleted = 0
+    is_wasteful = False
 
     def __init__(self, dimension: int) -> None:
         self._vectors: FloatArray = np.empty((INITIAL_CAPACITY, dimension), dtype=np.float32)
         self._keys: IntArray = np.empty(INITIAL_CAPACITY, dtype=np.int64)
-        self._size = 0
+        self._size = self._staged_size = 0
 
     def __len__(self) -> int:
         return self._size
@@ -67,24 +93,32 @@ class FlatCandidates:
     def keys(self) -> IntArray:
         return np.sort(self._keys[: self._size])
 
-    def add(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
-        end = self._size + len(keys)
+    @property
+    def staged_keys(self) -> IntArray:
+        """Keys that aren't published yet."""
+        return self._keys[self._size : self._staged_size]
+
+    def stage(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
+        start, end = self._staged_size, self._staged_size + len(keys)
         if end > len(self._keys):
             capacity = max(end, 2 * len(self._keys))
-            self._keys = np.concatenate([self._keys[: self._size], np.empty(capacity - self._size, dtype=np.int64)])
+            self._keys = np.concatenate([self._keys[:start], np.empty(capacity - start, dtype=np.int64)])
             grown = np.empty((capacity, self._vectors.shape[1]), dtype=np.float32)
-            grown[: self._size] = self._vectors[: self._size]
+            grown[:start] = self._vectors[:start]
             self._vectors = grown
-        self._keys[self._size : end] = keys
-        self._vectors[self._size : end] = vectors
-        self._size = end
+        self._keys[start:end] = keys
+        self._vectors[start:end] = vectors
+        self._staged_size = end
 
-    def remove(self, keys: Sequence[int] | IntArray) -> None:
-        stays = np.flatnonzero(~np.isin(self._keys[: self._size], keys))
-        if len(stays) < self._size:
+    def publish(self, removed: Sequence[int] | IntArray) -> None:
+        stays = np.flatnonzero(~np.isin(self._keys[: self._staged_size], removed))
+        if len(stays) < self._staged_size:
             self._keys[: len(stays)] = self._keys[stays]
             self._vectors[: len(stays)] = self._vectors[stays]
-            self._size = len(stays)
+        self._size = self._staged_size = len(stays)
+
+    def discard(self) -> None:
+        self._staged_size = self._size
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
         keys, scores = self._keys[: self._size], self._vectors[: self._size] @ query
@@ -96,24 +130,27 @@ class FlatCandidates:
         return keys[best[np.lexsort((keys[best], -scores[best]))]]
 
     def vectors(self, keys: IntArray) -> FloatArray:
-        order = np.argsort(self._keys[: self._size])
+        order = np.argsort(self._keys[: self._staged_size])
         return self._vectors[order[np.searchsorted(self._keys[order], keys)]]
 
-    def save(self, folder: Path) -> list[Path]:
-        paths = [folder / "stage_one_keys.npy", folder / "stage_one_vectors.npy"]
-        np.save(paths[0], self._keys[: self._size], allow_pickle=False)
-        np.save(paths[1], self._vectors[: self._size], allow_pickle=False)
-        return paths
+    def compacted(self) -> FlatCandidates:
+        return self
+
+    def save(self, folder: Path) -> None:
+        keys, vectors = self._keys.astype("<i8", copy=False), self._vectors.astype("<f4", copy=False)
+        write_new(folder / self.file_names[0], keys[: self._size].view(np.uint8).data)
+        write_new(folder / self.file_names[1], vectors[: self._size].reshape(-1).view(np.uint8).data)
 
     @classmethod
     def load(cls, folder: Path, dimension: int) -> FlatCandidates:
         """Read what ``save`` wrote. Raises CorruptIndexError where the files don't fit together."""
+        keys_path, vectors_path = (folder / name for name in cls.file_names)
+        n = keys_path.stat().st_size // 8
+        if keys_path.stat().st_size != 8 * n or vectors_path.stat().st_size != 4 * n * dimension:
+            raise CorruptIndexError("the stage-one vectors and keys don't fit together")
         flat = cls(dimension)
-        keys = np.load(folder / "stage_one_keys.npy", allow_pickle=False)
-        vectors = np.load(folder / "stage_one_vectors.npy", allow_pickle=False)
-        if vectors.shape != (len(keys), dimension):
-            raise CorruptIndexError(f"stage-one vectors have shape {vectors.shape}, not {(len(keys), dimension)}")
-        flat.add(keys, vectors)
+        flat.stage(np.fromfile(keys_path, "<i8"), np.fromfile(vectors_path, "<f4").reshape(n, dimension))
+        flat.publish([])
         return flat
 
 
@@ -121,21 +158,30 @@ class HnswCandidates:
     """An hnswlib graph over inner products, with hnswlib's traps taken care of.
 
     hnswlib raises when asked for more items than are live, when filled beyond its capacity and when an item is
-    deleted twice; it counts deleted items, and it keeps them in the graph. Here the graph grows by itself, ``k`` is
-    cut to what is live, and the graph is built anew once more than half of it is deleted.
+    deleted twice; it counts deleted items, and it keeps them in the graph. Here the graph grows by itself, and ``k`` is
+    cut to what is live. What is staged is in the graph, where a search passes over it. (Marked as deleted it would be
+    hidden, too, but hnswlib links no new item to a deleted one.)
     """
 
     kind: ClassVar[str] = "hnsw"
+    file_names: ClassVar[tuple[str, ...]] = ("stage_one.hnsw",)
     M: ClassVar[int] = 16
     EF_CONSTRUCTION: ClassVar[int] = 200
     # The beam is k wide, or this where k is less: of 400 candidates 97 % are then those of a flat scan.
     MIN_EF: ClassVar[int] = 200
     SEED: ClassVar[int] = 42
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, capacity: int = INITIAL_CAPACITY) -> None:
         self._dimension = dimension
-        self._graph = self._new_graph(INITIAL_CAPACITY)
+        self._graph: Any = hnswlib.Index(space="ip", dim=dimension)
+        self._graph.init_index(
+            max_elements=max(INITIAL_CAPACITY, capacity),
+            M=self.M,
+            ef_construction=self.EF_CONSTRUCTION,
+            random_seed=self.SEED,
+        )
         self._live: set[int] = set()
+        self._staged: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -143,75 +189,96 @@ class HnswCandidates:
     def keys(self) -> IntArray:
         return np.sort(np.fromiter(self._live, dtype=np.int64, count=len(self._live)))
 
-    def add(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
+    def stage(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
         if not len(keys):
             return
         needed = self._graph.get_current_count() + len(keys)
         if needed > self._graph.get_max_elements():
             self._graph.resize_index(max(needed, 2 * self._graph.get_max_elements()))
+        self._staged.update(int(key) for key in keys)
         self._graph.add_items(vectors, np.asarray(keys, dtype=np.uint64))
-        self._live.update(int(key) for key in keys)
 
-    def remove(self, keys: Sequence[int] | IntArray) -> None:
-        for key in {int(key) for key in keys} & self._live:
+    def publish(self, removed: Sequence[int] | IntArray) -> None:
+        for key in {int(key) for key in removed} & self._live:
             self._graph.mark_deleted(key)
             self._live.remove(key)
-        if self._graph.get_current_count() > max(INITIAL_CAPACITY, 2 * len(self._live)):
-            self._drop_deleted()
+        self._live |= self._staged
+        self._staged = set()
+
+    def discard(self) -> None:
+        for key in self._staged.intersection(self._graph.get_ids_list()):
+            self._graph.mark_deleted(key)
+        self._staged = set()
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
         admitted = self._live if allowed is None else self._live.intersection(allowed.tolist())
         k = min(k, len(admitted))
         if k == 0:
             return np.empty(0, dtype=np.int64)
-        ef = max(self.MIN_EF, k)
+        n_visible, n_hidden = self._graph.get_current_count(), len(self._staged) if allowed is None else 0
+        wanted = min(n_visible, k + 2 * k * n_hidden // len(admitted))
+        beam = max(self.MIN_EF, wanted)
         while True:
-            self._graph.set_ef(ef)
+            self._graph.set_ef(beam)
             try:
                 labels, _ = self._graph.knn_query(
-                    query, k=k, num_threads=1, filter=None if allowed is None else admitted.__contains__
+                    query, k=wanted, num_threads=1, filter=None if allowed is None else admitted.__contains__
                 )
-                return np.asarray(labels[0], dtype=np.int64)
+                found = np.asarray(labels[0], dtype=np.int64)
+                if n_hidden:
+                    found = np.array([key for key in found.tolist() if key in admitted], dtype=np.int64)
+                if len(found) >= k:
+                    return found[:k]
+                wanted = min(n_visible, 4 * wanted)
             except RuntimeError:
-                # The beam ended with fewer than k live items: many deleted ones were in its way, or part of the
-                # graph can't be reached. A wider beam helps with the first, looking at every vector with both.
-                if ef >= self._graph.get_current_count():
-                    return self._scan(query, k, admitted)
-                ef *= 4
+                pass  # the beam ended with fewer than were wanted
+            # Many hidden or deleted items were in the beam's way, or part of the graph can't be reached. A wider beam
+            # helps with the first, looking at every vector with both.
+            if beam >= n_visible:
+                return self._scan(query, k, admitted)
+            beam = max(4 * beam, wanted)
 
     def vectors(self, keys: IntArray) -> FloatArray:
-        return np.asarray(self._graph.get_items(keys, return_type="numpy"), dtype=np.float32)
+        vectors = self._graph.get_items(keys, return_type="numpy") if len(keys) else []
+        return np.asarray(vectors, dtype=np.float32).reshape(len(keys), self._dimension)
 
-    def save(self, folder: Path) -> list[Path]:
-        paths = [folder / "stage_one_keys.npy", folder / "stage_one.hnsw"]
-        np.save(paths[0], self.keys(), allow_pickle=False)
-        self._graph.save_index(str(paths[1]))
-        return paths
+    @property
+    def n_deleted(self) -> int:
+        return int(self._graph.get_current_count()) - len(self._live) - len(self._staged)
+
+    @property
+    def is_wasteful(self) -> bool:
+        return self.n_deleted > max(INITIAL_CAPACITY, _MAX_DELETED * len(self._live))
+
+    def compacted(self) -> HnswCandidates:
+        return self.holding(self.keys(), self.vectors(self.keys()))
+
+    @classmethod
+    def holding(cls, keys: IntArray, vectors: FloatArray) -> HnswCandidates:
+        """A graph of these."""
+        graph = cls(vectors.shape[1], len(keys))
+        graph.stage(keys, vectors)
+        graph.publish([])
+        return graph
+
+    def save(self, folder: Path) -> None:
+        path = folder / self.file_names[0]
+        path.unlink(missing_ok=True)
+        self._graph.save_index(str(path))
 
     @classmethod
     def load(cls, folder: Path, dimension: int) -> HnswCandidates:
-        """Read what ``save`` wrote. Raises CorruptIndexError where the files don't fit together."""
-        graph = cls(dimension)
-        graph._graph = hnswlib.Index(space="ip", dim=dimension)
+        """Read what ``save`` wrote. Raises CorruptIndexError where the file is damaged."""
+        path = folder / cls.file_names[0]
+        n, live = check_graph_file(path, dimension, cls.M)
+        held = cls(dimension)
+        held._graph = hnswlib.Index(space="ip", dim=dimension)
         try:
-            graph._graph.load_index(str(folder / "stage_one.hnsw"))
+            held._graph.load_index(str(path), max_elements=n)
         except RuntimeError as error:
             raise CorruptIndexError(f"hnswlib can't read the graph: {error}") from error
-        graph._live = {int(key) for key in np.load(folder / "stage_one_keys.npy", allow_pickle=False)}
-        if not graph._live <= {int(label) for label in graph._graph.get_ids_list()}:
-            raise CorruptIndexError("the graph lacks some of the keys it was saved with")
-        return graph
-
-    def _new_graph(self, capacity: int) -> Any:
-        graph = hnswlib.Index(space="ip", dim=self._dimension)
-        graph.init_index(max_elements=capacity, M=self.M, ef_construction=self.EF_CONSTRUCTION, random_seed=self.SEED)
-        return graph
-
-    def _drop_deleted(self) -> None:
-        keys = self.keys()
-        vectors = self.vectors(keys) if len(keys) else np.empty((0, self._dimension), dtype=np.float32)
-        self._graph, self._live = self._new_graph(max(INITIAL_CAPACITY, len(keys))), set()
-        self.add(keys, vectors)
+        held._live = set(live.tolist())
+        return held
 
     def _scan(self, query: FloatArray, k: int, admitted: set[int]) -> IntArray:
         keys = np.sort(np.fromiter(admitted, dtype=np.int64, count=len(admitted)))

@@ -12,10 +12,12 @@ The tree::
         ├── NotAnIndexError                  no index lives in the folder
         ├── IndexExistsError                 the folder is already taken
         ├── UnsupportedFormatError           written by a newer muvera
-        ├── CorruptIndexError                the folder's files contradict each other
+        ├── CorruptIndexError                the folder's files are damaged or contradict each other
+        ├── StorageError                     the disk is full or fails; nothing was changed
         ├── IndexLockedError                 another process writes to the folder
         ├── ReadOnlyIndexError               a write to an index opened for reading
-        └── IndexClosedError                 used after close()
+        ├── IndexClosedError                 used after close()
+        └── ForkedIndexError                 used in a forked child of the process that opened it
 
 Every message says what was got, what was expected and what to do next.
 """
@@ -64,7 +66,11 @@ class UnsupportedFormatError(IndexFolderError):
 
 
 class CorruptIndexError(IndexFolderError):
-    """The files of an index contradict each other."""
+    """Files of an index are damaged, missing, or contradict each other."""
+
+
+class StorageError(IndexFolderError):
+    """The disk is full, fails, or the right to use it was lost. The index is as it was before the call."""
 
 
 class IndexLockedError(IndexFolderError):
@@ -79,5 +85,13 @@ class IndexClosedError(IndexFolderError):
     """The index was used after close()."""
 
 
+class ForkedIndexError(IndexFolderError):
+    """The index was used in a forked child of the process that opened it, which would damage both."""
+
+
 class TruncatedTextWarning(UserWarning):
     """A text was longer than the encoder's limit; the message says what was left out."""
+
+
+class StageOneNotSavedWarning(UserWarning):
+    """Stage one couldn't be saved, so the next opening derives it again. No document is affected."""

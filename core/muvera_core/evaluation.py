@@ -6,12 +6,15 @@ import csv
 import gzip
 import json
 import math
+import os
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from muvera_core.errors import InvalidInputError
+from muvera_core.validation import require_path, require_unicode, shown
 
 
 def recall_at_k(found: Sequence[str], expected: Collection[str], k: int = 10) -> float:
@@ -53,44 +56,86 @@ class BeirCollection:
     relevance: dict[str, dict[str, float]]
 
 
-def read_beir(folder: Path) -> BeirCollection:
+def read_beir(folder: str | os.PathLike[str]) -> BeirCollection:
     """Read a collection in BEIR's form: corpus.jsonl, queries.jsonl and qrels.tsv, gzipped (.gz) or not.
 
     Raises:
-        InvalidInputError: a file is missing or a line isn't in that form.
+        InvalidInputError: a file is missing or can't be read, or a line isn't in that form.
     """
+    path = require_path("folder", folder)
     ids, texts, titles = [], [], []
-    for passage in _json_lines(folder, "corpus.jsonl"):
-        title = passage.get("title") or ""
-        ids.append(str(passage["_id"]))
+    for line, passage in _json_lines(path, "corpus.jsonl"):
+        title = "" if passage.get("title") is None else _string(line, passage, "title")
+        text = _string(line, passage, "text")
+        ids.append(_id(line, passage))
         titles.append(title)
-        texts.append(f"{title} {passage['text']}" if title else passage["text"])
+        texts.append(f"{title} {text}" if title else text)
     relevance: dict[str, dict[str, float]] = {}
-    for row in csv.DictReader(_lines(folder, "qrels.tsv"), delimiter="\t"):
-        if float(row["score"]) > 0:
-            relevance.setdefault(row["query-id"], {})[row["corpus-id"]] = float(row["score"])
-    queries = {str(q["_id"]): q["text"] for q in _json_lines(folder, "queries.jsonl") if str(q["_id"]) in relevance}
-    return BeirCollection(ids, texts, titles, queries, relevance)
+    for question, passage_id, score in _judgements(path, "qrels.tsv"):
+        if score > 0:
+            relevance.setdefault(question, {})[passage_id] = score
+    queries = {_id(line, query): _string(line, query, "text") for line, query in _json_lines(path, "queries.jsonl")}
+    return BeirCollection(ids, texts, titles, {id: text for id, text in queries.items() if id in relevance}, relevance)
 
 
-def _json_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_lines(folder, name), start=1):
+def _judgements(folder: Path, name: str) -> Iterator[tuple[str, str, float]]:
+    rows = csv.DictReader(_lines(folder, name), delimiter="\t")
+    while True:
         try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise InvalidInputError(f"{folder / name}, line {number} is not JSON: {error}") from error
+            row = next(rows, None)
+            if row is None:
+                return
+            judgement = row["query-id"], row["corpus-id"], float(row["score"])
+            if None in judgement:
+                raise ValueError("it is too short")
+        except InvalidInputError:  # the file itself can't be read
+            raise
+        except (csv.Error, KeyError, TypeError, ValueError) as error:
+            raise InvalidInputError(
+                f"{folder / name}, line {rows.line_num} is no judgement ({error!r}): "
+                "expected the columns query-id, corpus-id and score, which is a number"
+            ) from error
+        yield judgement
+
+
+def _json_lines(folder: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line's object, with the line's name for messages."""
+    for number, line in enumerate(_lines(folder, name), start=1):
+        where = f"{folder / name}, line {number}"
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInputError(f"{where} is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise InvalidInputError(f"{where} must hold a JSON object, got {shown(content)}")
+        yield where, content
+
+
+def _string(line: str, content: dict[str, Any], key: str) -> str:
+    return require_unicode(f"{line}: {key}", content.get(key))
+
+
+def _id(line: str, content: dict[str, Any]) -> str:
+    id = content.get("_id")
+    if isinstance(id, bool) or not isinstance(id, (str, int)):
+        raise InvalidInputError(f"{line}: _id must be a string or a whole number, got {shown(id)}")
+    return str(id)
 
 
 def _lines(folder: Path, name: str) -> Iterator[str]:
     plain, packed = folder / name, folder / f"{name}.gz"
-    if packed.exists():
-        with gzip.open(packed, "rt", encoding="utf-8") as file:
-            yield from file
-    elif plain.exists():
-        with plain.open(encoding="utf-8") as file:
-            yield from file
-    else:
-        raise InvalidInputError(f"{folder} has neither {name} nor {name}.gz: give a folder in BEIR's form")
+    try:
+        if packed.is_file():
+            with gzip.open(packed, "rt", encoding="utf-8") as file:
+                yield from file
+            return
+        if plain.is_file():
+            with plain.open(encoding="utf-8") as file:
+                yield from file
+            return
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{folder / name} can't be read: {error}") from error
+    raise InvalidInputError(f"{folder} has neither {name} nor {name}.gz: give a folder in BEIR's form")
 
 
 def _discounted_gain(grades: Sequence[float]) -> float:

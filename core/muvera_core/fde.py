@@ -23,8 +23,15 @@ import numpy.typing as npt
 
 from muvera_core.errors import InvalidInputError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
+from muvera_core.validation import shown
 
-MAX_OUTPUT_DIMENSION = 1 << 24
+# What settings may ask for: an index folder carries them, and a damaged or hostile one shall not take all memory.
+# Settings that are of use stay far below: the paper's widest encodings have 20480 dimensions.
+MAX_OUTPUT_DIMENSION = 1 << 20
+MAX_SIMHASH_PROJECTIONS = 12
+# Multiplications per token, which is also the number of elements of the random matrices.
+MAX_WORK_PER_TOKEN = 1 << 22
+MAX_SEED = (1 << 64) - 1
 # Bounds the one-hot membership of one document (float32), whatever its length and the number of partitions.
 _MEMBERSHIP_ELEMENTS = 1 << 22
 
@@ -82,19 +89,42 @@ class FDEConfig:
         _require_int("dimension", self.dimension, 1)
         _require_int("num_repetitions", self.num_repetitions, 1)
         _require_int("num_simhash_projections", self.num_simhash_projections, 0)
-        _require_int("seed", self.seed, 0)
+        _require_int("seed", self.seed, 0, MAX_SEED)
         if self.projection_dimension is not None:
             _require_int("projection_dimension", self.projection_dimension, 1)
         if self.final_projection_dimension is not None:
             _require_int("final_projection_dimension", self.final_projection_dimension, 1)
-        if self.projection not in ("dense", "count_sketch"):
-            raise InvalidInputError(f"projection must be 'dense' or 'count_sketch', got {self.projection!r}")
-        if self.num_simhash_projections > 24 or self.sketched_from > MAX_OUTPUT_DIMENSION:
+        for name in ("fill_empty_partitions", "center"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInputError(f"{name} must be True or False, got {shown(getattr(self, name))}")
+        if not isinstance(self.projection, str) or self.projection not in ("dense", "count_sketch"):
+            raise InvalidInputError(f"projection must be 'dense' or 'count_sketch', got {shown(self.projection)}")
+        if self.num_simhash_projections > MAX_SIMHASH_PROJECTIONS:
+            raise InvalidInputError(
+                f"num_simhash_projections must be at most {MAX_SIMHASH_PROJECTIONS}, which cut space into "
+                f"{1 << MAX_SIMHASH_PROJECTIONS} partitions, got {shown(self.num_simhash_projections)}"
+            )
+        if max(self.sketched_from, self.output_dimension) > MAX_OUTPUT_DIMENSION:
             raise InvalidInputError(
                 f"the encoding would have num_repetitions x 2**num_simhash_projections x projection_dimension "
-                f"dimensions, more than {MAX_OUTPUT_DIMENSION}: lower one of them (got {self.num_repetitions}, "
-                f"{self.num_simhash_projections}, {self.value_dimension})"
+                f"dimensions, or final_projection_dimension, more than {MAX_OUTPUT_DIMENSION}: lower one of them (got "
+                f"{', '.join(shown(value) for value in self._widths())})"
             )
+        columns = self.num_repetitions * (self.num_simhash_projections + (self.projection_dimension or 0))
+        if self.dimension * columns > MAX_WORK_PER_TOKEN:
+            raise InvalidInputError(
+                f"each token would take dimension x num_repetitions x (num_simhash_projections + projection_dimension) "
+                f"multiplications, more than {MAX_WORK_PER_TOKEN}: lower one of them (got dimension "
+                f"{shown(self.dimension)}, and {', '.join(shown(value) for value in self._widths())})"
+            )
+
+    def _widths(self) -> tuple[int | None, ...]:
+        return (
+            self.num_repetitions,
+            self.num_simhash_projections,
+            self.value_dimension,
+            self.final_projection_dimension,
+        )
 
     @property
     def value_dimension(self) -> int:
@@ -187,10 +217,14 @@ class FixedDimensionalEncoder:
         Raises:
             InvalidInputError: matrices or mean don't fit the configuration.
         """
+        if not isinstance(config, FDEConfig):
+            raise InvalidInputError(f"config must be an FDEConfig, got {type(config).__name__}")
+        if matrices is not None and not isinstance(matrices, FDEMatrices):
+            raise InvalidInputError(f"matrices must be FDEMatrices, got {type(matrices).__name__}")
         self.config = config
         self.matrices = matrices or FDEMatrices.draw(config)
         self.matrices.check(config)
-        self.mean = None if mean is None else np.asarray(mean, dtype=np.float32)
+        self.mean = None if mean is None else _mean_vector(mean)
         got, expected = None if self.mean is None else self.mean.shape, (config.dimension,) if config.center else None
         if got != expected:
             raise InvalidInputError(f"mean has shape {got}, but with center={config.center} it must have {expected}")
@@ -323,6 +357,18 @@ def _random_signs(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArra
     return rng.integers(2, size=shape).astype(np.float32) * 2 - 1
 
 
-def _require_int(name: str, value: object, minimum: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise InvalidInputError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+def _mean_vector(mean: npt.ArrayLike) -> FloatArray:
+    """A mean token, held to what is asked of tokens."""
+    try:
+        rows = TokenEmbeddings.from_list([[mean]])
+    except InvalidInputError as error:
+        raise InvalidInputError(f"mean must be one token vector: {error}") from None
+    vector: FloatArray = rows.vectors[0]
+    return vector
+
+
+def _require_int(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    # Exactly int: settings are written to JSON and hashed.
+    if type(value) is not int or value < minimum or (maximum is not None and value > maximum):
+        limits = f"at least {minimum}" + ("" if maximum is None else f" and at most {maximum}")
+        raise InvalidInputError(f"{name} must be a whole number of {limits}, got {shown(value)}")

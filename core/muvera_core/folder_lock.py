@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import weakref
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from muvera_core.database import DATABASE_NAME
 from muvera_core.errors import IndexExistsError, IndexLockedError, ReadOnlyIndexError
+from muvera_core.files import is_plain_file, storage_errors, sync_folder
 from muvera_core.manifest import MANIFEST_NAME
+from muvera_core.store import tokens_path
 
 LOCK_NAME = "write.lock"
+# The manifest is written last. Without it, and without a single token, nothing was ever added.
+_TOKENS = tokens_path(Path(), 0).name
+_UNFINISHED = {DATABASE_NAME, f"{DATABASE_NAME}-journal", _TOKENS, f"{MANIFEST_NAME}.tmp"}
 
 
 def claim_new_folder(folder: Path) -> FileLock:
-    """Make a folder for a new index and become its one writer.
+    """Make a folder for a new index and become its one writer. What an interrupted creation left there is removed.
 
     Raises:
         IndexExistsError: something is there already.
         IndexLockedError: another writer is at it.
         ReadOnlyIndexError: the folder can't be made or written.
+        StorageError: there is no room for it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         content = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
+        sync_folder(folder.parent)
     except (FileExistsError, NotADirectoryError):
         raise IndexExistsError(f"{folder} is a file: give a folder that doesn't exist or is empty") from None
     except PermissionError as error:
         raise ReadOnlyIndexError(f"{folder} can't be made or read ({error}): choose another folder") from error
+    except OSError as error:
+        with storage_errors(folder):
+            raise error
     if MANIFEST_NAME in content:
         raise IndexExistsError(f"{folder} already holds an index: use MuveraIndex.open, or choose another folder")
-    if content:
+    unfinished = content <= _UNFINISHED and not any((folder / name).stat().st_size for name in content & {_TOKENS})
+    if content and not unfinished:
         raise IndexExistsError(f"{folder} isn't empty (it has {min(content)!r}): choose another folder")
-    return claim_folder(folder)
+    lock = claim_folder(folder)
+    remove_unfinished(folder)
+    return lock
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files of an index whose creation wasn't finished, so that nothing was ever added to it."""
+    with storage_errors(folder):
+        for name in _UNFINISHED:
+            (folder / name).unlink(missing_ok=True)
 
 
 def claim_folder(folder: Path) -> FileLock:
@@ -40,7 +64,9 @@ def claim_folder(folder: Path) -> FileLock:
     Raises:
         IndexLockedError: another writer, in this process or another, has it.
         ReadOnlyIndexError: the folder can't be written.
+        CorruptIndexError: a link or something else that is no lock file is in the lock file's place.
     """
+    is_plain_file(folder / LOCK_NAME)
     lock = FileLock(folder / LOCK_NAME, thread_local=False)
     try:
         lock.acquire(timeout=0)
@@ -51,3 +77,34 @@ def claim_folder(folder: Path) -> FileLock:
     except OSError as error:
         raise ReadOnlyIndexError(f"{folder} can't be written ({error}): open it with read_only=True") from error
     return lock
+
+
+class ForkGuard:
+    """Knows whether it is in a forked child of the process that made it.
+
+    A child inherits the parent's lock and database. Letting go of them, as Python does with what is no longer used,
+    would release the parent's lock and undo its transactions, so in a child they are kept alive for ever.
+    """
+
+    def __init__(self, *kept: object) -> None:
+        self._pid = os.getpid()
+        self._kept = kept
+        _guards.add(self)
+
+    @property
+    def in_child(self) -> bool:
+        """Whether the process has forked since."""
+        return os.getpid() != self._pid
+
+
+_guards: weakref.WeakSet[ForkGuard] = weakref.WeakSet()
+
+
+def _keep_alive() -> None:
+    for guard in _guards:
+        for kept in guard._kept:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_alive)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from muvera_core.errors import CorruptIndexError, MuveraError, NotAnIndexError, UnsupportedFormatError
+from muvera_core.errors import (
+    CorruptIndexError,
+    MuveraError,
+    NotAnIndexError,
+    StorageError,
+    UnsupportedFormatError,
+)
 from muvera_core.fde import FDEConfig
+from muvera_core.files import read_small, storage_errors, write_json
 from muvera_core.token_codec import TokenCodec, TokenPrecision
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "muvera-index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_SIZE_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,17 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write the manifest so that it is there whole or not at all."""
+        with storage_errors(folder / MANIFEST_NAME):
+            write_json(folder / MANIFEST_NAME, self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of the file."""
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        write_json(folder / MANIFEST_NAME, content)
+        return {**content, "checksum": _checksum(content)}
+
+    def as_text(self) -> str:
+        """The same as text, for the copy in the database."""
+        return json.dumps(self.as_json())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -52,56 +69,68 @@ class Manifest:
 
         Raises:
             NotAnIndexError: there is none, or the file is something else's.
-            UnsupportedFormatError: a newer muvera wrote it.
-            CorruptIndexError: it says something that can't be.
+            UnsupportedFormatError: another version of muvera wrote it.
+            CorruptIndexError: it is damaged.
         """
-        path = folder / MANIFEST_NAME
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            raise NotAnIndexError(
-                f"{folder} is not a muvera index (it has no {MANIFEST_NAME}): make one with MuveraIndex.create"
-            ) from None
-        except ValueError as error:
-            raise CorruptIndexError(f"{path} is not valid JSON ({error}): restore it from a backup") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise NotAnIndexError(f"{path} was not written by muvera: give the folder of an index")
+        return cls.from_json(read_manifest(folder), folder / MANIFEST_NAME)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any], source: Path) -> Manifest:
+        """What ``as_json`` made. Raises as ``read`` does; ``source`` is named in errors."""
         version = content.get("format_version")
         if version != FORMAT_VERSION:
+            advice = (
+                "open it once for writing, which brings it up to date"
+                if isinstance(version, int) and 0 < version < FORMAT_VERSION
+                else "upgrade muvera-core (pip install -U muvera-core), or index the documents again"
+            )
             raise UnsupportedFormatError(
-                f"{folder} has index format {version!r}, this version reads {FORMAT_VERSION}: "
-                "upgrade muvera-core (pip install -U muvera-core), or index the documents again"
+                f"{source.parent} has index format {version!r}, this version reads {FORMAT_VERSION}: {advice}"
             )
         try:
+            if content["checksum"] != _checksum(content):
+                raise ValueError("its checksum doesn't fit its content")
             return cls(
                 index_id=_text(content["index_id"]),
                 encoder=_text(content["encoder"]),
                 token_precision=content["token_precision"],
                 fde=FDEConfig(**content["fde"]),
             )
-        except (KeyError, TypeError, MuveraError) as error:
-            raise CorruptIndexError(f"{path} is incomplete or wrong ({error!r}): restore it from a backup") from error
+        except (KeyError, TypeError, ValueError, MuveraError) as error:
+            raise _damaged(source, error) from error
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file so that after any interruption the old content or the new is there, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest's content, whatever its version.
+
+    Raises:
+        NotAnIndexError: there is none, or the file is something else's.
+        CorruptIndexError: it isn't JSON, or not a plain file.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        content = json.loads(read_small(path, _SIZE_LIMIT))
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotAnIndexError(
+            f"{folder} is not a muvera index (it has no {MANIFEST_NAME}): make one with MuveraIndex.create"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    except OSError as error:
+        raise StorageError(f"{path} can't be read ({error}): see to the disk and the permissions") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise NotAnIndexError(f"{path} was not written by muvera: give the folder of an index")
+    return content
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and new files in a folder survive a power cut, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _damaged(path: Path, error: Exception) -> CorruptIndexError:
+    return CorruptIndexError(
+        f"{path} is damaged ({error!r}): the documents are safe; muvera_core.repair_index restores it from its copy"
+    )
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps({**content, "checksum": None}, sort_keys=True).encode())
 
 
 def _text(value: object) -> str:

@@ -6,10 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from muvera_core.encoders.protocol import TokenEncoder
+from muvera_core.encoders.protocol import TokenEncoder, require_encoder
 from muvera_core.maxsim.cpu import maxsim
 from muvera_core.token_embeddings import FloatArray
-from muvera_core.validation import require_count, require_encoded, require_text
+from muvera_core.validation import (
+    require_count,
+    require_encoded,
+    require_sequence,
+    require_text,
+    require_unicode,
+)
 
 
 def score_texts(
@@ -29,11 +35,14 @@ def score_texts(
         MaxSim and its mean per query token clipped to [0, 1], float32, shape (texts,) each.
 
     Raises:
-        InvalidInputError: the question is empty, or a text isn't Unicode.
+        InvalidInputError: the question is empty, ``texts`` isn't a list of Unicode strings, or ``encoder`` isn't one.
         EncoderError: the encoder gave something unusable.
     """
+    encoder = require_encoder(encoder)
     batch_size = require_count("batch_size", batch_size)
-    query_tokens = require_encoded(encoder.encode_queries([require_text("query", query)]), 1, encoder.dimension).vectors
+    query = require_text("query", query)
+    texts = [require_unicode(f"texts[{i}]", text) for i, text in enumerate(require_sequence("texts", texts))]
+    query_tokens = require_encoded(encoder.encode_queries([query]), 1, encoder.dimension).vectors
     scores = np.zeros(len(texts), dtype=np.float32)
     filled = [i for i, text in enumerate(texts) if text.strip()]
     for start in range(0, len(filled), batch_size):

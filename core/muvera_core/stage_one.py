@@ -2,40 +2,58 @@
 
 All of it is derived from the store. It is saved beside the store to make opening fast; what is missing from the
 saved files is encoded again, and files that belong to other documents or settings are not used.
+
+The writer stages documents as they come and publishes them when they are committed. What takes long is done outside
+of the lock that searches take.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from muvera_core.candidates import KINDS, Candidates, FlatCandidates, HnswCandidates
+from muvera_core.checksums import file_checksum
 from muvera_core.errors import CorruptIndexError
 from muvera_core.fde import SetEncoder, unit_length
-from muvera_core.manifest import write_json
+from muvera_core.files import is_plain_file, read_small, storage_errors, write_json
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 DESCRIPTION_NAME = "stage_one.json"
+_DESCRIPTION_LIMIT = 1 << 16
 # How vectors are made of encodings: files that were made in another way are not used.
 VECTORS = "unit length"
 # Up to here a scan of all vectors takes no longer than a walk through the graph, finds more, and needs no building.
 FLAT_LIMIT = 10_000
 # What a document that a filtered walk through the graph visits costs, as a share of what reranking one costs.
 VISIT_COST = 0.5
+# Documents that are encoded, and then put into the graph, at a time: a search waits for no more than that.
+_BATCH = 32
 
 
 class StageOne:
     """Finds candidate documents for a query's token set."""
 
-    def __init__(self, encoder: SetEncoder, candidates: Candidates | None = None) -> None:
+    def __init__(
+        self, encoder: SetEncoder, lock: threading.RLock | None = None, candidates: Candidates | None = None
+    ) -> None:
+        """Start with ``candidates``, or empty.
+
+        Args:
+            encoder: makes the vectors.
+            lock: held whenever what a search sees is changed; searches hold it, too.
+            candidates: what is there already.
+        """
         self._encoder = encoder
+        self._lock = lock or threading.RLock()
         self.candidates: Candidates = candidates or FlatCandidates(encoder.output_dimension)
 
     def encode_documents(self, embeddings: TokenEmbeddings) -> FloatArray:
-        """The vectors to ``add`` for documents, float32, shape (documents, output dimension), of unit length.
+        """The vectors of documents, float32, shape (documents, output dimension), of unit length.
 
         The shorter a document, the longer its encoding, and the larger its inner product with any query: of unit
         length, the vectors find far more (docs/benchmarks.md).
@@ -47,21 +65,43 @@ class StageOne:
         vectors = self._encoder.encode_queries(TokenEmbeddings.from_list([tokens]))
         return vectors.reshape(-1)
 
-    def add(self, keys: IntArray, vectors: FloatArray) -> None:
-        """Add documents' vectors. Beyond ``FLAT_LIMIT`` documents they move into a graph."""
-        if isinstance(self.candidates, FlatCandidates) and len(self.candidates) + len(keys) > FLAT_LIMIT:
-            graph, held = HnswCandidates(self._encoder.output_dimension), self.candidates.keys()
-            graph.add(held, self.candidates.vectors(held))
-            self.candidates = graph
-        self.candidates.add(keys, vectors)
+    def stage(self, keys: IntArray, embeddings: TokenEmbeddings) -> None:
+        """Encode documents, which ``publish`` lets be found. Beyond ``FLAT_LIMIT`` they move into a graph."""
+        for start in range(0, len(keys), _BATCH):
+            end = min(start + _BATCH, len(keys))
+            low, high = embeddings.offsets[start], embeddings.offsets[end]
+            some = TokenEmbeddings(embeddings.vectors[low:high], embeddings.offsets[start : end + 1] - low)
+            vectors = self.encode_documents(some)
+            held = self.candidates
+            if isinstance(held, FlatCandidates) and len(held) + len(held.staged_keys) + len(some) > FLAT_LIMIT:
+                graph = HnswCandidates.holding(held.keys(), held.vectors(held.keys()))
+                graph.stage(held.staged_keys, held.vectors(held.staged_keys))
+                with self._lock:
+                    self.candidates = graph
+            with self._lock:
+                self.candidates.stage(keys[start:end], vectors)
 
-    def remove(self, keys: IntArray) -> None:
-        """Remove documents; unknown keys are passed over."""
-        self.candidates.remove(keys)
+    def publish(self, removed: IntArray) -> None:
+        """Let what was staged be found, and ``removed`` no longer."""
+        with self._lock:
+            self.candidates.publish(removed)
+
+    def discard(self) -> None:
+        """Forget what was staged."""
+        with self._lock:
+            self.candidates.discard()
+
+    def compact(self, *, thoroughly: bool = False) -> None:
+        """Drop deleted entries: all of them, or where they are many."""
+        if self.candidates.is_wasteful or (thoroughly and self.candidates.n_deleted):
+            compacted = self.candidates.compacted()
+            with self._lock:
+                self.candidates = compacted
 
     def search(self, vector: FloatArray, n_candidates: int, allowed: IntArray | None = None) -> IntArray:
         """Keys of the most promising documents, best first; all that are ``allowed`` where there are fewer."""
-        return self.candidates.search(vector, n_candidates, allowed)
+        with self._lock:
+            return self.candidates.search(vector, n_candidates, allowed)
 
     def is_worth_it(self, n_allowed: int, n_candidates: int) -> bool:
         """Whether finding candidates among so many documents and reranking them beats reranking all of them."""
@@ -79,40 +119,51 @@ class StageOne:
         return np.setdiff1d(keys, held, assume_unique=True), np.setdiff1d(held, keys, assume_unique=True)
 
     def save(self, folder: Path, index_id: str) -> None:
-        """Write the vectors to ``folder``. The description is written last and removed first."""
-        (folder / DESCRIPTION_NAME).unlink(missing_ok=True)
-        paths = self.candidates.save(folder)
-        write_json(
-            folder / DESCRIPTION_NAME,
-            {
-                "index_id": index_id,
-                "encoder": self._encoder.fingerprint,
-                "vectors": VECTORS,
-                "kind": self.candidates.kind,
-                "files": {path.name: _checksum(path) for path in paths},
-            },
-        )
+        """Write the vectors to ``folder``. The description is written last and removed first.
+
+        Raises:
+            StorageError: they can't be written.
+        """
+        with storage_errors(folder):
+            (folder / DESCRIPTION_NAME).unlink(missing_ok=True)
+            self.candidates.save(folder)
+            write_json(
+                folder / DESCRIPTION_NAME,
+                {
+                    "index_id": index_id,
+                    "encoder": self._encoder.fingerprint,
+                    "vectors": VECTORS,
+                    "kind": self.candidates.kind,
+                    "files": {name: file_checksum(folder / name) for name in self.candidates.file_names},
+                },
+            )
 
     @classmethod
-    def load(cls, folder: Path, index_id: str, encoder: SetEncoder) -> StageOne:
+    def load(cls, folder: Path, index_id: str, encoder: SetEncoder, lock: threading.RLock) -> StageOne:
         """Read what ``save`` wrote, or start empty where it can't be used: it can all be derived again."""
         try:
-            description = json.loads((folder / DESCRIPTION_NAME).read_text(encoding="utf-8"))
-            usable = (
+            description = read_description(folder)
+            if (
                 description["index_id"] == index_id
                 and description["encoder"] == encoder.fingerprint
                 and description["vectors"] == VECTORS
-            )
-            if not usable or any(_checksum(folder / Path(n).name) != c for n, c in description["files"].items()):
-                return cls(encoder)
-            return cls(encoder, KINDS[description["kind"]].load(folder, encoder.output_dimension))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, CorruptIndexError):
-            return cls(encoder)
+            ):
+                return cls(encoder, lock, KINDS[description["kind"]].load(folder, encoder.output_dimension))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, CorruptIndexError):
+            pass
+        return cls(encoder, lock)
 
 
-def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            value = zlib.crc32(block, value)
-    return value
+def read_description(folder: Path) -> dict[str, Any]:
+    """What is saved, after a look at whether the files are those that were saved.
+
+    Raises:
+        CorruptIndexError: they aren't.
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: the description is damaged.
+    """
+    description: dict[str, Any] = json.loads(read_small(folder / DESCRIPTION_NAME, _DESCRIPTION_LIMIT))
+    for name in KINDS[description["kind"]].file_names:
+        path = folder / name
+        if not is_plain_file(path) or file_checksum(path) != description["files"][name]:
+            raise CorruptIndexError(f"{path} isn't as it was saved: it is derived from the documents again")
+    return description

@@ -1,57 +1,63 @@
 """The durable part of an index: documents in SQLite, token vectors in an append-only file.
 
-SQLite's commit is the commit of the index. ``append_tokens`` writes token rows and syncs them to disk; then ``add``
-writes, in one transaction, the documents that refer to them. Whatever happens before the commit leaves the old state.
+SQLite's commit is the commit of the index. ``append_tokens`` writes token rows; ``Change.add`` syncs them to disk and
+writes the documents that refer to them; ``Change.commit`` makes those visible, all at once. Whatever happens before
+that leaves the old state. Two connections, so that searches read on while a change is written:
+only the commit itself makes them wait.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
-from muvera_core.errors import CorruptIndexError
-from muvera_core.filters import SCHEMA as FIELDS_SCHEMA
-from muvera_core.filters import Condition, FieldIndex, flatten
+from muvera_core.checksums import id_hash, record_checksum, signed_sum
+from muvera_core.database import (
+    DATABASE_NAME,
+    State,
+    connect,
+    create_database,
+    insert_directory,
+    read_directory,
+    read_state,
+    read_version,
+    reading,
+    select_by_key,
+    write_state,
+)
+from muvera_core.directory import Directory, DirectoryRows
+from muvera_core.errors import CorruptIndexError, IndexClosedError, IndexLockedError, MuveraError
+from muvera_core.fields import delete_fields, insert_fields, verify_path
+from muvera_core.files import storage_errors
+from muvera_core.filters import Condition, FieldIndex
 from muvera_core.token_codec import Rows, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 from muvera_core.token_log import FileTokenLog, MemoryTokenLog, TokenLog
 
-DATABASE_NAME = "documents.sqlite"
-TOKENS_NAME = "tokens.bin"
-# SQLite's limit on bound parameters was 999 for a long time.
-_SQL_BATCH = 900
+_TOKENS_NAME = re.compile(r"tokens-(\d{1,12})\.bin")
 # Applications ask under few filters at a time (a tenant, a language), and a wide one takes long to answer.
 _KEPT_ANSWERS = 16
-
-_SCHEMA = (
-    """
-CREATE TABLE documents (
-    key INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused, so a derived file can tell what it lacks by keys alone
-    id TEXT NOT NULL UNIQUE,
-    text TEXT,
-    metadata TEXT NOT NULL,
-    first_token INTEGER NOT NULL,
-    n_tokens INTEGER NOT NULL
-);
-CREATE TABLE state (name TEXT PRIMARY KEY, value NOT NULL);
-INSERT INTO state VALUES ('n_token_rows', 0);
-"""
-    + FIELDS_SCHEMA
-)
+# Deleted tokens may take this much, or half of what the others take, before they are worth rewriting the file.
+_MIN_WASTE = 1 << 20
+_COPY_BATCH = 4096
+_VACUUM_PAGES = 500
+_MAX_KEY = 1 << 62
 
 
-@dataclass(frozen=True, eq=False)
-class TokenPlaces:
-    """Where documents' tokens stand in the token log: first row and number of rows, int64, shape (documents,)."""
-
-    first: IntArray
-    count: IntArray
+class StaleError(MuveraError):
+    """The state that was read from has been replaced by another; read again from that one. Never reaches users."""
 
 
 @dataclass(frozen=True)
@@ -71,238 +77,492 @@ class StoredDocument:
     metadata: dict[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class AppendedTokens:
+    """Where new documents' tokens stand: first row, number of rows, CRC-32 of them, int64, shape (documents,)."""
+
+    first: IntArray
+    count: IntArray
+    checksums: IntArray
+
+    @classmethod
+    def joined(cls, parts: Sequence[AppendedTokens]) -> AppendedTokens:
+        """Several as one."""
+        return cls(
+            np.concatenate([part.first for part in parts]),
+            np.concatenate([part.count for part in parts]),
+            np.concatenate([part.checksums for part in parts]),
+        )
+
+
 class Store:
-    """Documents, metadata and token rows. Not thread-safe: the index holds a lock around every call."""
+    """Documents, metadata and token rows.
+
+    One thread writes at a time; the index sees to that. ``lock`` guards everything else: hold it around every call
+    but ``append_tokens``, ``token_rows`` and what is done to a ``Change`` before its commit.
+    """
 
     def __init__(
-        self, folder: Path | None, codec: TokenCodec, *, read_only: bool = False, create: bool = False
+        self,
+        folder: Path | None,
+        codec: TokenCodec,
+        lock: threading.RLock,
+        *,
+        read_only: bool = False,
+        create: State | None = None,
+        generation: int = 0,
     ) -> None:
-        """Open the store in ``folder``, or in memory where it is None.
+        """Open the store in ``folder``, or make one in memory where it is None.
+
+        Args:
+            folder: where the files are.
+            codec: how token vectors are stored.
+            lock: guards the state that searches see.
+            read_only: allow no changes.
+            create: make a new store, with these named values.
+            generation: of the token file of a new store.
 
         Raises:
-            CorruptIndexError: the database is missing or damaged, or refers to tokens that aren't there.
+            CorruptIndexError: files are missing or damaged.
+            StorageError: they can't be read or written.
         """
-        self.codec = codec
-        self._keys: IntArray
-        self._first: IntArray
-        self._count: IntArray
-        self._matching: dict[Condition, IntArray] = {}
-        if folder is None:
-            self._db = sqlite3.connect(":memory:", check_same_thread=False)
-            create = True
-        else:
-            mode = "ro" if read_only else ("rwc" if create else "rw")
-            uri = f"{(folder / DATABASE_NAME).absolute().as_uri()}?mode={mode}"
-            try:
-                self._db = sqlite3.connect(uri, uri=True, check_same_thread=False)
-            except sqlite3.Error as error:
-                raise CorruptIndexError(f"{folder / DATABASE_NAME} can't be opened: {error}") from error
+        self.codec, self.lock, self._folder = codec, lock, folder
+        self._path = None if folder is None else folder / DATABASE_NAME
+        self._writable = not read_only
+        self._closed = False
+        self._generation = generation
+        self._verified_paths: set[str] = set()
+        new = create is not None or folder is None
+        self._db = connect(self._path, write=new, create=new)
+        self._write_db = self._db
         try:
-            self._db.execute("PRAGMA synchronous = EXTRA")
-            self._db.create_function("casefold", 1, str.casefold, deterministic=True)
-            if create:
-                self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-            n_rows = self.get_state("n_token_rows")
-            self._read_directory()
-            self._tokens: TokenLog = (
-                MemoryTokenLog(codec.row_dtype)
-                if folder is None
-                else FileTokenLog(folder / TOKENS_NAME, codec.row_dtype, n_rows, read_only=read_only)
-            )
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise CorruptIndexError(
-                f"{folder and folder / DATABASE_NAME} is damaged ({error}): restore it from a backup"
-            ) from error
+            with storage_errors(self._path):
+                if new:
+                    first = {"version": 0, "next_key": 1, "n_token_rows": 0, "generation": generation, "digest": 0}
+                    create_database(self._db, first | (create or {}))
+            if folder is not None and not read_only:
+                self._write_db = connect(self._path, write=True)
+            self.directory = self._load(None)
+            if folder is not None and not read_only:
+                self._remove_leftovers()
         except BaseException:
+            self._closed = True
             self._db.close()
+            self._write_db.close()
             raise
 
-    def __len__(self) -> int:
-        return len(self._keys)
+    # Reading
 
-    def __contains__(self, id: str) -> bool:
-        return self._db.execute("SELECT 1 FROM documents WHERE id = ?", (id,)).fetchone() is not None
+    def documents(self, directory: Directory, keys: Sequence[int] | IntArray) -> list[StoredDocument]:
+        """The documents with these keys, which must be in ``directory``, in the order of the keys.
 
-    def keys(self) -> IntArray:
-        """Keys of all documents, int64, ascending."""
-        return self._keys
-
-    @property
-    def n_tokens(self) -> int:
-        """Number of token vectors of all documents."""
-        return int(self._count.sum())
-
-    def append_tokens(self, batches: Iterable[TokenEmbeddings]) -> TokenPlaces:
-        """Write token rows that no document refers to yet; ``add`` or ``roll_back`` must follow.
-
-        Args:
-            batches: token embeddings of documents, in order, in any grouping. They are written as they come, so
-                that they never have to be in memory together.
+        Raises:
+            StaleError: some were deleted since.
+            CorruptIndexError: some are damaged.
         """
-        first, count = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-        for batch in batches:
-            first.append(len(self._tokens) + batch.offsets[:-1])
-            count.append(batch.lengths)
-            self._tokens.append(self.codec.encode(batch.vectors))
-        self._tokens.sync()
-        return TokenPlaces(np.concatenate(first), np.concatenate(count))
+        wanted = [int(key) for key in keys]
+        with self._using():
+            found = {row[0]: row for row in select_by_key(self._db, "key, id, text, metadata, checksum", wanted)}
+            if len(found) < len(set(wanted)):
+                self._explain_missing(directory, [key for key in wanted if key not in found])
+        return [_document(found[key]) for key in wanted]
 
-    def add(
-        self, ids: Sequence[str], texts: Sequence[str | None], metadatas: Sequence[str], places: TokenPlaces
-    ) -> tuple[IntArray, IntArray]:
-        """Commit documents, replacing those that have the same id, all or none.
+    def keys_of(self, directory: Directory, ids: Sequence[str]) -> dict[str, int]:
+        """Keys of those of the ids that are in ``directory``. Raises as ``documents`` does."""
+        maybe, wanted = directory.keys_that_may_be(ids), set(ids)
+        with self._using():
+            rows = list(select_by_key(self._db, "key, id", maybe.tolist()))
+            if len(rows) < len(maybe):
+                self._explain_missing(directory, sorted(set(maybe.tolist()) - {key for key, _ in rows}))
+        hashes = dict(zip(maybe.tolist(), directory.rows.id_hashes[directory.places(maybe)].tolist(), strict=True))
+        for key, id in rows:
+            if not isinstance(id, str) or id_hash(id) != hashes[key]:
+                raise _damaged_document(key)
+        return {id: key for key, id in rows if id in wanted}
 
-        Args:
-            ids: distinct ids.
-            texts: one for each id.
-            metadatas: one JSON object, as text, for each id.
-            places: where their tokens are, from ``append_tokens``.
-
-        Returns:
-            The new documents' keys and the replaced ones' keys.
-        """
-        with self._db:
-            replaced = self._delete_rows(self._select("id", ids))
-            self._db.executemany(
-                "INSERT INTO documents (id, text, metadata, first_token, n_tokens) VALUES (?, ?, ?, ?, ?)",
-                zip(ids, texts, metadatas, places.first.tolist(), places.count.tolist(), strict=True),
-            )
-            # AUTOINCREMENT gives rising keys, and nothing else inserts, so the new ones are the last.
-            (last,) = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'documents'").fetchone()
-            added = np.arange(last - len(ids) + 1, last + 1, dtype=np.int64)
-            self._db.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", _field_rows(added.tolist(), metadatas))
-            self._set_state("n_token_rows", len(self._tokens))
-        self._forget(replaced)
-        self._matching.clear()
-        self._keys = np.concatenate([self._keys, added])
-        self._first = np.concatenate([self._first, places.first])
-        self._count = np.concatenate([self._count, places.count])
-        return added, replaced
-
-    def roll_back(self) -> None:
-        """Return to what is committed, after a write that failed."""
-        self._tokens.truncate(self.get_state("n_token_rows"))
-        self._read_directory()
-
-    def delete(self, keys: IntArray) -> None:
-        """Delete documents, all or none; unknown keys are passed over."""
-        with self._db:
-            self._delete_rows(self._select("key", keys.tolist()))
-        self._forget(keys)
-
-    def documents(self, keys: Sequence[int] | IntArray) -> list[StoredDocument]:
-        """The documents with these keys, in the order of the keys; unknown keys are passed over."""
-        found = {row[0]: row for row in self._select("key", [int(key) for key in keys])}
-        return [_document(found[int(key)]) for key in keys if int(key) in found]
-
-    def keys_of(self, ids: Sequence[str]) -> IntArray:
-        """Keys of the documents with these ids, ascending; unknown ids are passed over."""
-        return np.array(sorted(row[0] for row in self._select("id", ids)), dtype=np.int64)
-
-    def documents_by_id(self, ids: Sequence[str]) -> list[StoredDocument]:
-        """The documents with these ids, in the order of the ids; unknown ids are passed over."""
-        found = {row[1]: row for row in self._select("id", ids)}
-        return [_document(found[id]) for id in ids if id in found]
-
-    def matching(self, condition: Condition | None) -> IntArray:
+    def matching(self, directory: Directory, condition: Condition | None) -> IntArray:
         """Keys of the documents that a filter admits, ascending; all of them where there is none.
 
-        The answers to the latest filters are kept until the next write.
+        Raises:
+            StaleError: another process has committed something since.
+            CorruptIndexError: the index over the fields is damaged.
         """
         if condition is None:
-            return self._keys
-        if condition not in self._matching:
-            if len(self._matching) >= _KEPT_ANSWERS:
-                del self._matching[next(iter(self._matching))]
-            self._matching[condition] = condition.keys(FieldIndex(self._db, self._keys))
-        return self._matching[condition]
+            return directory.keys
+        answers = directory.answers
+        if condition not in answers:
+            with self._using(), reading(self._db):
+                if read_version(self._db) != directory.version:
+                    raise StaleError
+                answer = condition.keys(FieldIndex(self._db, directory.keys, self._verify_path))
+            if len(answers) >= _KEPT_ANSWERS:
+                del answers[next(iter(answers))]
+            answers[condition] = answer
+        return answers[condition]
 
-    def live(self, keys: IntArray) -> IntArray:
-        """Those of ``keys`` that are still documents, in their order."""
-        return keys[np.isin(keys, self._keys)]
+    def token_rows(self, directory: Directory, keys: Sequence[int] | IntArray) -> tuple[Rows, IntArray]:
+        """Token rows of documents, which must be in ``directory``, end to end, with their offsets (documents + 1,).
 
-    def tokens(self, keys: Sequence[int] | IntArray) -> tuple[Rows, IntArray]:
-        """Token rows of documents, which must exist, end to end, with their offsets (documents + 1,)."""
-        places = np.searchsorted(self._keys, keys)
-        first, count = self._first[places], self._count[places]
+        The first read of a document's rows since opening compares them with their checksum.
+
+        Raises:
+            CorruptIndexError: some are damaged.
+        """
+        places = directory.places(keys)
+        count = directory.rows.count[places]
         offsets = np.zeros(len(places) + 1, dtype=np.int64)
         np.cumsum(count, out=offsets[1:])
-        view = self._tokens.view()
-        if not len(places):
-            return view[:0], offsets
-        if (first[1:] == first[:-1] + count[:-1]).all():
-            return view[first[0] : first[-1] + count[-1]], offsets
-        row_numbers = np.repeat(first - offsets[:-1], count) + np.arange(offsets[-1])
-        # NumPy copies rows of bytes four times as fast as rows of a structured type.
-        as_bytes = np.asarray(view).view(np.uint8).reshape(len(view), -1)
-        rows: Rows = as_bytes.take(row_numbers, axis=0).reshape(-1).view(self.codec.row_dtype)
+        rows = directory.tokens.read(directory.rows.first[places], count)
+        unverified = np.flatnonzero(~directory.verified[places])
+        if len(unverified):
+            content = rows.view(np.uint8).data
+            size = rows.dtype.itemsize
+            for i in unverified.tolist():
+                checksum = zlib.crc32(content[offsets[i] * size : offsets[i + 1] * size])
+                if checksum != directory.rows.token_checksums[places[i]]:
+                    raise CorruptIndexError(
+                        f"the tokens of {self._name(directory.keys[places[i]])} are damaged: its text is safe, and so "
+                        "are the other documents; run muvera_core.repair_index on the folder, or delete the document"
+                    )
+            directory.verified[places] = True
         return rows, offsets
 
-    def embeddings(self, keys: Sequence[int] | IntArray) -> TokenEmbeddings:
-        """Token embeddings of documents, which must exist, decoded to float32."""
-        rows, offsets = self.tokens(keys)
+    def embeddings(self, directory: Directory, keys: Sequence[int] | IntArray) -> TokenEmbeddings:
+        """Token embeddings of documents, which must be in ``directory``, decoded to float32."""
+        rows, offsets = self.token_rows(directory, keys)
         return TokenEmbeddings(self.codec.decode(rows), offsets)
 
     def mean_token(self) -> FloatArray:
         """Mean of all documents' token vectors, float32, shape (dimension,)."""
-        total = np.zeros(self.codec.dimension)
-        for key in self._keys:
-            total += self.codec.decode(self.tokens([key])[0]).sum(axis=0, dtype=np.float64)
-        return (total / max(1, self.n_tokens)).astype(np.float32)
+        directory, total = self.directory, np.zeros(self.codec.dimension)
+        for start in range(0, len(directory), _COPY_BATCH):
+            embeddings = self.embeddings(directory, directory.keys[start : start + _COPY_BATCH])
+            total += embeddings.vectors.sum(axis=0, dtype=np.float64)
+        return (total / max(1, directory.n_tokens)).astype(np.float32)
 
     def get_state(self, name: str) -> Any:
         """A named value that is committed with the documents, or None."""
-        row = self._db.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
-        return row[0] if row else None
+        with self._using():
+            return read_state(self._db).get(name)
 
-    def put_state(self, name: str, value: Any) -> None:
-        """Commit a named value."""
-        with self._db:
-            self._set_state(name, value)
+    def load(self) -> Directory:
+        """What is committed now; ``directory`` itself where that is it."""
+        with self._using():
+            return self.directory if read_version(self._db) == self.directory.version else self._load(self.directory)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let no other process commit meanwhile."""
+        with self._using(), reading(self._db):
+            read_version(self._db)  # takes the lock that BEGIN only promises
+            yield
+
+    # Writing
+
+    def append_tokens(self, embeddings: TokenEmbeddings) -> tuple[AppendedTokens, TokenEmbeddings]:
+        """Write token rows that no document refers to yet; a ``Change`` or ``roll_back`` must follow.
+
+        Returns:
+            Where they are, and the token embeddings that will be read from there.
+        """
+        rows = self.codec.encode(embeddings.vectors)
+        return self.append_rows(rows, embeddings.offsets), TokenEmbeddings(self.codec.decode(rows), embeddings.offsets)
+
+    def append_rows(self, rows: Rows, offsets: IntArray) -> AppendedTokens:
+        """The same for token rows, where document ``i`` owns ``rows[offsets[i]:offsets[i + 1]]``."""
+        content, ends = rows.view(np.uint8).data, (offsets * rows.dtype.itemsize).tolist()
+        checksums = [zlib.crc32(content[start:end]) for start, end in pairwise(ends)]
+        tokens = self.directory.tokens
+        first = len(tokens) + offsets[:-1]
+        tokens.append(rows)
+        return AppendedTokens(first, np.diff(offsets), np.array(checksums, dtype=np.int64))
+
+    def change(self) -> Change:
+        """Begin a transaction."""
+        return Change(self, self._write_db, self._path)
+
+    def roll_back(self) -> None:
+        """Return to what is committed, after a write that failed or was interrupted."""
+        with self._using():
+            if self._write_db.in_transaction:
+                self._write_db.execute("ROLLBACK")
+            state = read_state(self._db)
+            if state.get("version") != self.directory.version:
+                self.directory = self._load(self.directory)
+            self.directory.tokens.reset(state["n_token_rows"])
+        self._remove_leftovers()
+
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether enough of the token file is deleted documents' to be worth rewriting it."""
+        size, live = self.codec.row_dtype.itemsize, self.directory.n_tokens
+        return (len(self.directory.tokens) - live) * size > max(_MIN_WASTE, live * size // 2)
+
+    def compact(self) -> None:
+        """Rewrite the token file without deleted documents' rows, and give free pages of the database back.
+
+        Where it fails, ``roll_back`` must follow.
+
+        Raises:
+            CorruptIndexError: a document's tokens are damaged; nothing was changed.
+            StorageError: no room for the copy; nothing was changed.
+        """
+        directory = self.directory
+        if len(directory.tokens) > directory.n_tokens:
+            generation = self.get_state("generation") + 1
+            tokens = self._new_log(generation)
+            for start in range(0, len(directory), _COPY_BATCH):
+                tokens.append(self.token_rows(directory, directory.keys[start : start + _COPY_BATCH])[0])
+            tokens.sync()
+            with self.change() as change:
+                change.move(tokens, generation)
+                with self.lock:
+                    change.commit()
+            self._remove_leftovers()
+        self._vacuum()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the database. The token file is closed when the last search that reads it ends."""
+        self._closed = True
         self._db.close()
-        self._tokens.close()
+        self._write_db.close()
 
-    def _read_directory(self) -> None:
-        """Where each document's tokens stand, by ascending key: every search reads it, so it is kept in memory."""
-        rows = self._db.execute("SELECT key, first_token, n_tokens FROM documents ORDER BY key").fetchall()
-        directory: IntArray = np.array(rows, dtype=np.int64).reshape(-1, 3).T.copy()
-        self._keys, self._first, self._count = directory
+    # Inner workings
 
-    def _set_state(self, name: str, value: Any) -> None:
-        self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, value))
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        if self._closed:
+            raise IndexClosedError("the index is closed: open it again with MuveraIndex.open")
+        with storage_errors(self._path):
+            yield
 
-    def _select(self, column: str, values: Sequence[Any]) -> Iterable[tuple[Any, ...]]:
-        for start in range(0, len(values), _SQL_BATCH):
-            some = values[start : start + _SQL_BATCH]
-            yield from self._db.execute(
-                f"SELECT key, id, text, metadata FROM documents WHERE {column} IN ({','.join('?' * len(some))})", some
+    def _load(self, earlier: Directory | None) -> Directory:
+        """The committed state, checked. Token rows are checked when they are read."""
+        while True:
+            with storage_errors(self._path), reading(self._db):
+                state = read_state(self._db)
+                rows, hashes = read_directory(self._db)
+            _check_directory(rows, hashes, state)
+            if earlier is not None and (state["generation"] == self._generation or self._folder is None):
+                tokens = earlier.tokens
+                if not self._writable:
+                    tokens.reset(state["n_token_rows"])
+                return Directory.of(state["version"], rows, tokens).trusting(earlier)
+            try:
+                tokens = self._open_log(state["generation"], state["n_token_rows"])
+            except CorruptIndexError:
+                with storage_errors(self._path):
+                    if read_version(self._db) == state["version"]:
+                        raise
+                continue  # the writer has compacted the index meanwhile
+            self._generation = state["generation"]
+            return Directory.of(state["version"], rows, tokens)
+
+    def _open_log(self, generation: int, n_rows: int) -> TokenLog:
+        if self._folder is None:
+            return MemoryTokenLog(self.codec.row_dtype)
+        path = tokens_path(self._folder, generation)
+        return FileTokenLog(path, self.codec.row_dtype, n_rows, writable=self._writable)
+
+    def _new_log(self, generation: int) -> TokenLog:
+        if self._folder is not None:
+            with storage_errors(self._folder):
+                tokens_path(self._folder, generation).unlink(missing_ok=True)
+        return self._open_log(generation, 0)
+
+    def _remove_leftovers(self) -> None:
+        """Remove token files that an interrupted or finished compaction left."""
+        if self._folder is None:
+            return
+        with storage_errors(self._folder):
+            for generation in token_generations(self._folder):
+                if generation != self._generation:
+                    with suppress(OSError):  # Windows keeps files that are open; the next opening removes them
+                        tokens_path(self._folder, generation).unlink()
+
+    def _vacuum(self) -> None:
+        with self._using():
+            while self._write_db.execute("PRAGMA freelist_count").fetchone()[0]:
+                with self.lock:  # a few milliseconds at a time
+                    self._write_db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+
+    def _verify_path(self, path: str) -> None:
+        if path not in self._verified_paths:
+            verify_path(self._db, path)
+            self._verified_paths.add(path)
+
+    def _explain_missing(self, directory: Directory, keys: Sequence[int]) -> None:
+        if directory.version != read_version(self._db):
+            raise StaleError
+        raise _damaged_document(keys[0])
+
+    def _name(self, key: int) -> str:
+        with suppress(MuveraError, sqlite3.Error), self.lock:
+            for (id,) in select_by_key(self._db, "id", [int(key)]):
+                return f"document {id!r}"
+        return f"document number {key}"
+
+
+class Change:
+    """A transaction: what is done in it becomes visible with ``commit``, and is undone without it.
+
+    Attributes:
+        removed: keys of documents that it deletes or replaces, int64.
+    """
+
+    def __init__(self, store: Store, db: sqlite3.Connection, path: Path | None) -> None:
+        self._store, self._db, self._path = store, db, path
+        self._shares_connection = db is store._db
+        self._directory = store.directory
+        self._added = DirectoryRows.empty()
+        self._state: State = {}
+        self.removed: IntArray = np.empty(0, dtype=np.int64)
+
+    def __enter__(self) -> Self:
+        if self._shares_connection:  # readers would see what isn't committed
+            self._store.lock.acquire()
+        try:
+            with self._store._using():
+                self._db.execute("BEGIN IMMEDIATE")
+                if read_version(self._db) != self._directory.version:
+                    raise IndexLockedError(f"{self._path} was changed by another writer: open the index again")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._db.in_transaction:
+                with storage_errors(self._path):
+                    self._db.execute("ROLLBACK")
+        finally:
+            self._release()
+
+    def add(
+        self,
+        keys: IntArray,
+        ids: Sequence[str],
+        texts: Sequence[str | None],
+        metadatas: Sequence[str],
+        tokens: AppendedTokens,
+    ) -> None:
+        """Add documents, replacing those that have the same id.
+
+        Args:
+            keys: rising, and higher than any before.
+            ids: distinct ids.
+            texts: one for each id.
+            metadatas: one JSON object, as text, for each id.
+            tokens: where their tokens are.
+        """
+        with self._store.lock:
+            replaced = self._store.keys_of(self._directory, ids)
+        self.delete(np.array(sorted(replaced.values()), dtype=np.int64))
+        numbers = keys.tolist()
+        with storage_errors(self._path):
+            self._db.executemany(
+                "INSERT INTO documents VALUES (?, ?, ?, ?, ?)",
+                [
+                    (key, id, text, metadata, record_checksum(key, id, text, metadata))
+                    for key, id, text, metadata in zip(numbers, ids, texts, metadatas, strict=True)
+                ],
             )
+            insert_fields(self._db, numbers, [json.loads(metadata) for metadata in metadatas])
+            hashes = np.array([id_hash(id) for id in ids], dtype=np.int64)
+            self._added = DirectoryRows(keys, hashes, tokens.first, tokens.count, tokens.checksums)
+            insert_directory(self._db, self._added)
+        self._directory.tokens.sync()
+        self._state["next_key"] = int(keys[-1]) + 1
+        self._state["n_token_rows"] = len(self._directory.tokens)
 
-    def _delete_rows(self, rows: Iterable[tuple[Any, ...]]) -> IntArray:
-        rows = sorted(rows)
-        keys = [row[0] for row in rows]
-        self._db.executemany("DELETE FROM documents WHERE key = ?", [(key,) for key in keys])
-        self._db.executemany(
-            "DELETE FROM fields WHERE path = ? AND kind = ? AND value = ? AND key = ?",
-            _field_rows(keys, [row[3] for row in rows]),
-        )
-        return np.array(keys, dtype=np.int64)
+    def delete(self, keys: IntArray) -> None:
+        """Delete documents, which must exist."""
+        with self._store.lock:
+            documents = self._store.documents(self._directory, keys)
+        numbers = [document.key for document in documents]
+        with storage_errors(self._path):
+            delete_fields(self._db, numbers, [document.metadata for document in documents])
+            for table in ("documents", "directory"):
+                self._db.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in numbers])
+        self.removed = np.concatenate([self.removed, keys])
 
-    def _forget(self, keys: IntArray) -> None:
-        self._matching.clear()
-        stays = ~np.isin(self._keys, keys)
-        self._keys, self._first, self._count = self._keys[stays], self._first[stays], self._count[stays]
+    def move(self, tokens: TokenLog, generation: int) -> None:
+        """Refer to a copy of the token log that holds the documents' rows end to end, by ascending key."""
+        count = self._directory.rows.count
+        self._directory = self._directory.moved(self._directory.version, tokens, np.cumsum(count) - count)
+        with storage_errors(self._path):
+            insert_directory(self._db, self._directory.rows)
+        self._state |= {"generation": generation, "n_token_rows": len(tokens)}
+
+    def put_state(self, name: str, value: Any) -> None:
+        """Set a named value."""
+        self._state[name] = value
+
+    def commit(self) -> None:
+        """Make it durable, and the state that the next search sees. Hold the store's lock."""
+        version = self._directory.version + 1
+        after = self._directory.changed(version, self.removed, self._added)
+        with self._store._using():
+            write_state(self._db, self._state | {"version": version, "digest": after.digest})
+            self._db.execute("COMMIT")
+        self._store._generation = self._state.get("generation", self._store._generation)
+        self._store.directory = after
+
+    def _release(self) -> None:
+        if self._shares_connection:
+            self._store.lock.release()
 
 
-def _field_rows(keys: Sequence[int], metadatas: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    for key, metadata in zip(keys, metadatas, strict=True):
-        for field in flatten(json.loads(metadata)):
-            yield (*field, key)
+def tokens_path(folder: Path, generation: int) -> Path:
+    """The token file's path; each compaction writes a new one."""
+    return folder / f"tokens-{generation}.bin"
+
+
+def token_generations(folder: Path) -> list[int]:
+    """The generations of all token files in a folder."""
+    matches = (_TOKENS_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return [int(match[1]) for match in matches if match]
 
 
 def _document(row: tuple[Any, ...]) -> StoredDocument:
-    return StoredDocument(row[0], row[1], row[2], json.loads(row[3]))
+    key, id, text, metadata, checksum = row
+    try:
+        if record_checksum(key, id, text, metadata) == checksum:
+            return StoredDocument(key, id, text, json.loads(metadata))
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        pass  # not the types that a document has
+    raise _damaged_document(key)
+
+
+def _damaged_document(key: int) -> CorruptIndexError:
+    return CorruptIndexError(
+        f"document number {key} in documents.sqlite is damaged or missing; the others are safe: "
+        "run muvera_core.repair_index on the folder, or restore the file from a backup"
+    )
+
+
+def _check_directory(rows: DirectoryRows, hashes: IntArray, state: State) -> None:
+    if not (_has_counters(state) and _fits(rows, hashes, state)):
+        raise CorruptIndexError(
+            "documents.sqlite is damaged (its directory doesn't fit its checksums): run muvera_core.repair_index on "
+            "the folder, which keeps every document that is whole, or restore the file from a backup"
+        )
+
+
+def _has_counters(state: State) -> bool:
+    names = ("version", "next_key", "n_token_rows", "generation")
+    return all(isinstance(state.get(name), int) and 0 <= state[name] <= _MAX_KEY for name in names)
+
+
+def _fits(rows: DirectoryRows, hashes: IntArray, state: State) -> bool:
+    """Whether the rows have their checksums and refer to what is there."""
+    n_rows = state["n_token_rows"]
+    return bool(
+        (rows.hashes() == hashes).all()
+        and signed_sum(hashes) == state.get("digest")
+        and ((rows.keys > 0) & (rows.keys < state["next_key"])).all()
+        and ((rows.first >= 0) & (rows.count >= 1) & (rows.count <= n_rows) & (rows.first <= n_rows - rows.count)).all()
+    )

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from muvera_core.encoders.protocol import TokenEncoder
+from muvera_core.encoders.protocol import TokenEncoder, require_encoder
 from muvera_core.errors import DimensionMismatchError, InvalidInputError
 from muvera_core.fde import FDEConfig, FixedDimensionalEncoder, unit_length
 from muvera_core.token_embeddings import FloatArray
-from muvera_core.validation import require_count
+from muvera_core.validation import require_count, require_encoded, require_sequence
 
 
 class TextEncoder:
@@ -38,7 +38,8 @@ class TextEncoder:
 
         Raises:
             DimensionMismatchError: ``fde`` is for vectors of another width than the encoder's.
-            InvalidInputError: ``fde.center`` is set, for which there is no corpus to take a mean from.
+            InvalidInputError: ``fde.center`` is set, for which there is no corpus to take a mean from, or an argument
+                isn't what it should be.
         """
         if encoder is None:
             from muvera_core.encoders.bundled import BundledEncoder
@@ -66,23 +67,35 @@ class TextEncoder:
     def encode_documents(self, texts: Sequence[str]) -> FloatArray:
         """Vectors of passages, to be stored: float32, shape (texts, output_dimension)."""
         parts = [np.empty((0, self.output_dimension), dtype=np.float32)]
+        texts = require_sequence("texts", texts)
         for start in range(0, len(texts), self.batch_size):
-            tokens = self.encoder.encode_documents(texts[start : start + self.batch_size])
+            some = [texts[i] for i in range(start, min(start + self.batch_size, len(texts)))]
+            tokens = require_encoded(self.encoder.encode_documents(some), len(some), self.encoder.dimension)
             parts.append(self._scaled(self._set_encoder.encode_documents(tokens)))
         return np.concatenate(parts)
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
         """Vectors of questions, to search with: float32, shape (texts, output_dimension)."""
-        return self._scaled(self._set_encoder.encode_queries(self.encoder.encode_queries(texts)))
+        texts = require_sequence("texts", texts)
+        tokens = require_encoded(self.encoder.encode_queries(texts), len(texts), self.encoder.dimension)
+        return self._scaled(self._set_encoder.encode_queries(tokens))
 
     def _scaled(self, vectors: FloatArray) -> FloatArray:
         return unit_length(vectors) if self.normalize else vectors
 
 
 def matching_fde(encoder: TokenEncoder, fde: FDEConfig | None) -> FDEConfig:
-    """The settings, or the defaults for an encoder. Raises DimensionMismatchError where they don't fit it."""
+    """The settings, or the defaults for an encoder.
+
+    Raises:
+        InvalidInputError: one of the two isn't what it should be.
+        DimensionMismatchError: they don't fit each other.
+    """
+    encoder = require_encoder(encoder)
     if fde is None:
         return FDEConfig(dimension=encoder.dimension)
+    if not isinstance(fde, FDEConfig):
+        raise InvalidInputError(f"fde must be an FDEConfig, got {type(fde).__name__}")
     if fde.dimension != encoder.dimension:
         raise DimensionMismatchError(
             f"fde is for {fde.dimension}-d token vectors, but the encoder gives {encoder.dimension}-d ones: "

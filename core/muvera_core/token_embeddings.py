@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ from muvera_core.errors import DimensionMismatchError, InvalidInputError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+# Of one number. Products of two, added up over a million dimensions and a million query tokens, stay below the
+# largest float32, 2**128, so no score is ever infinity or NaN.
+MAX_MAGNITUDE = 2.0**40
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +30,8 @@ class TokenEmbeddings:
         offsets: int64, shape (number of texts + 1,); text ``i`` owns ``vectors[offsets[i]:offsets[i + 1]]``.
 
     Raises:
-        InvalidInputError: wrong number of axes, offsets that don't fit, a text without tokens, NaN or infinity.
+        InvalidInputError: wrong number of axes, offsets that don't fit, a text without tokens, NaN, infinity or a
+            number beyond ``MAX_MAGNITUDE``.
     """
 
     vectors: FloatArray
@@ -34,8 +39,8 @@ class TokenEmbeddings:
 
     def __post_init__(self) -> None:
         vectors = _as_float32(self.vectors, "vectors")
-        offsets = np.asarray(self.offsets)
-        if offsets.ndim != 1 or len(offsets) == 0 or not np.issubdtype(offsets.dtype, np.integer):
+        offsets = _as_array(self.offsets, "offsets")
+        if offsets.ndim != 1 or len(offsets) == 0 or offsets.dtype.kind not in "iu":
             raise InvalidInputError(
                 f"offsets must be a 1-d integer array of length texts + 1, got shape {offsets.shape} of {offsets.dtype}"
             )
@@ -45,10 +50,12 @@ class TokenEmbeddings:
                 f"offsets must start at 0 and end at the number of vectors, {len(vectors)}; "
                 f"got {offsets[0]} and {offsets[-1]}"
             )
-        empty = np.flatnonzero(np.diff(offsets) <= 0)
+        # Comparing neighbours, since the difference of two large ones can overflow.
+        empty = np.flatnonzero(offsets[1:] <= offsets[:-1])
         if len(empty):
             raise InvalidInputError(
-                f"every text needs at least one token vector; item {empty[0]} has {np.diff(offsets)[empty[0]]}"
+                f"every text needs at least one token vector; item {empty[0]} goes from "
+                f"{offsets[empty[0]]} to {offsets[empty[0] + 1]}"
             )
         object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "offsets", offsets)
@@ -62,10 +69,15 @@ class TokenEmbeddings:
             dimension: the width to expect. Needed only for an empty sequence; otherwise taken from the first array.
 
         Raises:
-            InvalidInputError: an array isn't 2-d, is empty, or holds NaN or infinity.
+            InvalidInputError: an array isn't 2-d, is empty, or holds NaN, infinity or a number beyond
+                ``MAX_MAGNITUDE``.
             DimensionMismatchError: an array's width differs.
         """
+        if not isinstance(arrays, Iterable) or getattr(arrays, "ndim", 1) == 0:
+            raise InvalidInputError(f"expected a list with one array per text, got {type(arrays).__name__}")
         rows = [_as_float32(array, f"item {i}") for i, array in enumerate(arrays)]
+        if dimension is not None and (not isinstance(dimension, (int, np.integer)) or dimension < 0):
+            raise InvalidInputError(f"dimension must be a whole number, got {dimension!r}")
         if dimension is None:
             dimension = rows[0].shape[1] if rows else 0
         for i, row in enumerate(rows):
@@ -82,6 +94,8 @@ class TokenEmbeddings:
     @classmethod
     def concatenate(cls, parts: Sequence[TokenEmbeddings]) -> TokenEmbeddings:
         """Join several into one, in order. Raises InvalidInputError where ``parts`` is empty."""
+        if not isinstance(parts, (list, tuple)) or not all(isinstance(part, TokenEmbeddings) for part in parts):
+            raise InvalidInputError("parts must be a list of TokenEmbeddings")
         if not parts:
             raise InvalidInputError("concatenate needs at least one TokenEmbeddings, got none")
         return cls.from_list([part[i] for part in parts for i in range(len(part))], dimension=parts[0].dimension)
@@ -112,6 +126,8 @@ class TokenEmbeddings:
 
 def require_dimension(embeddings: TokenEmbeddings, expected: int, what: str) -> None:
     """Raise DimensionMismatchError unless ``embeddings`` is ``expected`` wide (an empty one always fits)."""
+    if not isinstance(embeddings, TokenEmbeddings):
+        raise InvalidInputError(f"{what} takes TokenEmbeddings, got {type(embeddings).__name__}: see from_list")
     if len(embeddings) and embeddings.dimension != expected:
         raise DimensionMismatchError(
             f"got {embeddings.dimension}-d token vectors, but {what} works with {expected}-d ones"
@@ -119,13 +135,36 @@ def require_dimension(embeddings: TokenEmbeddings, expected: int, what: str) -> 
 
 
 def _as_float32(array: npt.ArrayLike, name: str) -> FloatArray:
-    values = np.asarray(array)
+    values = _as_array(array, name)
     if values.ndim != 2:
         raise InvalidInputError(f"{name} must have shape (tokens, dimension), got shape {values.shape}")
-    if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):
+    if values.dtype.kind not in "fiu":
         raise InvalidInputError(f"{name} must hold real numbers, got dtype {values.dtype}")
-    result = np.ascontiguousarray(values, dtype=np.float32)
-    if not np.isfinite(result).all():
-        bad = int(np.flatnonzero(~np.isfinite(result).all(axis=1))[0])
-        raise InvalidInputError(f"{name} has NaN or infinity in token {bad}: check the encoder that made it")
+    with np.errstate(over="ignore"):  # what is too large becomes infinity, which is refused below
+        result = np.ascontiguousarray(values, dtype=np.float32)
+    # Not the other way round: every comparison with NaN is false.
+    if not (result.max(initial=0) <= MAX_MAGNITUDE and result.min(initial=0) >= -MAX_MAGNITUDE):
+        finite = np.isfinite(result).all(axis=1)
+        if not finite.all():
+            bad = int(np.flatnonzero(~finite)[0])
+            raise InvalidInputError(f"{name} has NaN or infinity in token {bad}: check the encoder that made it")
+        bad = int(np.flatnonzero((np.abs(result) > MAX_MAGNITUDE).any(axis=1))[0])
+        raise InvalidInputError(
+            f"{name} has a number beyond {MAX_MAGNITUDE:.0f} in token {bad}, with which scores could overflow: "
+            "scale the vectors to unit length"
+        )
     return result
+
+
+def _as_array(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInputError(f"{name} is a masked array, and a vector has no gaps: fill it first")
+    # NumPy looks 64 levels deep, which in a list that contains itself twice are 2**64 elements.
+    if isinstance(value, (list, tuple)) and any(
+        isinstance(number, (list, tuple)) for row in value if isinstance(row, (list, tuple)) for number in row
+    ):
+        raise InvalidInputError(f"{name} must have shape (tokens, dimension), got lists that are nested deeper")
+    try:
+        return np.asarray(value)
+    except Exception as error:  # a ragged list, or whatever an array-like of another library raises
+        raise InvalidInputError(f"{name} is no array of numbers: {error}") from error

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import reprlib
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,26 +19,49 @@ import numpy.typing as npt
 from muvera_core.errors import DimensionMismatchError, EncoderError, InvalidInputError
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 
+# How deep lists and dictionaries may be nested in a document's metadata, the metadata itself included. Far more than
+# anybody writes by hand, and few enough that whatever walks through metadata ends.
+MAX_METADATA_DEPTH = 32
+# Values in one document's metadata. A few lines of Python can refer to one list so often that nobody could store it.
+MAX_METADATA_VALUES = 1 << 20
+_JSON_ADVICE = (
+    "Use only strings, numbers that a float can hold, booleans, None, lists and dictionaries with string keys"
+)
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: short, whatever it is and whatever its own ``repr`` does."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # from the value's own code, or from an int with too many digits
+        return f"<{type(value).__name__}>"
+
 
 def require_count(name: str, value: object, minimum: int = 1) -> int:
     """A whole number of at least ``minimum``; NumPy's integers will do."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise InvalidInputError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+    # NumPy counts time spans among its integers.
+    if not isinstance(value, (int, np.integer)) or isinstance(value, (bool, np.timedelta64)):
+        raise InvalidInputError(f"{name} must be a whole number, got {shown(value)}")
+    if value < minimum:
+        raise InvalidInputError(f"{name} must be at least {minimum}, got {shown(value)}")
     return int(value)
 
 
 def require_unicode(name: str, value: object) -> str:
-    """A string that can be written as UTF-8."""
+    """A string that can be written as UTF-8, as a plain ``str`` where it was of a subclass."""
     if not isinstance(value, str):
         raise InvalidInputError(f"{name} must be a string, got {type(value).__name__}")
+    text = str.__str__(value)
     try:
-        value.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidInputError(
             f"{name} holds half of a surrogate pair at character {error.start}, which isn't Unicode text: "
             "decode it with errors='replace'"
         ) from None
-    return value
+    return text
 
 
 def require_text(name: str, value: object) -> str:
@@ -50,6 +79,20 @@ def require_sequence(name: str, values: object) -> Sequence[Any]:
     return values
 
 
+def require_path(name: str, value: object) -> Path:
+    """An absolute path, from what Python takes for one and the file system can hold."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str) or not path:
+        raise InvalidInputError(f"{name} must be a path, as a string or pathlib.Path, got {shown(value)}")
+    try:
+        impossible = b"\0" in os.fsencode(path)
+    except UnicodeEncodeError:
+        impossible = True
+    if impossible:
+        raise InvalidInputError(f"{name} has characters that no file's name can have: got {shown(path)}")
+    return Path(path).absolute()
+
+
 def require_texts(name: str, values: object) -> list[str]:
     """A sequence of texts, not a single one."""
     return [require_text(f"{name}[{i}]", value) for i, value in enumerate(require_sequence(name, values))]
@@ -61,9 +104,11 @@ def require_ids(ids: Sequence[str] | None, n: int) -> list[str]:
         return [uuid.uuid4().hex for _ in range(n)]
     checked = require_texts("ids", ids)
     require_length("ids", checked, n)
-    if len(set(checked)) < n:
-        double = next(id for i, id in enumerate(checked) if id in checked[:i])
-        raise InvalidInputError(f"id {double!r} occurs more than once in this call: ids must be distinct")
+    seen: set[str] = set()
+    for id in checked:
+        if id in seen:
+            raise InvalidInputError(f"id {shown(id)} occurs more than once in this call: ids must be distinct")
+        seen.add(id)
     return checked
 
 
@@ -106,19 +151,74 @@ def require_encoded(embeddings: TokenEmbeddings, n: int, dimension: int) -> Toke
     return embeddings
 
 
+def require_mapping(name: str, value: object) -> dict[Any, Any]:
+    """A mapping's content, as a dictionary of its own."""
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"{name} must be a mapping, got {type(value).__name__}")
+    try:
+        return dict(value)
+    except Exception as error:  # a mapping of somebody else's making can raise anything
+        raise InvalidInputError(f"{name} can't be read: {type(error).__name__}: {shown(str(error))}") from error
+
+
+def require_json(name: str, value: object) -> Any:
+    """A copy of a value, in nothing but JSON's own types, that is equal to it and stays so when JSON holds it.
+
+    Raises:
+        InvalidInputError: there is no such copy. The message says where in the value the trouble is.
+    """
+    return _plain(name, (), value, count(1))
+
+
+def _plain(name: str, path: tuple[object, ...], value: object, counter: count[int]) -> Any:
+    if next(counter) > MAX_METADATA_VALUES:
+        raise InvalidInputError(f"{name} holds more than {MAX_METADATA_VALUES} values: keep less with one document")
+    if isinstance(value, (dict, list)):
+        if len(path) >= MAX_METADATA_DEPTH:
+            raise InvalidInputError(
+                f"{name} is nested more than {MAX_METADATA_DEPTH} deep, or contains itself: write it flatter"
+            )
+        if isinstance(value, list):
+            return [_plain(name, (*path, i), inner, counter) for i, inner in enumerate(value)]
+        content = require_mapping(_place(name, path), value).items()
+        return {_plain_key(name, path, key): _plain(name, (*path, key), inner, counter) for key, inner in content}
+    return _plain_scalar(name, path, value)
+
+
+def _plain_key(name: str, path: tuple[object, ...], key: object) -> str:
+    if not isinstance(key, str):
+        raise InvalidInputError(
+            f"{_place(name, path)} would come back from JSON as something else: a key is {shown(key)}. {_JSON_ADVICE}"
+        )
+    return _plain_text(f"a key of {_place(name, path)}", key)
+
+
+def _plain_scalar(name: str, path: tuple[object, ...], value: object) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _plain_text(_place(name, path), value)
+    # The members of an enumeration become what they stand for, NumPy's float64 a float.
+    if isinstance(value, float) and math.isfinite(value):
+        return float.__float__(value)
+    if isinstance(value, int) and abs(plain := int.__int__(value)) <= sys.float_info.max:
+        return plain
+    trouble = "would come back from JSON as something else" if isinstance(value, tuple) else "can't be stored as JSON"
+    raise InvalidInputError(f"{_place(name, path)} {trouble}: got {shown(value)}. {_JSON_ADVICE}")
+
+
+def _plain_text(place: str, value: str) -> str:
+    try:
+        return require_unicode(place, value)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error}, or JSON can't hold it") from None
+
+
+def _place(name: str, path: tuple[object, ...]) -> str:
+    return name + "".join(f"[{shown(step)}]" for step in path)
+
+
 def _to_json(name: str, metadata: Mapping[str, Any] | None) -> str:
     if metadata is None:
         return "{}"
-    if not isinstance(metadata, Mapping):
-        raise InvalidInputError(f"{name} must be a mapping, got {type(metadata).__name__}")
-    advice = "use only strings, finite numbers, booleans, None, lists and dictionaries with string keys"
-    try:
-        encoded = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False)
-        encoded.encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{name} can't be stored as JSON ({error}): {advice}") from None
-    if json.loads(encoded) != metadata:
-        raise InvalidInputError(
-            f"{name} would come back from JSON as something else (keys or tuples changed): {advice}"
-        )
-    return encoded
+    return json.dumps(require_json(name, require_mapping(name, metadata)), allow_nan=False, ensure_ascii=False)

@@ -49,7 +49,8 @@ def main() -> None:
     for n in (5_000, 10_000, len(documents)):
         for holder in (FlatCandidates(vectors.shape[1]), HnswCandidates(vectors.shape[1])):
             start = time.perf_counter()
-            holder.add(np.arange(n), vectors[:n])
+            holder.stage(np.arange(n), vectors[:n])
+            holder.publish([])
             building = time.perf_counter() - start
             milliseconds, recall = search(holder, query_vectors, exact)
             found = f", found {recall:.4f}" if n == len(documents) else ""

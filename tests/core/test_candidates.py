@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,11 @@ def vectors(seed: int, n: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, D)).astype(np.float32)
 
 
+def add(candidates: Candidates, keys: Sequence[int] | np.ndarray, vectors: np.ndarray) -> None:
+    candidates.stage(keys, vectors)
+    candidates.publish([])
+
+
 def exact(query: np.ndarray, held: dict[int, np.ndarray], k: int) -> list[int]:
     return sorted(held, key=lambda key: (-float(held[key] @ query), key))[:k]
 
@@ -24,7 +30,7 @@ def test_search_finds_the_highest_inner_products(kind: type[FlatCandidates | Hns
     candidates: Candidates = kind(D)
     data = vectors(0, 500)
     for start in range(0, 500, 90):
-        candidates.add(range(start, min(500, start + 90)), data[start : start + 90])
+        add(candidates, range(start, min(500, start + 90)), data[start : start + 90])
     held = dict(enumerate(data))
     found = sum(
         len(set(candidates.search(query, 10).tolist()) & set(exact(query, held, 10))) for query in vectors(1, 20)
@@ -36,7 +42,7 @@ def test_search_finds_the_highest_inner_products(kind: type[FlatCandidates | Hns
 def test_results_come_best_first_and_k_is_cut_to_what_is_there(kind: type[FlatCandidates | HnswCandidates]) -> None:
     candidates: Candidates = kind(D)
     data = vectors(0, 7)
-    candidates.add([10, 11, 12, 13, 14, 15, 16], data)
+    add(candidates, [10, 11, 12, 13, 14, 15, 16], data)
     query = vectors(1, 1)[0]
     expected = exact(query, {10 + i: row for i, row in enumerate(data)}, 7)
     assert candidates.search(query, 100).tolist() == expected
@@ -48,8 +54,8 @@ def test_nothing_held_gives_nothing(kind: type[FlatCandidates | HnswCandidates])
     candidates: Candidates = kind(D)
     assert candidates.search(vectors(0, 1)[0], 5).tolist() == []
     assert len(candidates) == 0
-    candidates.add([], np.empty((0, D), np.float32))
-    candidates.remove([3])
+    add(candidates, [], np.empty((0, D), np.float32))
+    candidates.publish([3])
 
 
 @KINDS
@@ -58,9 +64,9 @@ def test_removed_keys_are_never_found_and_removing_twice_is_harmless(
 ) -> None:
     candidates: Candidates = kind(D)
     data = vectors(0, 300)
-    candidates.add(range(300), data)
-    candidates.remove(range(0, 300, 2))
-    candidates.remove(range(0, 300, 2))
+    add(candidates, range(300), data)
+    candidates.publish(range(0, 300, 2))
+    candidates.publish(range(0, 300, 2))
     assert len(candidates) == 150
     assert candidates.keys().tolist() == list(range(1, 300, 2))
     for query in vectors(1, 5):
@@ -74,30 +80,34 @@ def test_a_life_of_replacements_does_not_pile_up(kind: type[FlatCandidates | Hns
     data = vectors(0, 100)
     for generation in range(12):
         keys = np.arange(generation * 100, generation * 100 + 100)
-        candidates.add(keys, data)
-        candidates.remove(keys - 100)
+        add(candidates, keys, data)
+        candidates.publish(keys - 100)
     assert candidates.keys().tolist() == list(range(1100, 1200))
     assert sorted(candidates.search(data[0], 100).tolist()) == list(range(1100, 1200))
     if isinstance(candidates, HnswCandidates):
-        assert candidates._graph.get_current_count() <= 300
+        assert candidates.is_wasteful
+        assert candidates.n_deleted == 1100
+        candidates = candidates.compacted()
+        assert candidates._graph.get_current_count() == 100
+        assert sorted(candidates.search(data[0], 100).tolist()) == list(range(1100, 1200))
 
 
 @KINDS
 def test_removing_all_and_starting_again_works(kind: type[FlatCandidates | HnswCandidates]) -> None:
     candidates: Candidates = kind(D)
     data = vectors(0, 200)
-    candidates.add(range(200), data)
-    candidates.remove(range(200))
+    add(candidates, range(200), data)
+    candidates.publish(range(200))
     assert candidates.search(data[0], 5).tolist() == []
-    candidates.add([200], data[:1])
+    add(candidates, [200], data[:1])
     assert candidates.search(data[0], 5).tolist() == [200]
 
 
 def test_the_graph_falls_back_to_a_scan_where_its_beam_ends_early() -> None:
     candidates = HnswCandidates(D)
     data = vectors(0, 400)
-    candidates.add(range(400), data)
-    candidates.remove(range(1, 200))
+    add(candidates, range(400), data)
+    candidates.publish(range(1, 200))
     query = vectors(1, 1)[0]
     live = {key: data[key] for key in candidates.keys().tolist()}
     assert candidates._scan(query, 201, set(live)).tolist() == exact(query, live, 201)
@@ -108,15 +118,15 @@ def test_the_graph_falls_back_to_a_scan_where_its_beam_ends_early() -> None:
 def test_saved_candidates_come_back(kind: type[FlatCandidates | HnswCandidates], tmp_path: Path) -> None:
     candidates: Candidates = kind(D)
     data = vectors(0, 120)
-    candidates.add(range(120), data)
-    candidates.remove([5, 6])
-    for path in candidates.save(tmp_path):
-        assert path.parent == tmp_path
+    add(candidates, range(120), data)
+    candidates.publish([5, 6])
+    candidates.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kind.file_names)
     loaded: Candidates = kind.load(tmp_path, D)
     assert loaded.keys().tolist() == candidates.keys().tolist()
     query = vectors(1, 1)[0]
     assert loaded.search(query, 118).tolist() == candidates.search(query, 118).tolist()
-    loaded.add([120, 121], vectors(2, 2))
-    loaded.remove([7])
+    add(loaded, [120, 121], vectors(2, 2))
+    loaded.publish([7])
     assert len(loaded) == 119
     assert 7 not in loaded.search(query, 119).tolist()

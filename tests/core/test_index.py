@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from muvera_core.errors import (
     ReadOnlyIndexError,
     UnsupportedFormatError,
 )
+from muvera_core.manifest import Manifest
 from muvera_core.token_codec import TokenPrecision
 
 D = 16
@@ -334,23 +336,29 @@ def test_an_encoder_that_fails_half_way_leaves_the_index_as_it_was(
         assert len(index) == 3
         if where == "folder":
             # Two committed rows, and two of the failed call, of which the new document overwrites one.
-            assert (tmp_path / "index" / "tokens.bin").stat().st_size <= 4 * (D + 4)
+            assert (tmp_path / "index" / "tokens-0.bin").stat().st_size <= 4 * (D + 4)
 
 
-def test_an_interruption_after_the_commit_is_made_good_by_the_next_write(index: MuveraIndex) -> None:
+@pytest.mark.parametrize("how_often", [1, 2], ids=["once", "and again while making it good"])
+def test_an_interruption_after_the_commit_leaves_what_was_committed(index: MuveraIndex, how_often: int) -> None:
     index.add_embeddings(random_tokens(0, 10), ids=ids(10))
-    with pytest.MonkeyPatch.context() as patch:
+    publish, left = stage_one.StageOne.publish, [how_often]
 
-        def interrupt(*_: object) -> None:
+    def interrupt(self: stage_one.StageOne, removed: np.ndarray) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
             raise KeyboardInterrupt
+        publish(self, removed)
 
-        patch.setattr(stage_one.StageOne, "add", interrupt)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage_one.StageOne, "publish", interrupt)
         with pytest.raises(KeyboardInterrupt):
             index.add_embeddings(random_tokens(1, 5), ids=ids(5, 8))
+    assert {id for id, _ in answers(index, 1, k=14)[0]} == set(ids(13))
     assert len(index) == 13
     index.add_embeddings(random_tokens(2, 1), ids=["last"])
     assert {id for id, _ in answers(index, 1, k=14)[0]} == {*ids(13), "last"}
-    assert index._stage_one.candidates.keys().tolist() == index._store.keys().tolist()
+    assert index._stage_one.candidates.keys().tolist() == index._store.directory.keys.tolist()
 
 
 # Folders
@@ -402,7 +410,7 @@ def test_a_relative_path_survives_a_change_of_directory(tmp_path: Path, monkeypa
         assert len(index) == 10
 
 
-@pytest.mark.parametrize("victim", ["stage_one.json", "stage_one_keys.npy", "stage_one_vectors.npy"])
+@pytest.mark.parametrize("victim", ["stage_one.json", "stage_one.keys", "stage_one.vectors"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "changed"])
 def test_stage_one_is_derived_again_where_its_files_are_lost_or_damaged(
     tmp_path: Path, victim: str, damage: str
@@ -436,10 +444,8 @@ def test_stage_one_of_other_settings_is_not_used(tmp_path: Path) -> None:
     """As after an upgrade of NumPy that draws other matrices from the same seed."""
     with create(tmp_path / "index") as index:
         index.add_embeddings(random_tokens(0, 100), ids=ids(100))
-    path = tmp_path / "index" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["fde"]["seed"] += 1
-    path.write_text(json.dumps(manifest))
+    manifest = Manifest.read(tmp_path / "index")
+    replace(manifest, fde=replace(manifest.fde, seed=manifest.fde.seed + 1)).write(tmp_path / "index")
     found = []
     for _ in range(2):
         with MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True) as index:
@@ -509,7 +515,7 @@ def test_rows_left_by_an_interrupted_write_are_overwritten(tmp_path: Path) -> No
     with create(tmp_path / "index") as index:
         index.add_embeddings(random_tokens(0, 10), ids=ids(10))
         before = answers(index)
-    with (tmp_path / "index" / "tokens.bin").open("ab") as file:
+    with (tmp_path / "index" / "tokens-0.bin").open("ab") as file:
         file.write(b"\x7f" * 1001)
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
         assert answers(index) == before
@@ -523,12 +529,12 @@ def test_rows_left_by_an_interrupted_write_are_overwritten(tmp_path: Path) -> No
 def test_missing_tokens_are_reported(tmp_path: Path) -> None:
     with create(tmp_path / "index") as index:
         index.add_embeddings(random_tokens(0, 10), ids=ids(10))
-    tokens = tmp_path / "index" / "tokens.bin"
+    tokens = tmp_path / "index" / "tokens-0.bin"
     tokens.write_bytes(tokens.read_bytes()[:-100])
     with pytest.raises(CorruptIndexError, match="token vectors, but the documents refer to"):
         MuveraIndex.open(tmp_path / "index", ENCODER)
     tokens.unlink()
-    with pytest.raises(CorruptIndexError, match="holds 0 token vectors"):
+    with pytest.raises(CorruptIndexError, match=r"tokens-0\.bin is missing"):
         MuveraIndex.open(tmp_path / "index", ENCODER)
 
 
@@ -554,7 +560,7 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"format_version": 2}, UnsupportedFormatError),
+        ({"format_version": 3}, UnsupportedFormatError),
         ({"format_version": None}, UnsupportedFormatError),
         ({"format": "something else"}, NotAnIndexError),
         ({"fde": {"dimension": -1}}, CorruptIndexError),

@@ -15,8 +15,9 @@ from tokenizers import Tokenizer
 
 from muvera_core.encoders.texts import require_unicode_texts, warn_if_truncated
 from muvera_core.encoders.windows import Window, split_into_windows
-from muvera_core.errors import EncoderError, InvalidInputError
+from muvera_core.errors import EncoderError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+from muvera_core.validation import require_count
 
 ASSETS = Path(__file__).with_name("assets")
 _N_MARKERS = 2  # [CLS] and [SEP] around every window
@@ -56,16 +57,9 @@ class BundledEncoder:
     ) -> None:
         if num_threads is None:
             num_threads = _available_cores()
-        for name, value in (
-            ("num_threads", num_threads),
-            ("max_document_tokens", max_document_tokens),
-            ("max_query_tokens", max_query_tokens),
-        ):
-            if value < 1:
-                raise InvalidInputError(f"{name} must be at least 1, got {value}")
-        self._num_threads = num_threads
-        self._max_document_tokens = max_document_tokens
-        self._max_query_tokens = max_query_tokens
+        self._num_threads = require_count("num_threads", num_threads)
+        self._max_document_tokens = require_count("max_document_tokens", max_document_tokens)
+        self._max_query_tokens = require_count("max_query_tokens", max_query_tokens)
         self._load(ASSETS)
 
     @property

@@ -15,6 +15,7 @@ from muvera_core.encoders.texts import require_unicode_texts, warn_if_truncated
 from muvera_core.encoders.windows import split_into_windows
 from muvera_core.errors import InvalidInputError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+from muvera_core.validation import require_count
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -85,9 +86,11 @@ class ColBERTEncoder:
         query_maxlen: int | None = None,
         max_document_tokens: int = 16384,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("max_document_tokens", max_document_tokens)):
-            if value < 1:
-                raise InvalidInputError(f"{name} must be at least 1, got {value}")
+        batch_size = require_count("batch_size", batch_size)
+        max_document_tokens = require_count("max_document_tokens", max_document_tokens)
+        for name, value in (("doc_maxlen", doc_maxlen), ("query_maxlen", query_maxlen)):
+            if value is not None:
+                require_count(name, value)
         require_colbert()
         torch_device = resolve_device(device)
         folder = inspect_checkpoint(checkpoint)

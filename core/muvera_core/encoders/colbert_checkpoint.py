@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from muvera_core.errors import DimensionMismatchError, EncoderError
+from muvera_core.validation import require_path
 
 # In the order in which transformers looks for them.
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -54,7 +55,11 @@ def inspect_checkpoint(checkpoint: str | os.PathLike[str]) -> CheckpointFolder:
         EncoderError: not a folder, or something in it is missing, unreadable or unsafe.
         DimensionMismatchError: artifact.metadata and the linear layer disagree on the dimension.
     """
-    path = Path(checkpoint).expanduser().resolve()
+    given = require_path("checkpoint", checkpoint)
+    try:
+        path = Path(checkpoint).expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # a circle of links, or ~ for somebody without a home
+        raise EncoderError(f"{given} can't be found: {error}") from error
     if path.suffix == ".dnn":
         raise EncoderError(
             f"{path} is in colbert-ai's old .dnn format, a pickle, which can run code when it is loaded; "
@@ -139,7 +144,7 @@ def _require_linear_layer(weights: Path, shapes: Mapping[str, tuple[int, ...]], 
 def _read_json(file: Path, what: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise EncoderError(f"{file}, {what}, can't be read: {error}") from error
     if not isinstance(content, dict):
         raise EncoderError(f"{file}, {what}, must hold a JSON object, got {type(content).__name__}")
@@ -156,7 +161,7 @@ def _safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         return {name: tuple(entry["shape"]) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EncoderError(f"{file} isn't a complete safetensors file: {error}; fetch it again") from error
 
 

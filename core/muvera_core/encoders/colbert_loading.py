@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from muvera_core.encoders.colbert_checkpoint import CheckpointFolder
 from muvera_core.errors import EncoderError, InvalidInputError, MissingExtraError
+from muvera_core.validation import shown
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +54,8 @@ def resolve_device(device: str | None) -> torch.device:
 
     try:
         wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise InvalidInputError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {device!r}") from error
+    except (RuntimeError, TypeError) as error:
+        raise InvalidInputError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {shown(device)}") from error
     if wanted.type not in ("cpu", "cuda"):
         raise InvalidInputError(f"device must be 'cpu', 'cuda' or 'cuda:N': colbert-ai knows no {wanted.type!r}")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():

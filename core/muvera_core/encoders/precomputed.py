@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from muvera_core.errors import InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
+from muvera_core.validation import require_count, require_text
 
 
 class PrecomputedEmbeddings:
@@ -21,8 +22,11 @@ class PrecomputedEmbeddings:
         Args:
             dimension: width of a token vector.
             model: any name for what made them. An index opens only under the name it was created with.
+
+        Raises:
+            InvalidInputError: a dimension below 1, or no name.
         """
-        self._dimension, self._model = dimension, model
+        self._dimension, self._model = require_count("dimension", dimension), require_text("model", model)
 
     @property
     def dimension(self) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
+from muvera_core.validation import require_count, require_text, shown
 
 
 @runtime_checkable
@@ -43,3 +45,17 @@ class TokenEncoder(Protocol):
 
     def query_spans(self, text: str) -> IntArray:
         """The same as ``document_spans`` for ``encode_queries([text])``."""
+
+
+def require_encoder(encoder: object) -> TokenEncoder:
+    """Something with the members of a token encoder, of which dimension and fingerprint make sense."""
+    if not isinstance(encoder, TokenEncoder) or isinstance(encoder, type):
+        raise InvalidInputError(
+            f"encoder must be a TokenEncoder such as muvera_core.encoders.BundledEncoder(), got {shown(encoder)}"
+        )
+    try:
+        require_count("the encoder's dimension", encoder.dimension)
+        require_text("the encoder's fingerprint", encoder.fingerprint)
+    except InvalidInputError as error:
+        raise EncoderError(f"{error}: see muvera_core.TokenEncoder") from error
+    return encoder

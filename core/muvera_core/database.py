@@ -1,0 +1,265 @@
+"""The SQLite database of an index: its schema, how it is opened, and the small table of named values.
+
+SQLite's rollback journal makes each commit all or nothing, and ``synchronous = EXTRA`` makes it survive a power cut,
+the removal of the journal included. A database is opened warily, since a folder may come from anywhere: it must have
+exactly our tables (no triggers or views that would run with our statements) and no journal that names other files.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvera_core.directory import DirectoryRows
+from muvera_core.errors import CorruptIndexError
+from muvera_core.fields import SCHEMA as FIELDS_SCHEMA
+from muvera_core.files import is_plain_file, open_plain, storage_errors
+from muvera_core.token_embeddings import IntArray
+
+DATABASE_NAME = "documents.sqlite"
+SCHEMA_VERSION = 2
+# How long to wait for another process's commit, or its reads to end, in seconds.
+_PATIENCE = 60.0
+PAGE_SIZE = 4096
+# SQLite's limit on bound parameters was 999 for a long time.
+_SQL_BATCH = 900
+_FETCH_BATCH = 65_536
+_HEADER_SIZE = 100
+_MAGIC = b"SQLite format 3\0"
+_SUPER_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+_SCHEMA = (
+    """
+CREATE TABLE documents (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    text TEXT,
+    metadata TEXT NOT NULL,
+    checksum INTEGER NOT NULL       -- of this row
+);
+CREATE TABLE directory (
+    key INTEGER PRIMARY KEY,
+    id_hash INTEGER NOT NULL,
+    first_token INTEGER NOT NULL,
+    n_tokens INTEGER NOT NULL,
+    token_checksum INTEGER NOT NULL,
+    hash INTEGER NOT NULL           -- of this row; state has the sum of all
+);
+CREATE TABLE state (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+"""
+    + FIELDS_SCHEMA
+)
+
+State = dict[str, Any]
+
+
+def create_database(db: sqlite3.Connection, state: State) -> None:
+    """Make the tables in an empty database, with the named values, in one transaction."""
+    db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
+    write_state(db, state)
+    db.execute("COMMIT")
+
+
+def connect(path: Path | None, *, write: bool, create: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode; to a database in memory where ``path`` is None.
+
+    A connection for reading may still write where it is allowed to, namely to undo what a writer that died left half
+    done, without which nothing can be read.
+
+    Raises:
+        CorruptIndexError: the file is missing, damaged, or not a database of an index.
+    """
+    if path is None:
+        return connect_to_any("file::memory:")
+    with storage_errors(path):
+        if not create:
+            check_files(path)
+        may_write = write or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+        mode = "rwc" if create else "rw" if may_write else "ro"
+        db = connect_to_any(f"{path.absolute().as_uri()}?mode={mode}")
+        try:
+            if not create:
+                _check_schema(db, path)
+            if not write:
+                db.execute("PRAGMA query_only = ON")
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
+def connect_to_any(uri: str) -> sqlite3.Connection:
+    """A connection in autocommit mode, whatever is in the database. Raises what SQLite raises."""
+    db = sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        for setting in (
+            "synchronous = EXTRA",
+            "trusted_schema = OFF",
+            "cell_size_check = ON",
+            "temp_store = MEMORY",
+            # Else a large change is written to the file before its commit, which locks out every reader.
+            "cache_spill = OFF",
+        ):
+            db.execute(f"PRAGMA {setting}")
+        db.create_function("casefold", 1, str.casefold, deterministic=True)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def reading(db: sqlite3.Connection) -> Iterator[None]:
+    """One consistent state of the database, whoever else commits."""
+    if db.in_transaction:
+        yield
+        return
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def write_state(db: sqlite3.Connection, changes: State) -> None:
+    """Set named values, within a transaction."""
+    db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", changes.items())
+    db.execute("INSERT OR REPLACE INTO state VALUES ('checksum', ?)", (_state_checksum(db),))
+
+
+def read_state(db: sqlite3.Connection) -> State:
+    """All named values. Raises CorruptIndexError where they are damaged."""
+    state = dict(db.execute("SELECT name, value FROM state").fetchall())
+    if state.pop("checksum", None) != _state_checksum(db):
+        raise CorruptIndexError(
+            "documents.sqlite is damaged (its table 'state' doesn't fit its checksum): "
+            "run muvera_core.repair_index on the folder, or restore the file from a backup"
+        )
+    return state
+
+
+def read_version(db: sqlite3.Connection) -> int:
+    """The number of the latest commit."""
+    found = db.execute("SELECT value FROM state WHERE name = 'version'").fetchall()
+    return found[0][0] if found and isinstance(found[0][0], int) else -1
+
+
+def read_directory(db: sqlite3.Connection) -> tuple[DirectoryRows, IntArray]:
+    """The directory of all documents by ascending key, and the hash that is noted for each row."""
+    cursor = db.execute("SELECT key, id_hash, first_token, n_tokens, token_checksum, hash FROM directory ORDER BY key")
+    parts = [np.empty((0, 6), dtype=np.int64)]
+    while some := cursor.fetchmany(_FETCH_BATCH):
+        try:
+            parts.append(np.array(some, dtype=np.int64))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CorruptIndexError(f"documents.sqlite is damaged (its directory holds no numbers: {error})") from None
+    columns = np.concatenate(parts).T.copy()
+    return DirectoryRows(*columns[:5]), columns[5]
+
+
+def insert_directory(db: sqlite3.Connection, rows: DirectoryRows) -> None:
+    """Add documents to the directory, or replace those with the same keys."""
+    columns = [column.tolist() for column in (*rows.columns, rows.hashes())]
+    db.executemany("INSERT OR REPLACE INTO directory VALUES (?, ?, ?, ?, ?, ?)", zip(*columns, strict=True))
+
+
+def select_by_key(db: sqlite3.Connection, columns: str, keys: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """DirectoryRows of ``documents`` in any order; unknown keys are passed over."""
+    for start in range(0, len(keys), _SQL_BATCH):
+        some = keys[start : start + _SQL_BATCH]
+        question_marks = ",".join("?" * len(some))
+        # All at once: a statement that is left half read keeps the writer out.
+        yield from db.execute(f"SELECT {columns} FROM documents WHERE key IN ({question_marks})", some).fetchall()
+
+
+def schema_version(path: Path) -> int:
+    """The version of the schema that a database has. Raises as ``connect`` does."""
+    check_files(path)
+    with storage_errors(path):
+        db = connect_to_any(f"{path.absolute().as_uri()}?mode=rw")
+        try:
+            return int(db.execute("PRAGMA user_version").fetchone()[0])
+        finally:
+            db.close()
+
+
+def empty_database_page() -> bytes:
+    """The first page of a database without documents, in which the tables begin where they do in every other."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / DATABASE_NAME
+        db = connect(path, write=True, create=True)
+        create_database(db, {})
+        db.close()
+        return path.read_bytes()[:PAGE_SIZE]
+
+
+def _state_checksum(db: sqlite3.Connection) -> int:
+    rows = db.execute("SELECT name, value FROM state WHERE name != 'checksum' ORDER BY name").fetchall()
+    return zlib.crc32(repr(rows).encode())
+
+
+def check_files(path: Path) -> None:
+    """Refuse what SQLite would follow out of the folder, or open in a way that a writer of ours never made."""
+    if not is_plain_file(path):
+        raise CorruptIndexError(f"{path} is missing: restore it from a backup")
+    with storage_errors(path), os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
+        header = file.read(_HEADER_SIZE)
+    if len(header) < _HEADER_SIZE or not header.startswith(_MAGIC) or header[18:20] != b"\1\1":
+        raise CorruptIndexError(
+            f"{path} is damaged (its header is not that of an index's database): run muvera_core.repair_index on the "
+            "folder, or restore the file from a backup"
+        )
+    check_journal(path)
+
+
+def check_journal(path: Path) -> None:
+    """Refuse a journal that names others: SQLite would read those, and delete the one that names them.
+
+    Raises:
+        CorruptIndexError: there is such a journal, or something else than a file in its place.
+    """
+    journal = path.with_name(path.name + "-journal")
+    with storage_errors(journal):
+        if not is_plain_file(journal):
+            return
+        with os.fdopen(open_plain(journal, os.O_RDONLY), "rb") as file:
+            file.seek(max(0, journal.stat().st_size - len(_SUPER_JOURNAL_MAGIC)))
+            if file.read() == _SUPER_JOURNAL_MAGIC:
+                raise CorruptIndexError(
+                    f"{journal} names another journal, which those of an index never do: don't open this folder"
+                )
+
+
+def _check_schema(db: sqlite3.Connection, path: Path) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA_VERSION or _objects(db) != _expected_objects():
+        raise CorruptIndexError(
+            f"{path} doesn't have the tables of an index: run muvera_core.repair_index on the folder, "
+            "or restore the file from a backup"
+        )
+
+
+def _objects(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return db.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+
+
+@cache
+def _expected_objects() -> list[tuple[Any, ...]]:
+    db = connect(None, write=True)
+    try:
+        create_database(db, {})
+        return _objects(db)
+    finally:
+        db.close()

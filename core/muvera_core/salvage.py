@@ -1,0 +1,176 @@
+"""Reads whatever can be read of a damaged store, document by document, and says what is whole.
+
+Works on a copy of the database. A page that can't be read hides the documents on it, not the others: they are asked for
+one by one where asking for many fails. Where the first page is damaged, on which nothing stands that differs between
+indexes but a few counters, that of an empty database takes its place.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvera_core.checksums import id_hash, record_checksum, row_hashes
+from muvera_core.database import (
+    DATABASE_NAME,
+    PAGE_SIZE,
+    check_journal,
+    connect_to_any,
+    empty_database_page,
+    read_state,
+)
+from muvera_core.errors import MuveraError
+from muvera_core.fields import damaged_paths
+from muvera_core.files import is_plain_file, storage_errors
+from muvera_core.token_codec import Rows, TokenCodec
+from muvera_core.token_log import FileTokenLog
+
+_BATCH = 512
+_FREELIST = slice(32, 40)  # file format, section 1.3: first free page, and how many there are
+_VALID_FOR = slice(92, 96)  # differs from the change counter: SQLite doesn't trust the size that is noted
+
+
+@dataclass(frozen=True, eq=False)
+class SalvagedDocument:
+    """What is left of a document.
+
+    Attributes:
+        key: its internal number.
+        id: its id; None where its record is damaged.
+        text: its text; None where its record is damaged, or it never had one.
+        metadata: as JSON; None where its record is damaged.
+        rows: its token rows; None where they are damaged, or it isn't known where they are.
+    """
+
+    key: int
+    id: str | None
+    text: str | None
+    metadata: str | None
+    rows: Rows | None
+
+
+class Salvage:
+    """A damaged store's database, opened as well as can be. Close it after use."""
+
+    def __init__(self, folder: Path, work: Path) -> None:
+        """Copy the database of ``folder`` into ``work`` and open the copy.
+
+        Raises:
+            StorageError: no room for the copy.
+        """
+        self._folder = folder
+        self._db = _open_copy(folder / DATABASE_NAME, work / "salvaged.sqlite")
+        self.state: dict[str, Any] = {}
+        with suppress(MuveraError, sqlite3.Error):
+            self.state = read_state(self._db)
+
+    def close(self) -> None:
+        """Close the copy."""
+        self._db.close()
+
+    def documents(self, codec: TokenCodec, generation: int) -> Iterator[SalvagedDocument]:
+        """Every document that something is left of, by ascending key."""
+        tokens = None
+        with suppress(MuveraError):
+            path = self._folder / f"tokens-{generation}.bin"
+            n_rows = path.stat().st_size // codec.row_dtype.itemsize if is_plain_file(path) else 0
+            tokens = FileTokenLog(path, codec.row_dtype, n_rows, writable=False)
+        for low in range(1, self.next_key, _BATCH):
+            records = self._select("documents", "key, id, text, metadata, checksum", low)
+            places = self._select("directory", "key, id_hash, first_token, n_tokens, token_checksum, hash", low)
+            for key in sorted(records.keys() | places.keys()):
+                yield _salvaged(key, records.get(key), places.get(key), tokens)
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the database beside its documents."""
+        try:
+            for (finding,) in self._db.execute("PRAGMA integrity_check(10)").fetchall():
+                if finding != "ok":
+                    yield str(finding).replace("*** in database main ***\n", "")
+            for path in damaged_paths(self._db):
+                yield f"the index over metadata field {path!r} is damaged"
+        except sqlite3.Error as error:
+            yield str(error)
+
+    @property
+    def next_key(self) -> int:
+        """The lowest key that no document ever had."""
+        known = [self.state["next_key"] - 1] if isinstance(self.state.get("next_key"), int) else []
+        for table in ("documents", "directory"):
+            with suppress(sqlite3.Error):
+                (highest,) = self._db.execute(f"SELECT max(key) FROM {table}").fetchone()
+                known += [highest] if isinstance(highest, int) else []
+        return max(known, default=0) + 1
+
+    def _select(self, table: str, columns: str, low: int) -> dict[int, tuple[Any, ...]]:
+        """Rows by key, of ``_BATCH`` keys from ``low`` on."""
+        sql = f"SELECT {columns} FROM {table} WHERE key BETWEEN ? AND ?"
+        with suppress(sqlite3.Error):
+            return {row[0]: row for row in self._db.execute(sql, (low, low + _BATCH - 1)).fetchall()}
+        found: dict[int, tuple[Any, ...]] = {}
+        for key in range(low, low + _BATCH):
+            with suppress(sqlite3.Error):
+                found |= {row[0]: row for row in self._db.execute(sql, (key, key)).fetchall()}
+        return found
+
+
+def _salvaged(
+    key: int, record: tuple[Any, ...] | None, place: tuple[Any, ...] | None, tokens: FileTokenLog | None
+) -> SalvagedDocument:
+    id = text = metadata = rows = None
+    with suppress(AttributeError, TypeError, ValueError, RecursionError):  # not the types that a document has
+        if record is not None and record_checksum(*record[:4]) == record[4]:
+            json.loads(record[3])
+            id, text, metadata = record[1:4]
+    with suppress(TypeError, ValueError, OverflowError, MuveraError, MemoryError):
+        if place is not None and tokens is not None:
+            columns = [np.array([number], dtype=np.int64) for number in place]
+            is_sound = row_hashes(columns[:5])[0] == place[5] and place[2] >= 0 and 1 <= place[3] <= len(tokens)
+            if is_sound and (id is None or id_hash(id) == place[1]):
+                found = tokens.read(columns[2], columns[3])
+                rows = found if zlib.crc32(found.view(np.uint8).data) == place[4] else None
+    return SalvagedDocument(key, id, text, metadata, rows)
+
+
+def _open_copy(database: Path, copy: Path) -> sqlite3.Connection:
+    check_journal(database)
+    journal = database.with_name(database.name + "-journal")
+    with storage_errors(database):
+        if is_plain_file(database):
+            shutil.copyfile(database, copy)
+            if is_plain_file(journal):
+                shutil.copyfile(journal, copy.with_name(copy.name + "-journal"))
+        else:
+            copy.write_bytes(b"")
+    with suppress(sqlite3.Error):
+        return _open_readable(copy)
+    copy.with_name(copy.name + "-journal").unlink(missing_ok=True)
+    with storage_errors(database):
+        page = bytearray(empty_database_page())
+        page[_FREELIST] = bytes(8)
+        page[_VALID_FOR] = b"\xff" * 4
+        with copy.open("r+b") as file:
+            file.write(page)
+            file.truncate(max(PAGE_SIZE, copy.stat().st_size // PAGE_SIZE * PAGE_SIZE))
+        return connect_to_any(f"{copy.as_uri()}?mode=rw")
+
+
+def _open_readable(copy: Path) -> sqlite3.Connection:
+    db = connect_to_any(f"{copy.as_uri()}?mode=rw")
+    try:
+        for table in ("documents", "directory", "state"):
+            db.execute(f"SELECT * FROM {table} LIMIT 0")
+        db.execute("SELECT max(key) FROM directory").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db
