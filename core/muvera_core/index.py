@@ -6,51 +6,41 @@ question → token encoder → set encoder → candidates → exact MaxSim over 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import uuid
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 from tqdm import tqdm
 
+from muvera_core.collection import Collection
 from muvera_core.directory import Directory
 from muvera_core.diversity import maximal_marginal_relevance
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import (
-    CorruptIndexError,
     EncoderMismatchError,
-    ForkedIndexError,
-    IndexClosedError,
     InvalidInputError,
     MuveraError,
-    ReadOnlyIndexError,
-    StageOneNotSavedWarning,
-    StorageError,
 )
 from muvera_core.explanation import match_tokens
-from muvera_core.fde import FDEConfig, FixedDimensionalEncoder
-from muvera_core.filters import Condition, compile_filter
-from muvera_core.folder_lock import ForkGuard, claim_folder, claim_new_folder, remove_unfinished
+from muvera_core.fde import FDEConfig
+from muvera_core.filters import compile_filter
+from muvera_core.folder_lock import claim_folder, claim_new_folder, remove_unfinished
 from muvera_core.hits import Document, Hit, TokenMatch
 from muvera_core.manifest import Manifest, read_manifest
-from muvera_core.maxsim.cpu import maxsim_scaled
 from muvera_core.migrations import bring_up_to_date
 from muvera_core.rerank import normalize_scores
 from muvera_core.stage_clock import StageClock
-from muvera_core.stage_one import StageOne
-from muvera_core.store import AppendedTokens, Change, StaleError, Store, StoredDocument
+from muvera_core.store import Store, StoredDocument
 from muvera_core.text_encoder import matching_fde
 from muvera_core.token_codec import TokenPrecision
-from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
+from muvera_core.token_embeddings import FloatArray, TokenEmbeddings, require_dimension
 from muvera_core.validation import (
     require_count,
     require_encoded,
@@ -65,20 +55,8 @@ from muvera_core.validation import (
 # Per hit asked for, and at least. Stage one is cheap and narrow; reranking 400 short passages takes 3 ms.
 CANDIDATES_PER_HIT = 10
 MIN_CANDIDATES = 400
-# A mean over fewer tokens says little about the corpus; until then a centring index encodes without one.
-MIN_TOKENS_FOR_MEAN = 16_384
-_STAGE_ONE_BATCH = 256
 _COPY_BATCH = 4096
-# A search whose documents are replaced under its hands starts again; the last attempt makes writers wait.
-_ATTEMPTS = 4
-# Stage one is saved at close; and earlier, once it would take as long as this many documents to derive again, and
-# half of it is new, so that a process that is killed has not worked for nothing.
-_MIN_TO_SAVE = 5_000
 Filter = Mapping[str, Any]
-_EXACT_BATCH = 1024
-_T = TypeVar("_T")
-_NONE = np.empty(0, dtype=np.int64)
-_log = logging.getLogger(__name__)
 
 
 class MuveraIndex:
@@ -92,39 +70,9 @@ class MuveraIndex:
     'owl'
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        encoder: TokenEncoder,
-        store: Store,
-        *,
-        folder: Path | None,
-        lock: FileLock | None,
-        read_only: bool,
-        show_progress: bool = False,
-    ) -> None:
+    def __init__(self, collection: Collection, encoder: TokenEncoder) -> None:
         """Use ``create`` or ``open``."""
-        self._manifest, self._encoder, self._store = manifest, encoder, store
-        self._folder, self._folder_lock, self._read_only = folder, lock, read_only
-        self._closed = False
-        self._fork_guard = ForkGuard(store, lock)
-        # _writing admits one writer, who may take as long as encoding takes; _state guards what searches see, and is
-        # held for moments only. A thread that takes both takes _writing first.
-        self._writing = threading.RLock()
-        self._state = store.lock
-        self._next_key = 0
-        # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.
-        self._unsettled = False
-        set_encoder = self._make_set_encoder()
-        self._stage_one = (
-            StageOne(set_encoder, self._state)
-            if folder is None
-            else StageOne.load(folder, manifest.index_id, set_encoder, self._state)
-        )
-        added, removed = self._stage_one.difference(store.directory.keys)
-        self._n_unsaved = len(added) + len(removed)
-        self._stage(self._stage_one, added, store.directory, show_progress=show_progress)
-        self._stage_one.publish(removed)
+        self._collection, self._encoder = collection, encoder
 
     @classmethod
     def create(
@@ -152,8 +100,7 @@ class MuveraIndex:
         fde = matching_fde(encoder, fde)
         manifest = Manifest(uuid.uuid4().hex, encoder.fingerprint, token_precision, fde)
         if path is None:
-            store = Store(None, manifest.codec, threading.RLock())
-            return cls(manifest, encoder, store, folder=None, lock=None, read_only=False)
+            return cls(Collection(manifest, Store(None, manifest.codec, threading.RLock())), encoder)
         folder = Path(path).absolute()
         with ExitStack() as undo:
             lock = claim_new_folder(folder)
@@ -161,10 +108,10 @@ class MuveraIndex:
             undo.callback(remove_unfinished, folder)
             store = Store(folder, manifest.codec, threading.RLock(), create={"manifest": manifest.as_text()})
             undo.callback(store.close)
-            index = cls(manifest, encoder, store, folder=folder, lock=lock, read_only=False)
+            collection = Collection(manifest, store, folder=folder, lock=lock)
             manifest.write(folder)
             undo.pop_all()
-        return index
+        return cls(collection, encoder)
 
     @classmethod
     def open(
@@ -209,17 +156,11 @@ class MuveraIndex:
                 )
             store = Store(folder, manifest.codec, threading.RLock(), read_only=read_only)
             undo.callback(store.close)
-            index = cls(
-                manifest,
-                encoder,
-                store,
-                folder=folder,
-                lock=lock,
-                read_only=read_only,
-                show_progress=show_progress,
+            collection = Collection(
+                manifest, store, folder=folder, lock=lock, read_only=read_only, show_progress=show_progress
             )
             undo.pop_all()
-        return index
+        return cls(collection, encoder)
 
     # Adding and deleting
 
@@ -303,17 +244,7 @@ class MuveraIndex:
             raise InvalidInputError("delete needs ids or a filter; to delete every document call clear()")
         wanted = None if ids is None else _one_or_more(ids)
         condition = compile_filter(filter)
-        with self._writer():
-            with self._state:
-                keys = self._store.matching(self._store.directory, condition)
-                if wanted is not None:
-                    named = self._store.keys_of(self._store.directory, wanted).values()
-                    keys = np.intersect1d(keys, np.fromiter(named, dtype=np.int64))
-            if len(keys):
-                with self._changing() as change:
-                    change.delete(keys)
-                self._tidy()
-        return len(keys)
+        return self._collection.delete(wanted, condition)
 
     def clear(self) -> int:
         """Delete every document. Returns how many there were."""
@@ -359,7 +290,7 @@ class MuveraIndex:
         clock: StageClock | None = None,
     ) -> list[list[Hit]]:
         """Hits for each of several questions. See ``search``."""
-        self._require_open()
+        self._collection.require_open()
         queries = require_texts("queries", queries)
         clock = clock or StageClock()
         if not queries:
@@ -382,7 +313,7 @@ class MuveraIndex:
         clock: StageClock | None = None,
     ) -> list[Hit]:
         """Hits for a question whose token embeddings are at hand, shape (tokens, dimension). See ``search``."""
-        self._require_open()
+        self._collection.require_open()
         k = require_count("k", k)
         if n_candidates is None:
             n_candidates = max(MIN_CANDIDATES, CANDIDATES_PER_HIT * k)
@@ -393,13 +324,13 @@ class MuveraIndex:
 
         def search(_: Directory) -> list[Hit]:
             with clock.stage("candidates"):
-                directory, keys = self._find_candidates(tokens, None if exact else n_candidates, condition)
+                directory, keys = self._collection.find_candidates(tokens, None if exact else n_candidates, condition)
             with clock.stage("rerank"):
-                keys, scores = self._rerank(directory, tokens, keys)
+                keys, scores = self._collection.rerank(directory, tokens, keys)
             with clock.stage("fetch"):
-                return self._fetch_hits(directory, keys[:k], scores[:k], len(tokens))
+                return _as_hits(self._collection.documents(directory, keys[:k]), scores[:k], len(tokens))
 
-        return self._consistently(search)
+        return self._collection.consistently(search)
 
     def search_diverse(
         self,
@@ -432,13 +363,12 @@ class MuveraIndex:
         hits = self.search(query, max(k, fetch_k), filter=filter)
 
         def embeddings_of_hits(directory: Directory) -> tuple[list[Hit], TokenEmbeddings]:
-            with self._state:
-                keys = self._store.keys_of(directory, [hit.id for hit in hits])
+            keys = self._collection.keys_of(directory, [hit.id for hit in hits])
             there = [hit for hit in hits if hit.id in keys]
-            return there, self._store.embeddings(directory, [keys[hit.id] for hit in there])
+            return there, self._collection.embeddings(directory, [keys[hit.id] for hit in there])
 
-        hits, embeddings = self._consistently(embeddings_of_hits)
-        vectors = self._stage_one.encode_documents(embeddings)
+        hits, embeddings = self._collection.consistently(embeddings_of_hits)
+        vectors = self._collection.stage_one.encode_documents(embeddings)
         relevance = np.array([hit.normalized_score for hit in hits], dtype=np.float32)
         return [hits[i] for i in maximal_marginal_relevance(relevance, vectors @ vectors.T, k, relevance_weight)]
 
@@ -451,26 +381,26 @@ class MuveraIndex:
         Raises:
             InvalidInputError: no document has this id, or the question is empty.
         """
-        self._require_open()
+        self._collection.require_open()
         query, id = require_text("query", query), require_text("id", id)
         encoded = require_encoded(self._encoder.encode_queries([query]), 1, self._encoder.dimension)
 
         def read(directory: Directory) -> tuple[StoredDocument, TokenEmbeddings]:
-            found = self._documents_by_id(directory, [id])
+            found = self._collection.documents_by_id(directory, [id])
             if not found:
                 raise InvalidInputError(f"there is no document with id {id!r}")
-            return found[0], self._store.embeddings(directory, [found[0].key])
+            return found[0], self._collection.embeddings(directory, [found[0].key])
 
-        document, tokens = self._consistently(read)
+        document, tokens = self._collection.consistently(read)
         return match_tokens(self._encoder, query, encoded.vectors, document.text, tokens.vectors)
 
     # Reading
 
     def get(self, ids: str | Sequence[str]) -> list[Document]:
         """The documents with these ids, in their order; ids that aren't there are passed over."""
-        self._require_open()
+        self._collection.require_open()
         wanted = _one_or_more(ids)
-        found = self._consistently(lambda directory: self._documents_by_id(directory, wanted))
+        found = self._collection.consistently(lambda directory: self._collection.documents_by_id(directory, wanted))
         return [_as_added(document) for document in found]
 
     def find(self, filter: Filter | None = None, limit: int | None = None) -> list[Document]:
@@ -480,16 +410,15 @@ class MuveraIndex:
             filter: see ``search``; None admits every document.
             limit: how many to return at most; None returns all.
         """
-        self._require_open()
+        self._collection.require_open()
         condition = compile_filter(filter)
         if limit is not None:
             limit = require_count("limit", limit)
 
         def read(directory: Directory) -> list[StoredDocument]:
-            with self._state:
-                return self._store.documents(directory, self._store.matching(directory, condition)[:limit])
+            return self._collection.documents(directory, self._collection.matching(directory, condition)[:limit])
 
-        return [_as_added(document) for document in self._consistently(read)]
+        return [_as_added(document) for document in self._collection.consistently(read)]
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
         """Write an index with the same documents and settings to another folder, without encoding anything anew.
@@ -498,44 +427,40 @@ class MuveraIndex:
             IndexExistsError: the folder is in use.
             ReadOnlyIndexError: the folder can't be made or written.
         """
+        manifest, collection = self._collection.manifest, self._collection
+        with collection.standing_still() as directory:
+            keys = directory.keys
+            documents = collection.documents(directory, keys)
 
-        def copy(directory: Directory) -> None:
-            precision, fde = self._manifest.token_precision, self._manifest.fde
-            with MuveraIndex.create(path, self._encoder, fde, token_precision=precision) as made:
-                for start in range(0, len(directory), _COPY_BATCH):
-                    keys = directory.keys[start : start + _COPY_BATCH]
-                    with self._state:
-                        documents = self._store.documents(directory, keys)
-                    made._add(
-                        [self._store.embeddings(directory, keys)],
-                        len(documents),
-                        [document.id for document in documents],
-                        [document.text for document in documents],
-                        [document.metadata for document in documents],
-                    )
+            def batches() -> Iterator[TokenEmbeddings]:
+                for start in range(0, len(keys), _COPY_BATCH):
+                    yield collection.embeddings(directory, keys[start : start + _COPY_BATCH])
 
-        with self._writing:
-            self._require_open()
-            copy(self._snapshot())
+            with MuveraIndex.create(
+                path, self._encoder, manifest.fde, token_precision=manifest.token_precision
+            ) as copy:
+                copy._add(
+                    batches(),
+                    len(documents),
+                    [document.id for document in documents],
+                    [document.text for document in documents],
+                    [document.metadata for document in documents],
+                )
 
     def __len__(self) -> int:
-        return len(self._snapshot())
+        return len(self._collection.snapshot())
 
     def __contains__(self, id: object) -> bool:
-        self._require_open()
+        self._collection.require_open()
         if not isinstance(id, str):
             return False
-
-        def read(directory: Directory) -> bool:
-            with self._state:
-                return id in self._store.keys_of(directory, [id])
-
-        return self._consistently(read)
+        wanted = id
+        return self._collection.consistently(lambda directory: wanted in self._collection.keys_of(directory, [wanted]))
 
     @property
     def path(self) -> Path | None:
         """The index's folder; None where it is in memory."""
-        return self._folder
+        return self._collection.folder
 
     @property
     def encoder(self) -> TokenEncoder:
@@ -545,7 +470,7 @@ class MuveraIndex:
     @property
     def n_tokens(self) -> int:
         """Number of token vectors of all documents."""
-        return self._snapshot().n_tokens
+        return self._collection.snapshot().n_tokens
 
     # Keeping
 
@@ -553,7 +478,8 @@ class MuveraIndex:
         """Take in what another process has committed to the folder since it was opened or last refreshed.
 
         Between refreshes an index that was opened with ``read_only=True`` answers from the state it has seen, and takes
-        in a later one only where a document that it would return is gone. The index that writes is always up to date.
+        in a later one by itself only where it must: a document that it would return is gone, or a filter has to be
+        answered that it doesn't know the answer to. The index that writes is always up to date.
 
         Returns:
             Whether anything had changed.
@@ -561,27 +487,7 @@ class MuveraIndex:
         Raises:
             CorruptIndexError: files are missing or damaged.
         """
-        with self._writing:
-            self._require_open()
-            if not self._read_only:
-                return False
-            with self._state:
-                now = self._store.load()
-                before = self._store.directory
-            if now is before:
-                return False
-            added, removed = self._stage_one.difference(now.keys)
-            try:
-                self._stage(self._stage_one, added, now)
-                with self._state:
-                    self._require_open()
-                    self._store.directory = now
-                    self._stage_one.publish(removed)
-            except BaseException:
-                self._stage_one.discard()
-                raise
-            self._stage_one.compact()
-        return True
+        return self._collection.refresh()
 
     def compact(self) -> int:
         """Give back the space of deleted and replaced documents. Searches go on meanwhile.
@@ -590,20 +496,14 @@ class MuveraIndex:
         a copy of the tokens that stay.
 
         Returns:
-            By how many bytes the folder got smaller; 0 for an index in memory.
+            By how many bytes the stored documents got smaller on disk; 0 for an index in memory.
 
         Raises:
             ReadOnlyIndexError: the index was opened for reading.
             StorageError: no room for the copy; nothing was changed.
             CorruptIndexError: some tokens are damaged; nothing was changed.
         """
-        with self._writer():
-            before = self._size_on_disk()
-            with self._settling():
-                self._store.compact()
-            self._stage_one.compact(thoroughly=True)
-            self._save_stage_one()
-            return before - self._size_on_disk()
+        return self._collection.compact()
 
     # Closing
 
@@ -612,20 +512,7 @@ class MuveraIndex:
 
         A search that is under way in another thread ends with IndexClosedError, or with its result.
         """
-        if self._fork_guard.in_child:
-            return  # all of it is the parent's
-        with self._writing:
-            if self._closed:
-                return
-            try:
-                if self._n_unsaved and not self._read_only:
-                    self._save_stage_one()
-            finally:
-                with self._state:
-                    self._closed = True
-                    self._store.close()
-                if self._folder_lock is not None:
-                    self._folder_lock.release()
+        self._collection.close()
 
     def __enter__(self) -> MuveraIndex:
         return self
@@ -642,11 +529,9 @@ class MuveraIndex:
         )
 
     def __repr__(self) -> str:
-        where = "in memory" if self._folder is None else repr(str(self._folder))
-        unusable = self._closed or self._fork_guard.in_child
-        return f"<MuveraIndex {where}: {'closed' if unusable else f'{len(self._store.directory)} documents'}>"
-
-    # The stages
+        where = "in memory" if self.path is None else repr(str(self.path))
+        content = f"{len(self)} documents" if self._collection.is_open else "closed"
+        return f"<MuveraIndex {where}: {content}>"
 
     def _add(
         self,
@@ -660,215 +545,8 @@ class MuveraIndex:
         checked_metadatas = require_metadatas(metadatas, n)
         texts = [None] * n if texts is None else texts
         require_length("texts", texts, n)
-        with self._writer():
-            if n == 0:
-                return []
-            with self._settling():
-                places, keys = [], self._new_keys(n)
-                done = 0
-                for batch in batches:
-                    appended, stored = self._store.append_tokens(batch)
-                    self._stage_one.stage(keys[done : done + len(batch)], stored)
-                    places.append(appended)
-                    done += len(batch)
-                with self._changing() as change:
-                    change.add(keys, checked_ids, texts, checked_metadatas, AppendedTokens.joined(places))
-            self._freeze_mean()
-            self._n_unsaved += n
-            self._tidy()
+        self._collection.add(batches, checked_ids, texts, checked_metadatas)
         return checked_ids
-
-    def _new_keys(self, n: int) -> IntArray:
-        """Keys that no document ever had. Those of a write that failed may be in the graph, marked as deleted."""
-        with self._state:
-            first = max(self._next_key, self._store.get_state("next_key"))
-        self._next_key = first + n
-        return np.arange(first, first + n, dtype=np.int64)
-
-    def _stage(self, stage_one: StageOne, keys: IntArray, directory: Directory, *, show_progress: bool = False) -> None:
-        """Encode stored documents for stage one; they aren't found until they are published."""
-        with tqdm(total=len(keys), desc="building stage one", unit="doc", disable=not show_progress) as bar:
-            for start in range(0, len(keys), _STAGE_ONE_BATCH):
-                some = keys[start : start + _STAGE_ONE_BATCH]
-                stage_one.stage(some, self._store.embeddings(directory, some))
-                bar.update(len(some))
-
-    @contextmanager
-    def _changing(self) -> Iterator[Change]:
-        """A change of the store that becomes visible together with what is staged in stage one."""
-        with self._settling(), self._store.change() as change:
-            yield change
-            with self._state:
-                self._require_open()
-                change.commit()
-                self._stage_one.publish(change.removed)
-        self._n_unsaved += len(change.removed)
-
-    @contextmanager
-    def _settling(self) -> Iterator[None]:
-        """After an error or an interruption, return to what is committed."""
-        try:
-            yield
-        except BaseException:
-            self._unsettled = True
-            try:
-                self._settle()
-            except Exception as error:
-                _log.warning(
-                    "%r can't be read after a failed write; it is tried again at the next use: %s", self, error
-                )
-            raise
-
-    def _settle(self) -> None:
-        with self._state:
-            if self._unsettled and not self._closed:
-                self._store.roll_back()
-                self._stage_one.discard()
-                added, removed = self._stage_one.difference(self._store.directory.keys)
-                self._stage(self._stage_one, added, self._store.directory)
-                self._stage_one.publish(removed)
-                self._unsettled = False
-
-    def _tidy(self) -> None:
-        """After a write: give back space where that is worth it, and save stage one where it would be missed."""
-        try:
-            if self._store.is_wasteful:
-                with self._settling():
-                    self._store.compact()
-        except (StorageError, CorruptIndexError) as error:  # what was written is safe all the same
-            _log.warning("%r couldn't be compacted: %s", self, error)
-        self._stage_one.compact()
-        if self._n_unsaved >= max(_MIN_TO_SAVE, len(self._store.directory) // 2):
-            self._save_stage_one()
-
-    def _save_stage_one(self) -> None:
-        if self._folder is None:
-            return
-        try:
-            self._stage_one.save(self._folder, self._manifest.index_id)
-            self._n_unsaved = 0
-        except StorageError as error:
-            warnings.warn(
-                f"stage one of {self._folder} couldn't be saved, the next opening derives it again: {error}",
-                StageOneNotSavedWarning,
-                stacklevel=3,
-            )
-
-    def _snapshot(self) -> Directory:
-        """The state that a search sees."""
-        self._require_open()
-        if self._unsettled:
-            self._settle()
-        return self._store.directory
-
-    def _consistently(self, read: Callable[[Directory], _T]) -> _T:
-        """What ``read`` gives for one committed state; anew for a later one, where that state is gone meanwhile."""
-        for _ in range(_ATTEMPTS - 1):
-            try:
-                return read(self._snapshot())
-            except StaleError:
-                if self._read_only:  # else it is this index that has changed it
-                    self.refresh()
-        with self._writing if self._read_only else nullcontext(), self._state:
-            self._require_open()
-            with self._store.frozen():
-                if self._read_only:
-                    self.refresh()
-                return read(self._snapshot())
-
-    def _find_candidates(
-        self, tokens: FloatArray, n_candidates: int | None, condition: Condition | None
-    ) -> tuple[Directory, IntArray]:
-        """Keys of the documents to rerank; all that the filter admits where ``n_candidates`` is None.
-
-        Returns:
-            The committed state that they were found in, and the keys.
-        """
-        stage_one, vector = self._stage_one, None
-        if n_candidates is not None and len(self._snapshot()) > n_candidates:
-            vector = stage_one.encode_query(tokens)
-        with self._state:
-            directory = self._snapshot()
-            if self._stage_one is not stage_one:
-                raise StaleError
-            keys = self._store.matching(directory, condition)
-            if vector is not None and n_candidates is not None and stage_one.is_worth_it(len(keys), n_candidates):
-                keys = stage_one.search(vector, n_candidates, None if condition is None else keys)
-        return directory, keys
-
-    def _rerank(self, directory: Directory, tokens: FloatArray, keys: IntArray) -> tuple[IntArray, FloatArray]:
-        """Keys by falling MaxSim, ties by rising key, with their scores."""
-        parts = []
-        keys = np.sort(keys)
-        for start in range(0, len(keys), _EXACT_BATCH):
-            rows, offsets = self._store.token_rows(directory, keys[start : start + _EXACT_BATCH])
-            codes, scales = self._manifest.codec.split(rows)
-            parts.append(maxsim_scaled(tokens, codes, scales, offsets))
-        scores = np.concatenate([np.empty(0, dtype=np.float32), *parts])
-        order = np.lexsort((keys, -scores))
-        return keys[order], scores[order]
-
-    def _fetch_hits(self, directory: Directory, keys: IntArray, scores: FloatArray, n_query_tokens: int) -> list[Hit]:
-        with self._state:
-            documents = self._store.documents(directory, keys)
-        both = zip(documents, scores.tolist(), normalize_scores(scores, n_query_tokens).tolist(), strict=True)
-        return [Hit(found.id, found.text, found.metadata, score, normalized) for found, score, normalized in both]
-
-    def _documents_by_id(self, directory: Directory, ids: Sequence[str]) -> list[StoredDocument]:
-        """The documents with these ids, in the order of the ids; unknown ids are passed over."""
-        with self._state:
-            keys = self._store.keys_of(directory, ids)
-            return self._store.documents(directory, [keys[id] for id in ids if id in keys])
-
-    def _make_set_encoder(self) -> FixedDimensionalEncoder:
-        config = self._manifest.fde
-        if not config.center:
-            return FixedDimensionalEncoder(config)
-        frozen = self._store.get_state("mean_token")
-        mean = np.zeros(config.dimension, np.float32) if frozen is None else np.frombuffer(frozen, dtype="<f4")
-        return FixedDimensionalEncoder(config, mean=mean)
-
-    def _freeze_mean(self) -> None:
-        """Once a centring index has enough tokens, fix their mean for good and encode what is there anew."""
-        directory = self._store.directory
-        if (
-            not self._manifest.fde.center
-            or directory.n_tokens < MIN_TOKENS_FOR_MEAN
-            or self._store.get_state("mean_token") is not None
-        ):
-            return
-        with self._changing() as change:
-            change.put_state("mean_token", self._store.mean_token().astype("<f4").tobytes())
-        centred = StageOne(self._make_set_encoder(), self._state)
-        self._stage(centred, directory.keys, directory)
-        centred.publish(_NONE)
-        with self._state:
-            self._stage_one = centred
-
-    def _size_on_disk(self) -> int:
-        if self._folder is None:
-            return 0
-        return sum(entry.stat().st_size for entry in os.scandir(self._folder) if entry.is_file(follow_symlinks=False))
-
-    @contextmanager
-    def _writer(self) -> Iterator[None]:
-        self._require_open()
-        with self._writing:
-            self._require_open()
-            if self._read_only:
-                raise ReadOnlyIndexError(f"{self._folder} was opened with read_only=True: open it without to change it")
-            if self._unsettled:
-                self._settle()
-            yield
-
-    def _require_open(self) -> None:
-        if self._fork_guard.in_child:
-            raise ForkedIndexError(
-                "the index was opened by the process that this one was forked from: open it again here with "
-                "MuveraIndex.open(path, read_only=True)"
-            )
-        if self._closed:
-            raise IndexClosedError("the index is closed: open it again with MuveraIndex.open")
 
 
 def _bundled_encoder() -> TokenEncoder:
@@ -883,3 +561,8 @@ def _one_or_more(ids: str | Sequence[str]) -> list[str]:
 
 def _as_added(document: StoredDocument) -> Document:
     return Document(document.id, document.text, document.metadata)
+
+
+def _as_hits(documents: Sequence[StoredDocument], scores: FloatArray, n_query_tokens: int) -> list[Hit]:
+    both = zip(documents, scores.tolist(), normalize_scores(scores, n_query_tokens).tolist(), strict=True)
+    return [Hit(found.id, found.text, found.metadata, score, normalized) for found, score, normalized in both]

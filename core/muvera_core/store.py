@@ -143,8 +143,8 @@ class Store:
             if folder is not None and not read_only:
                 self._write_db = connect(self._path, write=True)
             self.directory = self._load(None)
-            if folder is not None and not read_only:
-                self._remove_leftovers()
+            if not read_only:
+                self.roll_back()
         except BaseException:
             self._closed = True
             self._db.close()
@@ -297,6 +297,13 @@ class Store:
         """Whether enough of the token file is deleted documents' to be worth rewriting it."""
         size, live = self.codec.row_dtype.itemsize, self.directory.n_tokens
         return (len(self.directory.tokens) - live) * size > max(_MIN_WASTE, live * size // 2)
+
+    def size_on_disk(self) -> int:
+        """Bytes of the documents and their tokens; 0 for a store in memory."""
+        if self._folder is None or self._path is None:
+            return 0
+        with storage_errors(self._folder):
+            return self._path.stat().st_size + tokens_path(self._folder, self._generation).stat().st_size
 
     def compact(self) -> None:
         """Rewrite the token file without deleted documents' rows, and give free pages of the database back.

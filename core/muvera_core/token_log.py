@@ -1,7 +1,7 @@
 """Append-only rows of fixed size: the token vectors of all documents, end to end, in a file or in memory.
 
 A row becomes part of the index when the store commits a document that refers to it. What lies beyond the last
-committed row is left over from an interrupted write; the next write starts there.
+committed row is left over from an interrupted write and cut off.
 
 The file is read with plain reads, not through a memory map: where a disk fails or a file was cut short, a read says so
 and a map kills the process.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -83,7 +84,7 @@ class FileTokenLog:
         Raises:
             CorruptIndexError: the file is missing, shorter than ``n_rows``, or not a plain file.
         """
-        self.path, self._dtype, self._size = path, row_dtype, n_rows
+        self.path, self._dtype, self._size, self._writable = path, row_dtype, n_rows, writable
         self._file = -1
         create = writable and n_rows == 0
         with storage_errors(path):
@@ -114,6 +115,9 @@ class FileTokenLog:
 
     def reset(self, n_rows: int) -> None:
         self._size = n_rows
+        if self._writable:
+            with suppress(OSError):  # what lies beyond is overwritten in any case
+                os.ftruncate(self._file, n_rows * self._dtype.itemsize)
 
     def sync(self) -> None:
         with storage_errors(self.path):

@@ -42,7 +42,7 @@ def main() -> None:
     questions = random.Random(1).sample(sorted(collection.queries.values()), arguments.questions)
     print(describe_machine())
     with MuveraIndex.open(arguments.index, read_only=True, show_progress=True) as index:
-        kind = index._stage_one.candidates.kind
+        kind = index._collection.stage_one.candidates.kind
         print(f"{arguments.folder.name}: {len(index)} documents ({kind}), {len(questions)} questions")
         index.search_batch(questions[:20])
         header = ("admits", "documents", "recall", "new filter", "known filter", "walk", "rerank all", "exact")

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muvera_core import FDEConfig, MuveraIndex, StageClock, TokenEmbeddings, maxsim, stage_one
-from muvera_core import index as index_module
+from muvera_core import FDEConfig, MuveraIndex, StageClock, TokenEmbeddings, collection, maxsim, stage_one
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import (
     CorruptIndexError,
@@ -358,7 +357,7 @@ def test_an_interruption_after_the_commit_leaves_what_was_committed(index: Muver
     assert len(index) == 13
     index.add_embeddings(random_tokens(2, 1), ids=["last"])
     assert {id for id, _ in answers(index, 1, k=14)[0]} == {*ids(13), "last"}
-    assert index._stage_one.candidates.keys().tolist() == index._store.directory.keys.tolist()
+    assert index._collection.stage_one.candidates.keys().tolist() == index._collection._store.directory.keys.tolist()
 
 
 # Folders
@@ -461,15 +460,15 @@ def test_a_graph_takes_over_from_the_flat_scan_and_survives_reopening(
     monkeypatch.setattr(stage_one, "FLAT_LIMIT", 100)
     with create(tmp_path / "index") as index:
         index.add_embeddings(random_tokens(0, 100), ids=ids(100))
-        assert index._stage_one.candidates.kind == "flat"
+        assert index._collection.stage_one.candidates.kind == "flat"
         index.add_embeddings(random_tokens(1, 300), ids=ids(300, 100))
-        assert index._stage_one.candidates.kind == "hnsw"
+        assert index._collection.stage_one.candidates.kind == "hnsw"
         index.delete(ids(50))
         exact, found = answers(index, exact=True), answers(index, n_candidates=200)
     overlap = sum(len({a for a, _ in x} & {b for b, _ in y}) for x, y in zip(exact, found, strict=True))
     assert overlap >= 45
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
-        assert index._stage_one.candidates.kind == "hnsw"
+        assert index._collection.stage_one.candidates.kind == "hnsw"
         assert answers(index, n_candidates=200) == found
     (tmp_path / "index" / "stage_one.hnsw").write_bytes(b"nonsense")
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
@@ -738,18 +737,18 @@ def test_searches_go_on_while_another_thread_writes(index: MuveraIndex) -> None:
 def test_centring_freezes_the_mean_once_there_are_enough_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "MIN_TOKENS_FOR_MEAN", 500)
+    monkeypatch.setattr(collection, "MIN_TOKENS_FOR_MEAN", 500)
     config = FDEConfig(dimension=D, num_repetitions=8, num_simhash_projections=3, projection_dimension=8, center=True)
     offset = np.full(D, 0.8, np.float32)
     crowded = [tokens * 0.3 + offset for tokens in random_tokens(0, 300)]
     with MuveraIndex.create(tmp_path / "index", ENCODER, config) as index:
         index.add_embeddings(crowded[:20], ids=ids(20))
-        assert index._store.get_state("mean_token") is None
+        assert index._collection._store.get_state("mean_token") is None
         index.add_embeddings(crowded[20:], ids=ids(280, 20))
-        frozen = np.frombuffer(index._store.get_state("mean_token"), np.float32)
+        frozen = np.frombuffer(index._collection._store.get_state("mean_token"), np.float32)
         np.testing.assert_allclose(frozen, np.concatenate(crowded).mean(axis=0), atol=0.01)
         index.add_embeddings([tokens + 1 for tokens in crowded[:50]], ids=ids(50, 300))
-        assert (np.frombuffer(index._store.get_state("mean_token"), np.float32) == frozen).all()
+        assert (np.frombuffer(index._collection._store.get_state("mean_token"), np.float32) == frozen).all()
         before = answers(index, n_candidates=20)
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
         assert answers(index, n_candidates=20) == before

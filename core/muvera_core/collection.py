@@ -1,0 +1,421 @@
+"""The documents of an index as token embeddings: what is stored and what stage one finds, kept in step.
+
+A change becomes visible at once: while ``_state`` is held, the store commits it and stage one publishes it. A search
+takes the directory of one committed state and its candidates at once, too, and then works on that state without a lock;
+where a document that it would return has been deleted meanwhile, it starts again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from muvera_core.directory import Directory
+from muvera_core.errors import (
+    CorruptIndexError,
+    ForkedIndexError,
+    IndexClosedError,
+    ReadOnlyIndexError,
+    StageOneNotSavedWarning,
+    StorageError,
+)
+from muvera_core.fde import FixedDimensionalEncoder
+from muvera_core.filters import Condition
+from muvera_core.folder_lock import ForkGuard
+from muvera_core.manifest import Manifest
+from muvera_core.maxsim.cpu import maxsim_scaled
+from muvera_core.stage_one import StageOne
+from muvera_core.store import AppendedTokens, Change, StaleError, Store, StoredDocument
+from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+
+# A mean over fewer tokens says little about the corpus; until then a centring index encodes without one.
+MIN_TOKENS_FOR_MEAN = 16_384
+_STAGE_ONE_BATCH = 256
+_EXACT_BATCH = 1024
+# A search whose documents are replaced under its hands starts again; the last attempt makes writers wait.
+_ATTEMPTS = 4
+# Stage one is saved at close; and earlier, once it would take as long as this many documents to derive again, and
+# half of it is new, so that a process that is killed has not worked for nothing.
+_MIN_TO_SAVE = 5_000
+_T = TypeVar("_T")
+_NONE = np.empty(0, dtype=np.int64)
+_log = logging.getLogger(__name__)
+
+
+class Collection:
+    """Documents, their tokens and stage one, for one writing and any number of searching threads."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        store: Store,
+        *,
+        folder: Path | None = None,
+        lock: FileLock | None = None,
+        read_only: bool = False,
+        show_progress: bool = False,
+    ) -> None:
+        """Take over an open store and derive what stage one lacks.
+
+        Args:
+            manifest: the index's settings.
+            store: the documents.
+            folder: where the store is; None where it is in memory.
+            lock: the claim to the folder; None for reading.
+            read_only: allow no changes.
+            show_progress: show a bar while stage one is derived.
+        """
+        self.manifest, self._store = manifest, store
+        self.folder, self._folder_lock, self._read_only = folder, lock, read_only
+        self._closed = False
+        self._fork_guard = ForkGuard(store, lock)
+        # _writing admits one writer, who may take as long as encoding takes; _state guards what searches see, and is
+        # held for moments only. A thread that takes both takes _writing first.
+        self._writing = threading.RLock()
+        self._state = store.lock
+        self._next_key = 0
+        # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.
+        self._unsettled = False
+        set_encoder = self._make_set_encoder()
+        self.stage_one = (
+            StageOne(set_encoder, self._state)
+            if folder is None
+            else StageOne.load(folder, manifest.index_id, set_encoder, self._state)
+        )
+        added, removed = self.stage_one.difference(store.directory.keys)
+        self._n_unsaved = len(added) + len(removed)
+        self._stage(self.stage_one, added, store.directory, show_progress=show_progress)
+        self.stage_one.publish(removed)
+
+    # Reading
+
+    def snapshot(self) -> Directory:
+        """The state that a search sees."""
+        self.require_open()
+        if self._unsettled:
+            self._settle()
+        return self._store.directory
+
+    def consistently(self, read: Callable[[Directory], _T]) -> _T:
+        """What ``read`` gives for one committed state; anew for a later one, where that state is gone meanwhile."""
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return read(self.snapshot())
+            except StaleError:
+                if self._read_only:  # else it is this index that has changed it
+                    self.refresh()
+        with self._writing if self._read_only else nullcontext(), self._state:
+            self.require_open()
+            with self._store.frozen():
+                if self._read_only:
+                    self.refresh()
+                return read(self.snapshot())
+
+    def documents(self, directory: Directory, keys: IntArray) -> list[StoredDocument]:
+        """Documents of a state, in the order of the keys. Raises StaleError where some are gone meanwhile."""
+        with self._state:
+            return self._store.documents(directory, keys)
+
+    def keys_of(self, directory: Directory, ids: Sequence[str]) -> dict[str, int]:
+        """Keys of those of the ids that are in a state. Raises as ``documents`` does."""
+        with self._state:
+            return self._store.keys_of(directory, ids)
+
+    def matching(self, directory: Directory, condition: Condition | None) -> IntArray:
+        """Keys of a state's documents that a filter admits. Raises as ``documents`` does."""
+        with self._state:
+            return self._store.matching(directory, condition)
+
+    def embeddings(self, directory: Directory, keys: Sequence[int] | IntArray) -> TokenEmbeddings:
+        """Token embeddings of a state's documents."""
+        return self._store.embeddings(directory, keys)
+
+    def documents_by_id(self, directory: Directory, ids: Sequence[str]) -> list[StoredDocument]:
+        """The documents with these ids, in the order of the ids; unknown ids are passed over."""
+        with self._state:
+            keys = self._store.keys_of(directory, ids)
+            return self._store.documents(directory, [keys[id] for id in ids if id in keys])
+
+    def find_candidates(
+        self, tokens: FloatArray, n_candidates: int | None, condition: Condition | None
+    ) -> tuple[Directory, IntArray]:
+        """Keys of the documents to rerank; all that the filter admits where ``n_candidates`` is None.
+
+        Returns:
+            The committed state that they were found in, and the keys.
+        """
+        stage_one, vector = self.stage_one, None
+        if n_candidates is not None and len(self.snapshot()) > n_candidates:
+            vector = stage_one.encode_query(tokens)
+        with self._state:
+            directory = self.snapshot()
+            if self.stage_one is not stage_one:
+                raise StaleError
+            keys = self._store.matching(directory, condition)
+            if vector is not None and n_candidates is not None and stage_one.is_worth_it(len(keys), n_candidates):
+                keys = stage_one.search(vector, n_candidates, None if condition is None else keys)
+        return directory, keys
+
+    def rerank(self, directory: Directory, tokens: FloatArray, keys: IntArray) -> tuple[IntArray, FloatArray]:
+        """Keys by falling MaxSim, ties by rising key, with their scores."""
+        parts = []
+        keys = np.sort(keys)
+        for start in range(0, len(keys), _EXACT_BATCH):
+            rows, offsets = self._store.token_rows(directory, keys[start : start + _EXACT_BATCH])
+            codes, scales = self.manifest.codec.split(rows)
+            parts.append(maxsim_scaled(tokens, codes, scales, offsets))
+        scores = np.concatenate([np.empty(0, dtype=np.float32), *parts])
+        order = np.lexsort((keys, -scores))
+        return keys[order], scores[order]
+
+    # Writing
+
+    def add(
+        self,
+        batches: Iterable[TokenEmbeddings],
+        ids: Sequence[str],
+        texts: Sequence[str | None],
+        metadatas: Sequence[str],
+    ) -> None:
+        """Add documents, all or none; those whose ids are known replace the ones that had them.
+
+        Args:
+            batches: their token embeddings, in any grouping. They are stored and encoded as they come, so that they
+                never have to be in memory together.
+            ids: distinct ids.
+            texts: one for each id.
+            metadatas: one JSON object, as text, for each id.
+        """
+        with self._writer():
+            if not ids:
+                return
+            with self._settling():
+                keys, places, done = self._new_keys(len(ids)), [], 0
+                for batch in batches:
+                    appended, stored = self._store.append_tokens(batch)
+                    self.stage_one.stage(keys[done : done + len(batch)], stored)
+                    places.append(appended)
+                    done += len(batch)
+                with self._changing() as change:
+                    change.add(keys, ids, texts, metadatas, AppendedTokens.joined(places))
+            self._n_unsaved += len(ids)
+            self._freeze_mean()
+            self._tidy()
+
+    def delete(self, ids: Sequence[str] | None, condition: Condition | None) -> int:
+        """Delete documents that have one of the ids and are admitted by the filter; None of either admits all.
+
+        Returns:
+            How many were deleted.
+        """
+        with self._writer():
+            with self._state:
+                directory = self._store.directory
+                keys = self._store.matching(directory, condition)
+                if ids is not None:
+                    named = self._store.keys_of(directory, ids).values()
+                    keys = np.intersect1d(keys, np.fromiter(named, dtype=np.int64))
+            if len(keys):
+                with self._changing() as change:
+                    change.delete(keys)
+                self._tidy()
+        return len(keys)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[Directory]:
+        """The present state, while no other thread writes."""
+        with self._writing:
+            yield self.snapshot()
+
+    # Keeping
+
+    def refresh(self) -> bool:
+        """See ``MuveraIndex.refresh``."""
+        self.require_open()
+        with self._writing:
+            self.require_open()
+            if not self._read_only:
+                return False
+            with self._state:
+                before, now = self._store.directory, self._store.load()
+            if now is before:
+                return False
+            added, removed = self.stage_one.difference(now.keys)
+            try:
+                self._stage(self.stage_one, added, now)
+                with self._state:
+                    self.require_open()
+                    self._store.directory = now
+                    self.stage_one.publish(removed)
+            except BaseException:
+                self.stage_one.discard()
+                raise
+            self.stage_one.compact()
+        return True
+
+    def compact(self) -> int:
+        """See ``MuveraIndex.compact``."""
+        with self._writer():
+            before = self._store.size_on_disk()
+            with self._settling():
+                self._store.compact()
+            self.stage_one.compact(thoroughly=True)
+            self._save_stage_one()
+            return before - self._store.size_on_disk()
+
+    def close(self) -> None:
+        """Save stage one and let go of the folder."""
+        if self._fork_guard.in_child:
+            return  # all of it is the parent's
+        with self._writing:
+            if self._closed:
+                return
+            try:
+                if self._n_unsaved and not self._read_only:
+                    self._save_stage_one()
+            finally:
+                with self._state:
+                    self._closed = True
+                    self._store.close()
+                if self._folder_lock is not None:
+                    self._folder_lock.release()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used in this process."""
+        return not (self._closed or self._fork_guard.in_child)
+
+    def require_open(self) -> None:
+        """Raise IndexClosedError or ForkedIndexError unless it can be used."""
+        if self._fork_guard.in_child:
+            advice = (
+                "make one here"
+                if self.folder is None
+                else "open it again here with MuveraIndex.open(path, read_only=True)"
+            )
+            raise ForkedIndexError(f"the index belongs to the process that this one was forked from: {advice}")
+        if self._closed:
+            raise IndexClosedError("the index is closed: open it again with MuveraIndex.open")
+
+    # Inner workings
+
+    @contextmanager
+    def _writer(self) -> Iterator[None]:
+        self.require_open()
+        with self._writing:
+            self.require_open()
+            if self._read_only:
+                raise ReadOnlyIndexError(f"{self.folder} was opened with read_only=True: open it without to change it")
+            if self._unsettled:
+                self._settle()
+            yield
+
+    @contextmanager
+    def _changing(self) -> Iterator[Change]:
+        """A change of the store that becomes visible together with what is staged in stage one."""
+        with self._settling(), self._store.change() as change:
+            yield change
+            with self._state:
+                self.require_open()
+                change.commit()
+                self.stage_one.publish(change.removed)
+        self._n_unsaved += len(change.removed)
+
+    @contextmanager
+    def _settling(self) -> Iterator[None]:
+        """After an error or an interruption, return to what is committed."""
+        try:
+            yield
+        except BaseException:
+            self._unsettled = True
+            try:
+                self._settle()
+            except Exception as error:
+                _log.warning(
+                    "%r can't be read after a failed write; it is tried again at the next use: %s", self, error
+                )
+            raise
+
+    def _settle(self) -> None:
+        with self._state:
+            if self._unsettled and not self._closed:
+                self._store.roll_back()
+                self.stage_one.discard()
+                added, removed = self.stage_one.difference(self._store.directory.keys)
+                self._stage(self.stage_one, added, self._store.directory)
+                self.stage_one.publish(removed)
+                self._unsettled = False
+
+    def _new_keys(self, n: int) -> IntArray:
+        """Keys that no document ever had. Those of a write that failed may be in the graph, marked as deleted."""
+        with self._state:
+            first = max(self._next_key, self._store.get_state("next_key"))
+        self._next_key = first + n
+        return np.arange(first, first + n, dtype=np.int64)
+
+    def _stage(self, stage_one: StageOne, keys: IntArray, directory: Directory, *, show_progress: bool = False) -> None:
+        """Encode stored documents for stage one; they aren't found until they are published."""
+        with tqdm(total=len(keys), desc="building stage one", unit="doc", disable=not show_progress) as bar:
+            for start in range(0, len(keys), _STAGE_ONE_BATCH):
+                some = keys[start : start + _STAGE_ONE_BATCH]
+                stage_one.stage(some, self._store.embeddings(directory, some))
+                bar.update(len(some))
+
+    def _make_set_encoder(self) -> FixedDimensionalEncoder:
+        config = self.manifest.fde
+        if not config.center:
+            return FixedDimensionalEncoder(config)
+        frozen = self._store.get_state("mean_token")
+        mean = np.zeros(config.dimension, np.float32) if frozen is None else np.frombuffer(frozen, dtype="<f4")
+        return FixedDimensionalEncoder(config, mean=mean)
+
+    def _freeze_mean(self) -> None:
+        """Once a centring index has enough tokens, fix their mean for good and encode what is there anew."""
+        directory = self._store.directory
+        if (
+            not self.manifest.fde.center
+            or directory.n_tokens < MIN_TOKENS_FOR_MEAN
+            or self._store.get_state("mean_token") is not None
+        ):
+            return
+        with self._changing() as change:
+            change.put_state("mean_token", self._store.mean_token().astype("<f4").tobytes())
+        centred = StageOne(self._make_set_encoder(), self._state)
+        self._stage(centred, directory.keys, directory)
+        centred.publish(_NONE)
+        with self._state:
+            self.stage_one = centred
+
+    def _tidy(self) -> None:
+        """After a write: give back space where that is worth it, and save stage one where it would be missed."""
+        try:
+            if self._store.is_wasteful:
+                with self._settling():
+                    self._store.compact()
+        except (StorageError, CorruptIndexError) as error:  # what was written is safe all the same
+            _log.warning("%r couldn't be compacted: %s", self, error)
+        self.stage_one.compact()
+        if self._n_unsaved >= max(_MIN_TO_SAVE, len(self._store.directory) // 2):
+            self._save_stage_one()
+
+    def _save_stage_one(self) -> None:
+        if self.folder is None:
+            return
+        try:
+            self.stage_one.save(self.folder, self.manifest.index_id)
+            self._n_unsaved = 0
+        except StorageError as error:
+            warnings.warn(
+                f"stage one of {self.folder} couldn't be saved, the next opening derives it again: {error}",
+                StageOneNotSavedWarning,
+                stacklevel=3,
+            )

@@ -1,0 +1,131 @@
+"""What an index must answer, given the documents that it must hold."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from crash_workload import ENCODER, FDE, GROUPS, D, Doc, FloatArray, Model, exact_tokens
+
+from muvera_core import MuveraIndex
+from muvera_core.errors import IndexExistsError, NotAnIndexError
+
+N_QUERIES = 3
+N_CANDIDATES = 5
+# Float32 sums over 8 dimensions and 6 tokens; another document's tokens change a score by tenths.
+TOLERANCE = 1e-3
+# An interrupted ``create`` may leave files behind, of which the next one says that they are in its way.
+BLOCKED = "create was blocked by what an earlier one left"
+PROBE = Doc("probe", "added after the crash", {"group": "probe"}, np.eye(2, D, dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was wrong, and what is worth counting though it isn't wrong."""
+
+    problem: str | None = None
+    note: str | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        return [self.problem] if self.problem else []
+
+    @property
+    def notes(self) -> list[str]:
+        return [self.note] if self.note else []
+
+
+@lru_cache
+def queries() -> list[FloatArray]:
+    rng = np.random.default_rng(4)
+    return [exact_tokens(rng) for _ in range(N_QUERIES)]
+
+
+def late_interaction(query: FloatArray, doc: Doc) -> float:
+    return float((query @ doc.tokens.T).max(axis=1).sum())
+
+
+def differences(index: MuveraIndex, model: Model) -> str | None:
+    """How an open index differs from the documents that it should hold; None where it doesn't."""
+    found = [(doc.id, doc.text, doc.metadata) for doc in index.find()]
+    expected = [(doc.id, doc.text, doc.metadata) for doc in model.values()]
+    if found != expected:
+        return f"holds {_short(found)}, expected {_short(expected)}"
+    if len(index) != len(model) or any(id not in index for id in model):
+        return f"len() or `in` disagree with find(): {len(index)}, expected {len(model)}"
+    for group in GROUPS:
+        members = [doc.id for doc in model.values() if doc.metadata["group"] == group]
+        if [doc.id for doc in index.find({"group": group})] != members:
+            return f"the filter on {group!r} finds something else than {members}"
+    for number, query in enumerate(queries()):
+        scores = {id: late_interaction(query, doc) for id, doc in model.items()}
+        exact = {hit.id: hit.score for hit in index.search_embeddings(query, k=len(model) + 1, exact=True)}
+        if exact.keys() != scores.keys():
+            return f"exact search {number} finds {sorted(exact)}, expected {sorted(scores)}"
+        wrong = {id: (exact[id], scores[id]) for id in scores if abs(exact[id] - scores[id]) > TOLERANCE}
+        if wrong:
+            return f"exact search {number} has other scores (got, expected): {wrong}"
+        hits = index.search_embeddings(query, k=N_CANDIDATES, n_candidates=N_CANDIDATES)
+        if len(hits) != min(N_CANDIDATES, len(model)):
+            return f"search {number} finds {len(hits)} of {len(model)} documents"
+        if any(abs(hit.score - scores[hit.id]) > TOLERANCE for hit in hits):
+            return f"search {number} has other scores: {[(hit.id, hit.score) for hit in hits]}"
+    return None
+
+
+def which(index: MuveraIndex, models: list[Model]) -> tuple[Model | None, str]:
+    """Which of the models an open index holds, and if it is none, why."""
+    reasons = []
+    for model in models:
+        reason = differences(index, model)
+        if reason is None:
+            return model, ""
+        reasons.append(reason)
+    return None, "; or ".join(dict.fromkeys(reasons))
+
+
+def check_state(folder: Path, before: Model | None, after: Model) -> Verdict:
+    """Open a recovered folder and use it.
+
+    Args:
+        folder: the index folder.
+        before: the documents after the last acknowledged operation; None where not even ``create`` was.
+        after: those after the operation in flight.
+    """
+    try:
+        return Verdict(_check_state(folder, before, after))
+    except IndexExistsError as error:
+        return Verdict(note=BLOCKED) if before is None else Verdict(str(error))
+    except Exception as error:
+        innermost = traceback.extract_tb(error.__traceback__)[-1]
+        return Verdict(f"{type(error).__name__} ({error}) at {Path(innermost.filename).name}:{innermost.lineno}")
+
+
+def _check_state(folder: Path, before: Model | None, after: Model) -> str | None:
+    try:
+        index = MuveraIndex.open(folder, ENCODER)
+    except NotAnIndexError:
+        if before is not None:
+            raise
+        index = MuveraIndex.create(folder, ENCODER, FDE)
+    with index:
+        model, reason = which(index, [after] if before is None else [before, after])
+        if model is None:
+            return reason
+        index.add_embeddings([PROBE.tokens], [PROBE.id], [PROBE.text], [PROBE.metadata])
+        extended = {**model, PROBE.id: PROBE}
+        reason = differences(index, extended) or ""
+        if reason:
+            return f"after one more add: {reason}"
+    with MuveraIndex.open(folder, ENCODER) as index:
+        reason = differences(index, extended) or ""
+        return f"after one more add and reopening: {reason}" if reason else None
+
+
+def _short(documents: Sequence[tuple[str, str | None, dict[str, Any]]]) -> str:
+    return "[" + ", ".join(f"{id}@{metadata.get('operation')}" for id, _, metadata in documents) + "]"
