@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from muvera_core.database import DATABASE_NAME
 from muvera_core.errors import (
     CorruptIndexError,
     MuveraError,
@@ -111,9 +113,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_small(path, _SIZE_LIMIT))
     except (FileNotFoundError, NotADirectoryError):
-        raise NotAnIndexError(
-            f"{folder} is not a muvera index (it has no {MANIFEST_NAME}): make one with MuveraIndex.create"
-        ) from None
+        advice = "make one with MuveraIndex.create"
+        if os.path.lexists(folder / DATABASE_NAME):
+            advice += "; or, if it was one and the file got lost, restore it with muvera_core.repair_index"
+        raise NotAnIndexError(f"{folder} is not a muvera index (it has no {MANIFEST_NAME}): {advice}") from None
     except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
     except OSError as error:

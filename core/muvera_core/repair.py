@@ -148,7 +148,7 @@ def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = No
     _require_index(folder)
     lock = claim_folder(folder)
     try:
-        with suppress(CorruptIndexError):
+        with suppress(CorruptIndexError, NotAnIndexError):
             bring_up_to_date(folder)
         with tempfile.TemporaryDirectory() as work:
             report = _check(folder, Path(work))

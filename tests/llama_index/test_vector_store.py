@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -196,14 +198,20 @@ async def test_async_twins_run_beside_the_event_loop(store: MuveraVectorStore, m
 # Persisting
 
 
-def test_persisting_notes_where_the_index_is(tmp_path: Path, words: TokenEncoder) -> None:
+def test_a_persisted_folder_names_an_index_elsewhere_but_does_not_lead_there(
+    tmp_path: Path, words: TokenEncoder
+) -> None:
     with MuveraIndex.create(tmp_path / "elsewhere", words) as index:
-        store = MuveraVectorStore(index)
-        store.add(BIRDS)
-        store.persist(str(tmp_path / "storage" / "default__vector_store.json"))
-    reloaded = MuveraVectorStore.from_persist_dir(tmp_path / "storage", encoder=words)
-    assert reloaded.get_nodes() == BIRDS
-    reloaded.client.close()
+        MuveraVectorStore(index).persist(str(tmp_path / "storage" / "default__vector_store.json"))
+    where = re.escape(f"MuveraIndex.open({str(tmp_path / 'elsewhere')!r})")
+    with pytest.raises(NotAnIndexError, match=where):
+        MuveraVectorStore.from_persist_dir(tmp_path / "storage", encoder=words)
+    pointer = tmp_path / "storage" / "default__muvera.json"
+    (tmp_path / "storage" / "link").symlink_to(tmp_path / "elsewhere")
+    for path in ("../elsewhere", "link"):
+        pointer.write_text(json.dumps({"muvera_index": path}))
+        with pytest.raises(NotAnIndexError, match="not in the persisted folder"):
+            MuveraVectorStore.from_persist_dir(tmp_path / "storage", encoder=words)
 
 
 def test_a_storage_folder_with_its_index_can_be_moved(tmp_path: Path, words: TokenEncoder) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, NAMESPACE_SEP
 
 from muvera_core import MuveraIndex, TokenEncoder
-from muvera_core.errors import CorruptIndexError
+from muvera_core.errors import CorruptIndexError, NotAnIndexError
+from muvera_core.files import is_plain_file, read_small, write_json
 
 _POINTER_NAME = "muvera.json"
+_SIZE_LIMIT = 1 << 16
 
 
 def write_pointer(index: MuveraIndex, persist_path: str | os.PathLike[str]) -> Path:
@@ -36,7 +38,7 @@ def write_pointer(index: MuveraIndex, persist_path: str | os.PathLike[str]) -> P
     inside = where.is_relative_to(pointer.parent.absolute())
     # Relative where both move together.
     path = where.relative_to(pointer.parent.absolute()) if inside else where
-    pointer.write_text(json.dumps({"muvera_index": path.as_posix()}), encoding="utf-8")
+    write_json(pointer, {"muvera_index": path.as_posix()})
     return pointer
 
 
@@ -49,18 +51,28 @@ def open_persisted(
 ) -> MuveraIndex:
     """Open the index that a persisted folder points to, or that is in the folder itself.
 
+    A persisted folder may come from anywhere, so it can't lead out of itself: an index that is elsewhere is named in
+    the error, to be opened by whoever knows it.
+
     Raises:
-        IndexFolderError: as ``MuveraIndex.open``; ``CorruptIndexError`` where the pointer can't be read.
+        IndexFolderError: as ``MuveraIndex.open``; ``NotAnIndexError`` where the index isn't in the folder,
+            ``CorruptIndexError`` where the pointer can't be read.
     """
     folder = Path(persist_dir)
     pointer = _pointer(folder, namespace)
-    if pointer.exists():
+    if is_plain_file(pointer):
         try:
-            folder = folder / json.loads(pointer.read_text(encoding="utf-8"))["muvera_index"]
-        except (ValueError, TypeError, KeyError) as error:
+            index = folder / json.loads(read_small(pointer, _SIZE_LIMIT))["muvera_index"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CorruptIndexError(
                 f"{pointer} doesn't say where the index is ({error!r}): persist again, or open the index's own folder"
             ) from error
+        if not index.resolve().is_relative_to(folder.resolve()):
+            raise NotAnIndexError(
+                f"{pointer} says that the index is in {index}, which is not in the persisted folder. If that is where "
+                f"you keep it, open it there: MuveraVectorStore(MuveraIndex.open({str(index)!r}))"
+            )
+        folder = index
     return MuveraIndex.open(folder, encoder, read_only=read_only)
 
 

@@ -89,7 +89,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
             read_only: allow no changes, and any number of readers.
 
         Raises:
-            IndexFolderError: there is no usable index.
+            IndexFolderError: there is no usable index in the folder.
         """
         return cls(open_persisted(persist_dir, namespace=namespace, encoder=encoder, read_only=read_only))
 

@@ -1,0 +1,136 @@
+"""An index that an earlier version wrote: tests/core/data/format-1 was made by the last version with format 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from muvera_core import MuveraIndex, check_index
+from muvera_core.encoders import PrecomputedEmbeddings
+from muvera_core.errors import CorruptIndexError, StorageError, UnsupportedFormatError
+from muvera_core.manifest import Manifest
+from muvera_core.rebuild import Rebuild
+from muvera_core.token_codec import TokenCodec
+
+D = 16
+ENCODER = PrecomputedEmbeddings(D, "random")
+
+
+def random_tokens(seed: int, n_texts: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    arrays = [rng.standard_normal((rng.integers(1, 12), D)).astype(np.float32) for _ in range(n_texts)]
+    return [array / np.linalg.norm(array, axis=1, keepdims=True) for array in arrays]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """Eight documents were added, d3 was replaced and d8 added, d5 was deleted."""
+    shutil.copytree(Path(__file__).parent / "data" / "format-1", tmp_path / "old")
+    return tmp_path / "old"
+
+
+def assert_complete(index: MuveraIndex) -> None:
+    first, second = random_tokens(0, 8), random_tokens(1, 2)
+    tokens = {f"d{n}": first[n] for n in range(8)} | {"d3": second[0], "d8": second[1]}
+    texts = {f"d{n}": f"text {n}" for n in range(8)} | {"d3": "replaced", "d8": "ü 🦉"}
+    metadatas = {f"d{n}": {"n": n, "tags": ["a", "b"][: n % 3]} for n in range(8)} | {"d3": {}, "d8": {}}
+    order = ["d0", "d1", "d2", "d4", "d6", "d7", "d3", "d8"]
+    assert [(d.id, d.text, d.metadata) for d in index.find()] == [(id, texts[id], metadatas[id]) for id in order]
+    assert [d.id for d in index.find({"tags": "b"})] == ["d2"]
+    codec = TokenCodec("int8", D)
+    for id in order:
+        stored = codec.decode(codec.encode(tokens[id]))
+        (hit,) = [hit for hit in index.search_embeddings(stored, k=8) if hit.id == id]
+        assert hit.score == pytest.approx(float((stored @ stored.T).max(axis=1).sum()), abs=1e-4)
+
+
+def test_opening_an_old_index_for_writing_brings_it_up_to_date(old: Path) -> None:
+    with MuveraIndex.open(old, ENCODER) as index:
+        assert_complete(index)
+        index.add_embeddings([np.eye(1, D)], ids=["d9"])
+    assert Manifest.read(old).index_id == json.loads((old / "manifest.json").read_text())["index_id"]
+    assert not (old / "tokens.bin").exists()
+    assert check_index(old).ok
+    with MuveraIndex.open(old, ENCODER, read_only=True) as index:
+        assert len(index) == 9
+
+
+def test_an_old_index_is_not_changed_by_opening_it_for_reading(old: Path) -> None:
+    before = {path.name: path.read_bytes() for path in old.iterdir()}
+    with pytest.raises(UnsupportedFormatError, match="open it once for writing"):
+        MuveraIndex.open(old, ENCODER, read_only=True)
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == before
+
+
+@pytest.mark.parametrize("where", ["before the new documents are in place", "before the new manifest is"])
+def test_an_interrupted_migration_goes_on_at_the_next_opening(old: Path, where: str) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        if where.endswith("in place"):
+            patch.setattr(Rebuild, "finish", interrupt)
+        else:
+            patch.setattr(Manifest, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            MuveraIndex.open(old, ENCODER)
+    with MuveraIndex.open(old, ENCODER) as index:
+        assert_complete(index)
+    assert sorted(path.suffix for path in old.iterdir()) == [
+        ".bin", ".json", ".json", ".keys", ".lock", ".sqlite", ".vectors"
+    ]  # fmt: skip
+
+
+def test_a_centring_index_keeps_its_mean(old: Path) -> None:
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest["fde"]["center"] = True
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    mean = np.arange(D, dtype="<f4").tobytes()
+    db = sqlite3.connect(old / "documents.sqlite")
+    db.execute("INSERT INTO state VALUES ('mean_token', ?)", (mean,))
+    db.commit()
+    db.close()
+    with MuveraIndex.open(old, ENCODER) as index:
+        assert index._collection._store.get_state("mean_token") == mean
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE documents SET first_token = 10000",
+        "UPDATE documents SET n_tokens = 9223372036854775807 WHERE id = 'd2'",
+        "UPDATE documents SET first_token = -5 WHERE id = 'd2'",
+        "UPDATE documents SET n_tokens = 'many' WHERE id = 'd2'",
+        "UPDATE state SET value = 'many' WHERE name = 'n_token_rows'",
+        "UPDATE state SET value = 1e6 WHERE name = 'n_token_rows'",
+        "DROP TABLE documents",
+    ],
+)
+def test_a_damaged_old_index_is_refused_and_left_alone(old: Path, sql: str) -> None:
+    db = sqlite3.connect(old / "documents.sqlite")
+    db.execute(sql)
+    db.commit()
+    db.close()
+    before = {path.name: path.read_bytes() for path in old.iterdir()}
+    with pytest.raises(CorruptIndexError):
+        MuveraIndex.open(old, ENCODER)
+    (old / "write.lock").unlink()
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == before
+
+
+def test_a_full_disk_stops_the_migration_and_loses_nothing(old: Path) -> None:
+    def no_room(*_: object) -> int:
+        raise OSError(28, os.strerror(28))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("muvera_core.token_log._write_at", no_room)
+        with pytest.raises(StorageError, match="no room"):
+            MuveraIndex.open(old, ENCODER)
+    with MuveraIndex.open(old, ENCODER) as index:
+        assert_complete(index)
