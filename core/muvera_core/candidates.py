@@ -9,12 +9,14 @@ the documents of one commit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import hnswlib
 import numpy as np
+import numpy.typing as npt
 
 from muvera_core.errors import CorruptIndexError
 from muvera_core.files import write_new
@@ -29,8 +31,9 @@ _MAX_DELETED = 0.5
 class Candidates(Protocol):
     """Holds one vector per document key and finds those with the highest inner product.
 
-    Keys are non-negative integers that are never reused: a replaced document gets a new one. One thread at a time may
-    call ``stage``, ``publish``, ``discard`` or ``search``; the rest only read.
+    Keys are non-negative integers that are never used again while the process lives: a replaced document gets a new
+    one. One thread at a time may call ``stage``, ``publish``, ``discard`` or ``search``; the rest only read. Any of
+    them may be interrupted and called again.
     """
 
     kind: ClassVar[str]
@@ -74,84 +77,130 @@ class Candidates(Protocol):
         """Write what is published to the files ``file_names`` in ``folder``."""
 
 
+class _Rows(NamedTuple):
+    """What a flat holder has, in one piece: an interruption leaves the old one or the new one.
+
+    Attributes:
+        keys: int64, shape (capacity,).
+        vectors: float32, shape (capacity, dimension).
+        alive: which rows can be found, bool, shape (capacity,).
+        n_published: rows before this one are published or deleted.
+        n: rows from there to this one are staged.
+    """
+
+    keys: IntArray
+    vectors: FloatArray
+    alive: npt.NDArray[np.bool_]
+    n_published: int
+    n: int
+
+
 class FlatCandidates:
     """All vectors in one matrix; a search is one matrix-vector product."""
 
     kind: ClassVar[str] = "flat"
     file_names: ClassVar[tuple[str, ...]] = ("stage_one.keys", "stage_one.vectors")
-    n_deleted = 0
-    is_wasteful = False
 
     def __init__(self, dimension: int) -> None:
-        self._vectors: FloatArray = np.empty((INITIAL_CAPACITY, dimension), dtype=np.float32)
-        self._keys: IntArray = np.empty(INITIAL_CAPACITY, dtype=np.int64)
-        self._size = self._staged_size = 0
+        self._rows = _Rows(
+            np.empty(INITIAL_CAPACITY, dtype=np.int64),
+            np.empty((INITIAL_CAPACITY, dimension), dtype=np.float32),
+            np.zeros(INITIAL_CAPACITY, dtype=np.bool_),
+            0,
+            0,
+        )
 
     def __len__(self) -> int:
-        return self._size
+        return int(np.count_nonzero(self._rows.alive))
 
     def keys(self) -> IntArray:
-        return np.sort(self._keys[: self._size])
+        return np.sort(self._rows.keys[self._rows.alive])
 
     @property
-    def staged_keys(self) -> IntArray:
-        """Keys that aren't published yet."""
-        return self._keys[self._size : self._staged_size]
+    def staged(self) -> tuple[IntArray, FloatArray]:
+        """Keys and vectors that aren't published yet."""
+        keys, vectors, _, n_published, n = self._rows
+        return keys[n_published:n], vectors[n_published:n]
 
     def stage(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
-        start, end = self._staged_size, self._staged_size + len(keys)
-        if end > len(self._keys):
-            capacity = max(end, 2 * len(self._keys))
-            self._keys = np.concatenate([self._keys[:start], np.empty(capacity - start, dtype=np.int64)])
-            grown = np.empty((capacity, self._vectors.shape[1]), dtype=np.float32)
-            grown[:start] = self._vectors[:start]
-            self._vectors = grown
-        self._keys[start:end] = keys
-        self._vectors[start:end] = vectors
-        self._staged_size = end
+        rows = self._rows
+        end = rows.n + len(keys)
+        if end > len(rows.keys):
+            rows = _grown(rows, max(end, 2 * len(rows.keys)))
+        rows.keys[rows.n : end] = keys
+        rows.vectors[rows.n : end] = vectors
+        self._rows = rows._replace(n=end)
 
     def publish(self, removed: Sequence[int] | IntArray) -> None:
-        stays = np.flatnonzero(~np.isin(self._keys[: self._staged_size], removed))
-        if len(stays) < self._staged_size:
-            self._keys[: len(stays)] = self._keys[stays]
-            self._vectors[: len(stays)] = self._vectors[stays]
-        self._size = self._staged_size = len(stays)
+        rows = self._rows
+        alive = rows.alive.copy()
+        alive[rows.n_published : rows.n] = True
+        alive[: rows.n] &= ~np.isin(rows.keys[: rows.n], removed)
+        self._rows = rows._replace(alive=alive, n_published=rows.n)
 
     def discard(self) -> None:
-        self._staged_size = self._size
+        self._rows = self._rows._replace(n=self._rows.n_published)
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
-        keys, scores = self._keys[: self._size], self._vectors[: self._size] @ query
+        rows = self._rows
+        admitted = rows.alive[: rows.n]
         if allowed is not None:
-            admitted = np.isin(keys, allowed)
-            keys, scores = keys[admitted], scores[admitted]
+            admitted = admitted & np.isin(rows.keys[: rows.n], allowed)
+        places = np.flatnonzero(admitted)
+        keys, scores = rows.keys[places], (rows.vectors[: rows.n] @ query)[places]
         k = min(k, len(keys))
         best = np.argpartition(-scores, k - 1)[:k] if 0 < k < len(keys) else np.arange(k)
         return keys[best[np.lexsort((keys[best], -scores[best]))]]
 
     def vectors(self, keys: IntArray) -> FloatArray:
-        order = np.argsort(self._keys[: self._staged_size])
-        return self._vectors[order[np.searchsorted(self._keys[order], keys)]]
+        places = np.flatnonzero(self._rows.alive)
+        order = places[np.argsort(self._rows.keys[places])]
+        return self._rows.vectors[order[np.searchsorted(self._rows.keys[order], keys)]]
+
+    @property
+    def n_deleted(self) -> int:
+        return self._rows.n_published - len(self)
+
+    @property
+    def is_wasteful(self) -> bool:
+        return self.n_deleted > max(INITIAL_CAPACITY, _MAX_DELETED * len(self))
 
     def compacted(self) -> FlatCandidates:
-        return self
+        return self.holding(self.keys(), self.vectors(self.keys()))
+
+    @classmethod
+    def holding(cls, keys: IntArray, vectors: FloatArray) -> FlatCandidates:
+        """One of these."""
+        flat = cls(vectors.shape[1])
+        flat.stage(keys, vectors)
+        flat.publish([])
+        return flat
 
     def save(self, folder: Path) -> None:
-        keys, vectors = self._keys.astype("<i8", copy=False), self._vectors.astype("<f4", copy=False)
-        write_new(folder / self.file_names[0], keys[: self._size].view(np.uint8).data)
-        write_new(folder / self.file_names[1], vectors[: self._size].reshape(-1).view(np.uint8).data)
+        places = np.flatnonzero(self._rows.alive)
+        keys, vectors = self._rows.keys[places].astype("<i8"), self._rows.vectors[places].astype("<f4", copy=False)
+        write_new(folder / self.file_names[0], keys.view(np.uint8).data)
+        write_new(folder / self.file_names[1], vectors.reshape(-1).view(np.uint8).data)
 
     @classmethod
     def load(cls, folder: Path, dimension: int) -> FlatCandidates:
         """Read what ``save`` wrote. Raises CorruptIndexError where the files don't fit together."""
         keys_path, vectors_path = (folder / name for name in cls.file_names)
-        n = keys_path.stat().st_size // 8
-        if keys_path.stat().st_size != 8 * n or vectors_path.stat().st_size != 4 * n * dimension:
+        keys, vectors = np.fromfile(keys_path, "<i8"), np.fromfile(vectors_path, "<f4")
+        if vectors.size != len(keys) * dimension or len(np.unique(keys)) != len(keys):
             raise CorruptIndexError("the stage-one vectors and keys don't fit together")
-        flat = cls(dimension)
-        flat.stage(np.fromfile(keys_path, "<i8"), np.fromfile(vectors_path, "<f4").reshape(n, dimension))
-        flat.publish([])
-        return flat
+        return cls.holding(keys, vectors.reshape(-1, dimension))
+
+
+def _grown(rows: _Rows, capacity: int) -> _Rows:
+    keys, vectors = np.empty(capacity, np.int64), np.empty((capacity, rows.vectors.shape[1]), np.float32)
+    alive = np.zeros(capacity, np.bool_)
+    keys[: rows.n], vectors[: rows.n], alive[: rows.n] = (
+        rows.keys[: rows.n],
+        rows.vectors[: rows.n],
+        rows.alive[: rows.n],
+    )
+    return _Rows(keys, vectors, alive, rows.n_published, rows.n)
 
 
 class HnswCandidates:
@@ -199,16 +248,21 @@ class HnswCandidates:
         self._graph.add_items(vectors, np.asarray(keys, dtype=np.uint64))
 
     def publish(self, removed: Sequence[int] | IntArray) -> None:
-        for key in {int(key) for key in removed} & self._live:
-            self._graph.mark_deleted(key)
-            self._live.remove(key)
         self._live |= self._staged
+        gone = self._live.intersection(int(key) for key in removed)
+        self._live -= gone
         self._staged = set()
+        self._mark_deleted(gone)
 
     def discard(self) -> None:
-        for key in self._staged.intersection(self._graph.get_ids_list()):
-            self._graph.mark_deleted(key)
-        self._staged = set()
+        staged, self._staged = self._staged, set()
+        self._mark_deleted(staged - self._live)
+
+    def _mark_deleted(self, keys: Iterable[int]) -> None:
+        """Keep them out of later beams. Searches don't rely on it: they return nothing that isn't live."""
+        for key in keys:
+            with suppress(RuntimeError):  # it never got in, or is marked already
+                self._graph.mark_deleted(key)
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
         admitted = self._live if allowed is None else self._live.intersection(allowed.tolist())
@@ -224,11 +278,9 @@ class HnswCandidates:
                 labels, _ = self._graph.knn_query(
                     query, k=wanted, num_threads=1, filter=None if allowed is None else admitted.__contains__
                 )
-                found = np.asarray(labels[0], dtype=np.int64)
-                if n_hidden:
-                    found = np.array([key for key in found.tolist() if key in admitted], dtype=np.int64)
+                found = [key for key in labels[0].tolist() if key in admitted]
                 if len(found) >= k:
-                    return found[:k]
+                    return np.array(found[:k], dtype=np.int64)
                 wanted = min(n_visible, 4 * wanted)
             except RuntimeError:
                 pass  # the beam ended with fewer than were wanted
@@ -270,7 +322,7 @@ class HnswCandidates:
     def load(cls, folder: Path, dimension: int) -> HnswCandidates:
         """Read what ``save`` wrote. Raises CorruptIndexError where the file is damaged."""
         path = folder / cls.file_names[0]
-        n, live = check_graph_file(path, dimension, cls.M)
+        n, live = check_graph_file(path, dimension, cls.M, cls.EF_CONSTRUCTION)
         held = cls(dimension)
         held._graph = hnswlib.Index(space="ip", dim=dimension)
         try:

@@ -24,6 +24,7 @@ from muvera_core.errors import (
     CorruptIndexError,
     ForkedIndexError,
     IndexClosedError,
+    MuveraError,
     ReadOnlyIndexError,
     StageOneNotSavedWarning,
     StorageError,
@@ -77,12 +78,14 @@ class Collection:
         self.manifest, self._store = manifest, store
         self.folder, self._folder_lock, self._read_only = folder, lock, read_only
         self._closed = False
-        self._fork_guard = ForkGuard(store, lock)
+        self._fork_guard = ForkGuard(store, lock, locks=(store.change_lock, store.lock))
         # _writing admits one writer, who may take as long as encoding takes; _state guards what searches see, and is
         # held for moments only. A thread that takes both takes _writing first.
         self._writing = threading.RLock()
         self._state = store.lock
         self._next_key = 0
+        # Set while a write is under way; one that finds it set comes after one that was interrupted beyond help.
+        self._writes = False
         # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.
         self._unsettled = False
         set_encoder = self._make_set_encoder()
@@ -195,21 +198,22 @@ class Collection:
             texts: one for each id.
             metadatas: one JSON object, as text, for each id.
         """
-        with self._writer():
-            if not ids:
-                return
-            with self._settling():
-                keys, places, done = self._new_keys(len(ids)), [], 0
-                for batch in batches:
-                    appended, stored = self._store.append_tokens(batch)
-                    self.stage_one.stage(keys[done : done + len(batch)], stored)
-                    places.append(appended)
-                    done += len(batch)
-                with self._changing() as change:
-                    change.add(keys, ids, texts, metadatas, AppendedTokens.joined(places))
-            self._n_unsaved += len(ids)
-            self._freeze_mean()
-            self._tidy()
+
+        def write() -> None:
+            keys, places, done = self._new_keys(len(ids)), [], 0
+            for batch in batches:
+                appended, stored = self._store.append_tokens(batch)
+                self.stage_one.stage(keys[done : done + len(batch)], stored)
+                places.append(appended)
+                done += len(batch)
+            self._commit(lambda change: change.add(keys, ids, texts, metadatas, AppendedTokens.joined(places)))
+
+        with self._writing:
+            self._require_writable()
+            if ids:
+                self._write(write)
+                self._n_unsaved += len(ids)
+                self._tidy()
 
     def delete(self, ids: Sequence[str] | None, condition: Condition | None) -> int:
         """Delete documents that have one of the ids and are admitted by the filter; None of either admits all.
@@ -217,16 +221,21 @@ class Collection:
         Returns:
             How many were deleted.
         """
-        with self._writer():
+        with self._writing:
+            self._require_writable()
             with self._state:
                 directory = self._store.directory
-                keys = self._store.matching(directory, condition)
-                if ids is not None:
-                    named = self._store.keys_of(directory, ids).values()
-                    keys = np.intersect1d(keys, np.fromiter(named, dtype=np.int64))
+                named = (
+                    None if ids is None else np.array(sorted(self._store.keys_of(directory, ids).values()), np.int64)
+                )
+                admitted = self._store.matching(directory, condition)
+            if named is None:
+                keys = admitted
+            else:
+                keys = named if condition is None else np.intersect1d(named, admitted, assume_unique=True)
             if len(keys):
-                with self._changing() as change:
-                    change.delete(keys)
+                self._write(lambda: self._commit(lambda change: change.delete(keys)))
+                self._n_unsaved += len(keys)
                 self._tidy()
         return len(keys)
 
@@ -245,9 +254,8 @@ class Collection:
             self.require_open()
             if not self._read_only:
                 return False
-            with self._state:
-                before, now = self._store.directory, self._store.load()
-            if now is before:
+            now = self._store.load()
+            if now is self._store.directory:
                 return False
             added, removed = self.stage_one.difference(now.keys)
             try:
@@ -264,10 +272,10 @@ class Collection:
 
     def compact(self) -> int:
         """See ``MuveraIndex.compact``."""
-        with self._writer():
+        with self._writing:
+            self._require_writable()
             before = self._store.size_on_disk()
-            with self._settling():
-                self._store.compact()
+            self._write(self._store.compact)
             self.stage_one.compact(thoroughly=True)
             self._save_stage_one()
             return before - self._store.size_on_disk()
@@ -308,42 +316,37 @@ class Collection:
 
     # Inner workings
 
-    @contextmanager
-    def _writer(self) -> Iterator[None]:
+    def _require_writable(self) -> None:
+        """Raise unless the index can be changed; hold ``_writing``."""
         self.require_open()
-        with self._writing:
-            self.require_open()
-            if self._read_only:
-                raise ReadOnlyIndexError(f"{self.folder} was opened with read_only=True: open it without to change it")
-            if self._unsettled:
-                self._settle()
-            yield
+        if self._read_only:
+            raise ReadOnlyIndexError(f"{self.folder} was opened with read_only=True: open it without to change it")
 
-    @contextmanager
-    def _changing(self) -> Iterator[Change]:
-        """A change of the store that becomes visible together with what is staged in stage one."""
-        with self._settling(), self._store.change() as change:
-            yield change
-            with self._state:
-                self.require_open()
-                change.commit()
-                self.stage_one.publish(change.removed)
-        self._n_unsaved += len(change.removed)
+    def _write(self, write: Callable[[], None]) -> None:
+        """Run a write; after an error or an interruption return to what is committed.
 
-    @contextmanager
-    def _settling(self) -> Iterator[None]:
-        """After an error or an interruption, return to what is committed."""
+        Not a context manager: an interruption between its generator and its block would leave the write half done.
+        """
+        if self._writes and not self._unsettled:
+            raise MuveraError("an encoder can't write to the index that it is encoding documents for")
+        if self._unsettled:
+            self._settle()
+        self._writes = True
         try:
-            yield
-        except BaseException:
-            self._unsettled = True
-            try:
-                self._settle()
-            except Exception as error:
-                _log.warning(
-                    "%r can't be read after a failed write; it is tried again at the next use: %s", self, error
-                )
-            raise
+            write()
+            self._writes = False
+        finally:
+            if self._writes:
+                self._unsettled = True
+                self._writes = False
+                try:
+                    self._settle()
+                except Exception as error:
+                    _log.warning("%r can't be read after a failed write, the next use tries again: %s", self, error)
+
+    def _commit(self, fill: Callable[[Change], None]) -> None:
+        """A change of the store that becomes visible together with what is staged in stage one."""
+        self._store.apply(fill, then=self.stage_one.publish)
 
     def _settle(self) -> None:
         with self._state:
@@ -374,21 +377,29 @@ class Collection:
         config = self.manifest.fde
         if not config.center:
             return FixedDimensionalEncoder(config)
-        frozen = self._store.get_state("mean_token")
-        mean = np.zeros(config.dimension, np.float32) if frozen is None else np.frombuffer(frozen, dtype="<f4")
-        return FixedDimensionalEncoder(config, mean=mean)
+        mean = self._mean_token()
+        return FixedDimensionalEncoder(config, mean=np.zeros(config.dimension, np.float32) if mean is None else mean)
+
+    def _mean_token(self) -> FloatArray | None:
+        with self._state:
+            stored = self._store.get_state("mean_token")
+        if stored is None:
+            return None
+        size = 4 * self.manifest.fde.dimension
+        mean = np.frombuffer(stored, dtype="<f4") if isinstance(stored, bytes) and len(stored) == size else None
+        if mean is None or not np.isfinite(mean).all():
+            raise CorruptIndexError(
+                f"the mean token of {self.folder} is damaged: run muvera_core.repair_index on the folder"
+            )
+        return mean
 
     def _freeze_mean(self) -> None:
         """Once a centring index has enough tokens, fix their mean for good and encode what is there anew."""
         directory = self._store.directory
-        if (
-            not self.manifest.fde.center
-            or directory.n_tokens < MIN_TOKENS_FOR_MEAN
-            or self._store.get_state("mean_token") is not None
-        ):
+        if not self.manifest.fde.center or directory.n_tokens < MIN_TOKENS_FOR_MEAN or self._mean_token() is not None:
             return
-        with self._changing() as change:
-            change.put_state("mean_token", self._store.mean_token().astype("<f4").tobytes())
+        mean = self._store.mean_token().astype("<f4").tobytes()
+        self._commit(lambda change: change.put_state("mean_token", mean))
         centred = StageOne(self._make_set_encoder(), self._state)
         self._stage(centred, directory.keys, directory)
         centred.publish(_NONE)
@@ -396,13 +407,16 @@ class Collection:
             self.stage_one = centred
 
     def _tidy(self) -> None:
-        """After a write: give back space where that is worth it, and save stage one where it would be missed."""
+        """After a write: give back space where that is worth it, and save stage one where it would be missed.
+
+        What was written is safe, so what goes wrong here is logged and tried again after the next write.
+        """
         try:
+            self._write(self._freeze_mean)
             if self._store.is_wasteful:
-                with self._settling():
-                    self._store.compact()
-        except (StorageError, CorruptIndexError) as error:  # what was written is safe all the same
-            _log.warning("%r couldn't be compacted: %s", self, error)
+                self._write(self._store.compact)
+        except MuveraError as error:
+            _log.warning("%r was written, but couldn't be compacted or centred: %s", self, error)
         self.stage_one.compact()
         if self._n_unsaved >= max(_MIN_TO_SAVE, len(self._store.directory) // 2):
             self._save_stage_one()
@@ -417,5 +431,5 @@ class Collection:
             warnings.warn(
                 f"stage one of {self.folder} couldn't be saved, the next opening derives it again: {error}",
                 StageOneNotSavedWarning,
-                stacklevel=3,
+                stacklevel=4,
             )

@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,7 @@ PAGE_SIZE = 4096
 # SQLite's limit on bound parameters was 999 for a long time.
 _SQL_BATCH = 900
 _FETCH_BATCH = 65_536
-_HEADER_SIZE = 100
-_MAGIC = b"SQLite format 3\0"
+_INCREMENTAL = 2
 _SUPER_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 _SCHEMA = (
@@ -158,13 +157,14 @@ def read_version(db: sqlite3.Connection) -> int:
 
 def read_directory(db: sqlite3.Connection) -> tuple[DirectoryRows, IntArray]:
     """The directory of all documents by ascending key, and the hash that is noted for each row."""
-    cursor = db.execute("SELECT key, id_hash, first_token, n_tokens, token_checksum, hash FROM directory ORDER BY key")
+    sql = "SELECT key, id_hash, first_token, n_tokens, token_checksum, hash FROM directory ORDER BY key"
     parts = [np.empty((0, 6), dtype=np.int64)]
-    while some := cursor.fetchmany(_FETCH_BATCH):
-        try:
-            parts.append(np.array(some, dtype=np.int64))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise CorruptIndexError(f"documents.sqlite is damaged (its directory holds no numbers: {error})") from None
+    with closing(db.execute(sql)) as cursor:  # a statement that is left half read keeps the writer out
+        while some := cursor.fetchmany(_FETCH_BATCH):
+            try:
+                parts.append(np.array(some, dtype=np.int64))
+            except (TypeError, ValueError, OverflowError) as error:
+                raise CorruptIndexError(f"documents.sqlite is damaged (its directory isn't numbers: {error})") from None
     columns = np.concatenate(parts).T.copy()
     return DirectoryRows(*columns[:5]), columns[5]
 
@@ -176,7 +176,7 @@ def insert_directory(db: sqlite3.Connection, rows: DirectoryRows) -> None:
 
 
 def select_by_key(db: sqlite3.Connection, columns: str, keys: Sequence[int]) -> Iterator[tuple[Any, ...]]:
-    """DirectoryRows of ``documents`` in any order; unknown keys are passed over."""
+    """Rows of ``documents`` in any order; unknown keys are passed over."""
     for start in range(0, len(keys), _SQL_BATCH):
         some = keys[start : start + _SQL_BATCH]
         question_marks = ",".join("?" * len(some))
@@ -195,14 +195,26 @@ def schema_version(path: Path) -> int:
             db.close()
 
 
-def empty_database_page() -> bytes:
-    """The first page of a database without documents, in which the tables begin where they do in every other."""
+def undo_interrupted_commit(path: Path) -> None:
+    """Let SQLite undo what a writer that died left half done, where the database can be read at all.
+
+    Raises:
+        CorruptIndexError: the journal names others, or something else than a file is in a file's place.
+    """
+    if is_plain_file(path):
+        check_files(path)
+        with suppress(sqlite3.Error), closing(connect_to_any(f"{path.absolute().as_uri()}?mode=rw")) as db:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchall()
+
+
+def empty_database() -> bytes:
+    """A database without documents, in which the tables begin on the pages on which they do in every other."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / DATABASE_NAME
         db = connect(path, write=True, create=True)
         create_database(db, {})
         db.close()
-        return path.read_bytes()[:PAGE_SIZE]
+        return path.read_bytes()
 
 
 def _state_checksum(db: sqlite3.Connection) -> int:
@@ -211,16 +223,16 @@ def _state_checksum(db: sqlite3.Connection) -> int:
 
 
 def check_files(path: Path) -> None:
-    """Refuse what SQLite would follow out of the folder, or open in a way that a writer of ours never made."""
+    """Refuse what SQLite would follow out of the folder, or open in a way that a writer of ours never made.
+
+    The database itself isn't opened: to close a file again takes away all locks that this process has on it, also those
+    of another index object.
+    """
     if not is_plain_file(path):
         raise CorruptIndexError(f"{path} is missing: restore it from a backup")
-    with storage_errors(path), os.fdopen(open_plain(path, os.O_RDONLY), "rb") as file:
-        header = file.read(_HEADER_SIZE)
-    if len(header) < _HEADER_SIZE or not header.startswith(_MAGIC) or header[18:20] != b"\1\1":
-        raise CorruptIndexError(
-            f"{path} is damaged (its header is not that of an index's database): run muvera_core.repair_index on the "
-            "folder, or restore the file from a backup"
-        )
+    for suffix in ("-wal", "-shm"):
+        if os.path.lexists(f"{path}{suffix}"):
+            raise CorruptIndexError(f"{path}{suffix} is no file of an index: SQLite would follow it; remove it")
     check_journal(path)
 
 
@@ -243,12 +255,18 @@ def check_journal(path: Path) -> None:
 
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version != SCHEMA_VERSION or _objects(db) != _expected_objects():
+    expected = {"user_version": SCHEMA_VERSION, "journal_mode": "delete", "auto_vacuum": _INCREMENTAL}
+    found = {name: db.execute(f"PRAGMA {name}").fetchone()[0] for name in expected}
+    if found != expected or not has_only_our_tables(db):
         raise CorruptIndexError(
             f"{path} doesn't have the tables of an index: run muvera_core.repair_index on the folder, "
             "or restore the file from a backup"
         )
+
+
+def has_only_our_tables(db: sqlite3.Connection) -> bool:
+    """Whether the schema is exactly ours. Raises what SQLite raises where it can't be read."""
+    return _objects(db) == _expected_objects()
 
 
 def _objects(db: sqlite3.Connection) -> list[tuple[Any, ...]]:

@@ -112,7 +112,8 @@ class Directory:
 
     def has(self, keys: IntArray) -> npt.NDArray[np.bool_]:
         """Which keys are documents of this state, bool, shape (keys,)."""
-        found: npt.NDArray[np.bool_] = np.isin(keys, self.rows.keys)
+        places = np.minimum(self.places(keys), len(self) - 1)
+        found: npt.NDArray[np.bool_] = self.rows.keys[places] == keys if len(self) else np.zeros(len(keys), np.bool_)
         return found
 
     def keys_that_may_be(self, ids: Sequence[str]) -> IntArray:

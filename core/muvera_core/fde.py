@@ -16,7 +16,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -189,7 +189,7 @@ class FDEMatrices:
             ("sketch_index", self.sketch_index, sketch_shape),
             ("sketch_sign", self.sketch_sign, sketch_shape),
         ):
-            got = None if matrix is None else matrix.shape
+            got = None if matrix is None else getattr(matrix, "shape", type(matrix).__name__)
             if got != expected:
                 raise InvalidInputError(f"{name} has shape {got}, but the configuration needs {expected}")
         index = self.sketch_index
@@ -360,7 +360,8 @@ def _random_signs(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArra
 def _mean_vector(mean: npt.ArrayLike) -> FloatArray:
     """A mean token, held to what is asked of tokens."""
     try:
-        rows = TokenEmbeddings.from_list([[mean]])
+        one_row: Any = [mean]
+        rows = TokenEmbeddings.from_list([one_row])
     except InvalidInputError as error:
         raise InvalidInputError(f"mean must be one token vector: {error}") from None
     vector: FloatArray = rows.vectors[0]

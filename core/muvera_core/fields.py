@@ -46,13 +46,14 @@ def damaged_paths(db: sqlite3.Connection) -> list[str]:
     return sorted(str(path) for (path,) in paths if not _is_sound(db, path))
 
 
-def verify_path(db: sqlite3.Connection, path: str) -> None:
-    """Raise CorruptIndexError unless the fields at a path are what they should be."""
+def verify_path(db: sqlite3.Connection, path: str) -> bool:
+    """Raise CorruptIndexError unless the fields at a path are what they should be. Returns whether there are any."""
     if not _is_sound(db, path):
         raise CorruptIndexError(
             f"the index over metadata field {path!r} in documents.sqlite is damaged; the documents themselves are "
             "safe, and unfiltered searches work: muvera_core.repair_index builds it anew"
         )
+    return _expected(db, path)[0] > 0
 
 
 def _is_sound(db: sqlite3.Connection, path: str) -> bool:

@@ -93,8 +93,8 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def storage_errors(where: Path | None) -> Iterator[None]:
-    """Turn what the system and SQLite raise while reading or writing ``where`` into errors of our own.
+def storage_errors(path: Path | None) -> Iterator[None]:
+    """Turn what the system and SQLite raise while reading or writing ``path`` into errors of our own.
 
     Raises:
         StorageError: disk full, I/O error, permission lost.
@@ -102,6 +102,7 @@ def storage_errors(where: Path | None) -> Iterator[None]:
         IndexLockedError: another process held the database for too long.
         InvalidInputError: a value is larger than the database takes.
     """
+    where = "the index in memory" if path is None else str(path)
     try:
         yield
     except MuveraError:
@@ -112,13 +113,13 @@ def storage_errors(where: Path | None) -> Iterator[None]:
         raise _from_system(error, where) from error
 
 
-def _from_system(error: OSError, where: Path | None) -> MuveraError:
+def _from_system(error: OSError, where: str) -> MuveraError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StorageError(f"there is no room to write {where} ({error}): free some space and try again")
     return StorageError(f"{where} can't be read or written ({error}): see to the disk and the permissions")
 
 
-def _from_sqlite(error: sqlite3.Error, where: Path | None) -> MuveraError:
+def _from_sqlite(error: sqlite3.Error, where: str) -> MuveraError:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return IndexLockedError(f"{where} is held by another process ({error}): try again")

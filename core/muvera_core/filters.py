@@ -154,7 +154,7 @@ class _Like(Condition):
         rows = fields.database.execute(
             f"SELECT key, {value} FROM fields WHERE path = ? AND kind = 'string' AND instr({value}, ?) > 0",
             (self.path, literal),
-        )
+        ).fetchall()
         is_like = re.compile(fnmatch.translate(_as_glob(pattern))).match
         return np.unique(np.array([key for key, text in rows if is_like(text)], dtype=np.int64))
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -13,7 +16,7 @@ from muvera_core.database import DATABASE_NAME
 from muvera_core.errors import IndexExistsError, IndexLockedError, ReadOnlyIndexError
 from muvera_core.files import is_plain_file, storage_errors, sync_folder
 from muvera_core.manifest import MANIFEST_NAME
-from muvera_core.store import tokens_path
+from muvera_core.token_log import tokens_path
 
 LOCK_NAME = "write.lock"
 # The manifest is written last. Without it, and without a single token, nothing was ever added.
@@ -32,8 +35,8 @@ def claim_new_folder(folder: Path) -> FileLock:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        content = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
         sync_folder(folder.parent)
+        _require_unused(folder)
     except (FileExistsError, NotADirectoryError):
         raise IndexExistsError(f"{folder} is a file: give a folder that doesn't exist or is empty") from None
     except PermissionError as error:
@@ -41,19 +44,30 @@ def claim_new_folder(folder: Path) -> FileLock:
     except OSError as error:
         with storage_errors(folder):
             raise error
+    lock = claim_folder(folder)
+    try:
+        _require_unused(folder)  # another process may have been faster
+        remove_unfinished(folder)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _require_unused(folder: Path) -> None:
+    content = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
     if MANIFEST_NAME in content:
         raise IndexExistsError(f"{folder} already holds an index: use MuveraIndex.open, or choose another folder")
     unfinished = content <= _UNFINISHED and not any((folder / name).stat().st_size for name in content & {_TOKENS})
     if content and not unfinished:
         raise IndexExistsError(f"{folder} isn't empty (it has {min(content)!r}): choose another folder")
-    lock = claim_folder(folder)
-    remove_unfinished(folder)
-    return lock
 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the files of an index whose creation wasn't finished, so that nothing was ever added to it."""
     with storage_errors(folder):
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)  # written, but perhaps not durably
+        sync_folder(folder)
         for name in _UNFINISHED:
             (folder / name).unlink(missing_ok=True)
 
@@ -79,16 +93,34 @@ def claim_folder(folder: Path) -> FileLock:
     return lock
 
 
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Be the one writer for a while. Raises as ``claim_folder``."""
+    lock = claim_folder(folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class ForkGuard:
     """Knows whether it is in a forked child of the process that made it.
 
     A child inherits the parent's lock and database. Letting go of them, as Python does with what is no longer used,
-    would release the parent's lock and undo its transactions, so in a child they are kept alive for ever.
+    would release the parent's lock and undo its transactions, so in a child they are kept alive for ever. It inherits
+    what SQLite thinks of the locks on the file as well, so a fork waits until no transaction is open.
     """
 
-    def __init__(self, *kept: object) -> None:
+    def __init__(self, *kept: object, locks: Sequence[threading.RLock]) -> None:
+        """Guard an index.
+
+        Args:
+            kept: what a child must not let go of.
+            locks: all that are held while the database is used, in the order in which they are taken.
+        """
         self._pid = os.getpid()
         self._kept = kept
+        self._locks = locks
         _guards.add(self)
 
     @property
@@ -100,11 +132,31 @@ class ForkGuard:
 _guards: weakref.WeakSet[ForkGuard] = weakref.WeakSet()
 
 
-def _keep_alive() -> None:
-    for guard in _guards:
+_forking = threading.Lock()
+_held: list[threading.RLock] = []
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    for guard in list(_guards):
+        if not guard.in_child:
+            for lock in guard._locks:
+                lock.acquire()
+                _held.append(lock)
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+    _forking.release()
+
+
+def _after_fork_in_child() -> None:
+    for guard in list(_guards):
         for kept in guard._kept:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+    _after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_alive)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -22,8 +22,8 @@ _HEADER = struct.Struct("<QQQQQQiIQQQdQ")
 _DELETED = 1 << 16
 
 
-def check_graph_file(path: Path, dimension: int, M: int) -> tuple[int, IntArray]:  # noqa: N803
-    """Check that hnswlib can load a graph of vectors of this width, made with this ``M``, without harm.
+def check_graph_file(path: Path, dimension: int, M: int, ef_construction: int) -> tuple[int, IntArray]:  # noqa: N803
+    """Check that hnswlib can load a graph of vectors of this width, made with these settings, without harm.
 
     Returns:
         How many elements it has, the deleted ones included, and the labels of those that aren't deleted.
@@ -37,12 +37,11 @@ def check_graph_file(path: Path, dimension: int, M: int) -> tuple[int, IntArray]
     with path.open("rb") as file:
         header = file.read(_HEADER.size)
     _require(len(header) == _HEADER.size, "it is too short")
-    level_offset, capacity, n, *layout, top, entry, m, m0, m_again, mult, _ = _HEADER.unpack(header)
+    level_offset, capacity, n, *layout, top, entry, m, m0, m_again, mult, ef = _HEADER.unpack(header)
     _require(level_offset == 0 and layout == [element_size, element_size - 8, 4 * ground_width], "its layout is off")
-    _require((m, m0, m_again) == (M, 2 * M, M) and math.isfinite(mult), "its settings are off")
-    _require(n <= capacity and n * (element_size + 4) <= size - _HEADER.size, "it has fewer elements than it says")
-    if n == 0:
-        return 0, np.empty(0, dtype=np.int64)
+    _require((m, m0, m_again, ef) == (M, 2 * M, M, ef_construction), "its settings are off")
+    _require(math.isclose(mult, 1 / math.log(M)), "its settings are off")
+    _require(0 < n <= capacity and n * (element_size + 4) <= size - _HEADER.size, "it has fewer elements than it says")
     elements = np.memmap(path, np.uint8, "r", _HEADER.size, (n, element_size))
     ground = np.ascontiguousarray(elements[:, : 4 * ground_width]).view("<u4")
     labels = np.ascontiguousarray(elements[:, -8:]).view("<u8").ravel()

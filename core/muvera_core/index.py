@@ -7,6 +7,7 @@ question → token encoder → set encoder → candidates → exact MaxSim over 
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from muvera_core.collection import Collection
 from muvera_core.directory import Directory
 from muvera_core.diversity import maximal_marginal_relevance
-from muvera_core.encoders.protocol import TokenEncoder
+from muvera_core.encoders.protocol import TokenEncoder, require_encoder
 from muvera_core.errors import (
     EncoderMismatchError,
     InvalidInputError,
@@ -47,9 +48,12 @@ from muvera_core.validation import (
     require_ids,
     require_length,
     require_metadatas,
+    require_path,
     require_query_tokens,
+    require_share,
     require_text,
     require_texts,
+    require_unicode,
 )
 
 # Per hit asked for, and at least. Stage one is cheap and narrow; reranking 400 short passages takes 3 ms.
@@ -96,12 +100,12 @@ class MuveraIndex:
             DimensionMismatchError: ``fde`` is for vectors of another width.
             ReadOnlyIndexError: the folder can't be made or written.
         """
-        encoder = encoder if encoder is not None else _bundled_encoder()
+        encoder = _bundled_encoder() if encoder is None else require_encoder(encoder)
         fde = matching_fde(encoder, fde)
         manifest = Manifest(uuid.uuid4().hex, encoder.fingerprint, token_precision, fde)
         if path is None:
             return cls(Collection(manifest, Store(None, manifest.codec, threading.RLock())), encoder)
-        folder = Path(path).absolute()
+        folder = require_path("path", path)
         with ExitStack() as undo:
             lock = claim_new_folder(folder)
             undo.callback(lock.release)
@@ -140,7 +144,7 @@ class MuveraIndex:
             CorruptIndexError: files are missing or damaged.
             StorageError: they can't be read.
         """
-        folder = Path(path).absolute()
+        folder = require_path("path", path)
         read_manifest(folder)  # before a lock file is made in a folder that isn't an index
         with ExitStack() as undo:
             lock = None if read_only else claim_folder(folder)
@@ -148,7 +152,7 @@ class MuveraIndex:
                 undo.callback(lock.release)
                 bring_up_to_date(folder)
             manifest = Manifest.read(folder)
-            encoder = encoder if encoder is not None else _bundled_encoder()
+            encoder = _bundled_encoder() if encoder is None else require_encoder(encoder)
             if encoder.fingerprint != manifest.encoder:
                 raise EncoderMismatchError(
                     f"{folder} was made with encoder {manifest.encoder!r}, got {encoder.fingerprint!r}: "
@@ -292,7 +296,7 @@ class MuveraIndex:
         """Hits for each of several questions. See ``search``."""
         self._collection.require_open()
         queries = require_texts("queries", queries)
-        clock = clock or StageClock()
+        clock = _require_clock(clock)
         if not queries:
             return []
         with clock.stage("encode"):
@@ -319,7 +323,7 @@ class MuveraIndex:
             n_candidates = max(MIN_CANDIDATES, CANDIDATES_PER_HIT * k)
         n_candidates = max(k, require_count("n_candidates", n_candidates))
         tokens = require_query_tokens(query_tokens, self._encoder.dimension)
-        clock = clock or StageClock()
+        clock = _require_clock(clock)
         condition = compile_filter(filter)
 
         def search(_: Directory) -> list[Hit]:
@@ -357,8 +361,7 @@ class MuveraIndex:
         Raises:
             InvalidInputError: as ``search``, and a relevance_weight outside [0, 1].
         """
-        if not 0 <= relevance_weight <= 1:
-            raise InvalidInputError(f"relevance_weight must be between 0 and 1, got {relevance_weight!r}")
+        relevance_weight = require_share("relevance_weight", relevance_weight)
         k, fetch_k = require_count("k", k), require_count("fetch_k", fetch_k)
         hits = self.search(query, max(k, fetch_k), filter=filter)
 
@@ -436,9 +439,8 @@ class MuveraIndex:
                 for start in range(0, len(keys), _COPY_BATCH):
                     yield collection.embeddings(directory, keys[start : start + _COPY_BATCH])
 
-            with MuveraIndex.create(
-                path, self._encoder, manifest.fde, token_precision=manifest.token_precision
-            ) as copy:
+            copy = MuveraIndex.create(path, self._encoder, manifest.fde, token_precision=manifest.token_precision)
+            try:
                 copy._add(
                     batches(),
                     len(documents),
@@ -446,15 +448,21 @@ class MuveraIndex:
                     [document.text for document in documents],
                     [document.metadata for document in documents],
                 )
+            except BaseException:
+                copy.close()
+                shutil.rmtree(path)
+                raise
+            copy.close()
 
     def __len__(self) -> int:
         return len(self._collection.snapshot())
 
     def __contains__(self, id: object) -> bool:
         self._collection.require_open()
-        if not isinstance(id, str):
-            return False
-        wanted = id
+        try:
+            wanted = require_unicode("id", id)
+        except InvalidInputError:
+            return False  # nothing of the kind can be in an index
         return self._collection.consistently(lambda directory: wanted in self._collection.keys_of(directory, [wanted]))
 
     @property
@@ -553,6 +561,12 @@ def _bundled_encoder() -> TokenEncoder:
     from muvera_core.encoders.bundled import BundledEncoder  # onnxruntime is slow to import: not before it is needed
 
     return BundledEncoder()
+
+
+def _require_clock(clock: StageClock | None) -> StageClock:
+    if clock is not None and not isinstance(clock, StageClock):
+        raise InvalidInputError(f"clock must be a StageClock, got {type(clock).__name__}")
+    return StageClock() if clock is None else clock
 
 
 def _one_or_more(ids: str | Sequence[str]) -> list[str]:

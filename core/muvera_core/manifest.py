@@ -79,6 +79,8 @@ class Manifest:
     @classmethod
     def from_json(cls, content: dict[str, Any], source: Path) -> Manifest:
         """What ``as_json`` made. Raises as ``read`` does; ``source`` is named in errors."""
+        if "checksum" in content and content["checksum"] != _checksum(content):
+            raise _damaged(source, ValueError("its checksum doesn't fit its content"))
         version = content.get("format_version")
         if version != FORMAT_VERSION:
             advice = (
@@ -90,8 +92,7 @@ class Manifest:
                 f"{source.parent} has index format {version!r}, this version reads {FORMAT_VERSION}: {advice}"
             )
         try:
-            if content["checksum"] != _checksum(content):
-                raise ValueError("its checksum doesn't fit its content")
+            _ = content["checksum"]
             return cls(
                 index_id=_text(content["index_id"]),
                 encoder=_text(content["encoder"]),
@@ -133,6 +134,7 @@ def _damaged(path: Path, error: Exception) -> CorruptIndexError:
 
 
 def _checksum(content: dict[str, Any]) -> int:
+    """Of a manifest of any version: it is compared before the version is, so no version may compute it otherwise."""
     return zlib.crc32(json.dumps({**content, "checksum": None}, sort_keys=True).encode())
 
 

@@ -6,6 +6,8 @@ Format 1 had no checksums, its token file had no number, and its documents' plac
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from muvera_core.errors import CorruptIndexError, MuveraError
 from muvera_core.fde import FDEConfig
 from muvera_core.files import storage_errors
 from muvera_core.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, read_manifest
-from muvera_core.rebuild import Rebuild, remove_unfinished_rebuild
+from muvera_core.rebuild import Rebuild, remove_unfinished_rebuild, work_folder
 from muvera_core.token_log import FileTokenLog
 
 _BATCH = 1024
@@ -48,7 +50,7 @@ def _from_1_to_2(folder: Path, content: dict[str, Any]) -> None:
     if schema_version(database) == SCHEMA_VERSION:  # interrupted after the new database was in place
         db = connect(database, write=True)
         try:
-            Manifest.from_json(json.loads(read_state(db)["manifest"]), folder / MANIFEST_NAME).write(folder)
+            manifest = Manifest.from_json(json.loads(read_state(db)["manifest"]), folder / MANIFEST_NAME)
         finally:
             db.close()
     else:
@@ -64,13 +66,14 @@ def _from_1_to_2(folder: Path, content: dict[str, Any]) -> None:
     with storage_errors(folder):
         for name in _OLD_FILES:
             (folder / name).unlink(missing_ok=True)
+    manifest.write(folder)  # last: until then the next opening goes on here
 
 
 def _copy_documents(folder: Path, manifest: Manifest) -> None:
     database = folder / DATABASE_NAME
-    with storage_errors(database):
-        db = connect_to_any(f"{database.absolute().as_uri()}?mode=rw")
+    with storage_errors(database), closing(connect_to_any(f"{database.absolute().as_uri()}?mode=rw")) as db:
         try:
+            _require_tables(db, database)
             state = dict(db.execute("SELECT name, value FROM state").fetchall())
             n_rows = state.get("n_token_rows")
             (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()
@@ -78,7 +81,10 @@ def _copy_documents(folder: Path, manifest: Manifest) -> None:
                 raise _damaged(database)
             tokens = FileTokenLog(folder / _OLD_TOKENS, manifest.codec.row_dtype, n_rows, writable=False)
             kept = {"next_key": last + 1} | {name: state[name] for name in ("mean_token",) if name in state}
-            with Rebuild(folder, manifest, generation=0, state=kept) as rebuild:
+            with (
+                work_folder(folder) as work,
+                closing(Rebuild(folder, work, manifest, generation=0, state=kept)) as rebuild,
+            ):
                 key = 0
                 while found := db.execute(_OLD_DOCUMENTS, (key, _BATCH)).fetchall():
                     keys, ids, texts, metadatas, starts, counts = zip(*found, strict=True)
@@ -93,8 +99,15 @@ def _copy_documents(folder: Path, manifest: Manifest) -> None:
                 rebuild.finish()
         except (TypeError, ValueError, OverflowError) as error:  # not the types that its columns have
             raise _damaged(database) from error
-        finally:
-            db.close()
+
+
+def _require_tables(db: sqlite3.Connection, database: Path) -> None:
+    """Refuse views in the tables' place, and columns that are computed: they run whatever the folder's maker wrote."""
+    objects = db.execute("SELECT type, coalesce(sql, '') FROM sqlite_master").fetchall()
+    columns = [row for table in ("documents", "state") for row in db.execute(f"PRAGMA table_xinfo({table})").fetchall()]
+    plain = all(type in ("table", "index") and "VIRTUAL" not in sql.upper() for type, sql in objects)
+    if not plain or not columns or any(column[-1] for column in columns):
+        raise _damaged(database)
 
 
 def _damaged(database: Path) -> CorruptIndexError:

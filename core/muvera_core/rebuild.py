@@ -4,58 +4,53 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from muvera_core.database import DATABASE_NAME
 from muvera_core.files import storage_errors, sync_folder
 from muvera_core.manifest import Manifest
-from muvera_core.store import AppendedTokens, Store, tokens_path
+from muvera_core.store import AppendedTokens, Change, Store
 from muvera_core.token_codec import Rows
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
+from muvera_core.token_log import tokens_path
 
 _WORK_NAME = "rebuild.tmp"
 
 
-class Rebuild:
-    """Within a ``with`` block: add documents, then ``finish``. Without that nothing is changed."""
+@contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder inside ``folder``, removed afterwards. One that an interrupted process left is removed first."""
+    work = folder / _WORK_NAME
+    remove_unfinished_rebuild(folder)
+    with storage_errors(work):
+        work.mkdir()
+    try:
+        yield work
+    finally:
+        remove_unfinished_rebuild(folder)
 
-    def __init__(self, folder: Path, manifest: Manifest, *, generation: int, state: dict[str, Any]) -> None:
+
+class Rebuild:
+    """A new store in ``work``: add documents, then ``finish``. Without that nothing is changed. Close it after use."""
+
+    def __init__(self, folder: Path, work: Path, manifest: Manifest, *, generation: int, state: dict[str, Any]) -> None:
         """Begin.
 
         Args:
             folder: the index, which the caller has claimed.
+            work: an empty folder in it.
             manifest: its settings.
             generation: of the token file; no file in the folder has it.
             state: named values of the new store.
         """
-        self._folder, self._manifest, self._generation, self._state = folder, manifest, generation, state
-        self.work = folder / _WORK_NAME
-        self.n_documents = 0
-
-    def __enter__(self) -> Self:
-        with storage_errors(self.work):
-            _remove_tree(self.work)
-            self.work.mkdir()
-            state = {**self._state, "manifest": self._manifest.as_text()}
-            try:
-                self._store = Store(
-                    self.work, self._manifest.codec, threading.RLock(), create=state, generation=self._generation
-                )
-            except BaseException:
-                _remove_tree(self.work)
-                raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._store.close()
-        _remove_tree(self.work)
+        self._folder, self._work, self._generation = folder, work, generation
+        state = {**state, "manifest": manifest.as_text()}
+        self._store = Store(work, manifest.codec, threading.RLock(), create=state, generation=generation)
 
     def add_rows(
         self,
@@ -78,20 +73,26 @@ class Rebuild:
         keys = np.arange(first, first + len(ids), dtype=np.int64)
         self._add(keys, ids, texts, metadatas, self._store.append_tokens(embeddings)[0])
 
+    @property
+    def n_documents(self) -> int:
+        """How many documents were added."""
+        return len(self._store.directory)
+
+    def close(self) -> None:
+        """Close the new store."""
+        self._store.close()
+
     def finish(self) -> None:
-        """Put the new store in the old one's place."""
-        self.n_documents = len(self._store.directory)
+        """Put the new store in the old one's place. The caller then writes the manifest."""
         self._store.close()
         with storage_errors(self._folder):
-            tokens = tokens_path(self._folder, self._generation)
-            tokens_path(self.work, self._generation).replace(tokens)
+            tokens_path(self._work, self._generation).replace(tokens_path(self._folder, self._generation))
             sync_folder(self._folder)
             # From here on what the old database was in the midst of would be undone in the new one.
             (self._folder / f"{DATABASE_NAME}-journal").unlink(missing_ok=True)
             sync_folder(self._folder)
-            (self.work / DATABASE_NAME).replace(self._folder / DATABASE_NAME)
+            (self._work / DATABASE_NAME).replace(self._folder / DATABASE_NAME)
             sync_folder(self._folder)
-        self._manifest.write(self._folder)
 
     def _add(
         self,
@@ -101,22 +102,20 @@ class Rebuild:
         metadatas: Sequence[str],
         tokens: AppendedTokens,
     ) -> None:
-        with self._store.change() as change:
+        next_key = max(self._store.get_state("next_key"), int(keys[-1]) + 1)
+
+        def fill(change: Change) -> None:
             change.add(keys, ids, texts, metadatas, tokens)
-            with self._store.lock:
-                next_key = max(self._store.get_state("next_key"), int(keys[-1]) + 1)
-                change.put_state("next_key", next_key)
-                change.commit()
+            change.put_state("next_key", next_key)
+
+        self._store.apply(fill)
 
 
 def remove_unfinished_rebuild(folder: Path) -> None:
     """Remove what an interrupted one left."""
-    with storage_errors(folder):
-        _remove_tree(folder / _WORK_NAME)
-
-
-def _remove_tree(folder: Path) -> None:
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
+    work = folder / _WORK_NAME
+    with storage_errors(work):
+        if work.is_symlink():
+            work.unlink()
+        elif work.exists():
+            shutil.rmtree(work)

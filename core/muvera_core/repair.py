@@ -8,15 +8,15 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from muvera_core.database import DATABASE_NAME
+from muvera_core.database import DATABASE_NAME, undo_interrupted_commit
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import (
     CorruptIndexError,
@@ -27,16 +27,18 @@ from muvera_core.errors import (
     ReadOnlyIndexError,
 )
 from muvera_core.files import storage_errors, write_json
-from muvera_core.folder_lock import claim_folder
+from muvera_core.folder_lock import claimed
 from muvera_core.manifest import MANIFEST_NAME, Manifest, read_manifest
 from muvera_core.migrations import bring_up_to_date
-from muvera_core.rebuild import Rebuild
+from muvera_core.rebuild import Rebuild, work_folder
 from muvera_core.salvage import Salvage, SalvagedDocument
 from muvera_core.stage_one import DESCRIPTION_NAME, read_description
-from muvera_core.store import Store, token_generations, tokens_path
-from muvera_core.validation import require_encoded
+from muvera_core.store import Store
+from muvera_core.token_log import token_generations, tokens_path
+from muvera_core.validation import require_encoded, require_path
 
 _BATCH = 64
+_COPY_BATCH = 1024
 _NAMED = 20
 _T = TypeVar("_T")
 
@@ -111,18 +113,19 @@ class RepairReport:
 
 
 def check_index(path: str | os.PathLike[str]) -> IndexReport:
-    """Read everything in an index and compare it with its checksums. Changes nothing.
+    """Read everything in an index and compare it with its checksums. Changes no document.
 
-    It needs room for a copy of the database, though not of the tokens, in the folder for temporary files.
+    It needs room for a copy of the database, though not of the tokens, in the folder for temporary files. Where the
+    index's folder can't be written no writer can be kept out, and one that is at work looks like damage.
 
     Raises:
         NotAnIndexError: there is no index.
         UnsupportedFormatError: the index is of another format.
         IndexLockedError: it is open for writing.
     """
-    folder = Path(path).absolute()
+    folder = require_path("path", path)
     _require_index(folder)
-    with _claimed_if_possible(folder), tempfile.TemporaryDirectory() as work:
+    with storage_errors(folder), _claimed_if_possible(folder), tempfile.TemporaryDirectory() as work:
         return _check(folder, Path(work))
 
 
@@ -144,24 +147,19 @@ def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = No
         CorruptIndexError: the settings are lost, of which there are two copies.
         StorageError: no room for the copy.
     """
-    folder = Path(path).absolute()
+    folder = require_path("path", path)
     _require_index(folder)
-    lock = claim_folder(folder)
-    try:
+    with storage_errors(folder), claimed(folder):
+        undo_interrupted_commit(folder / DATABASE_NAME)
         with suppress(CorruptIndexError, NotAnIndexError):
             bring_up_to_date(folder)
         with tempfile.TemporaryDirectory() as work:
             report = _check(folder, Path(work))
-        if report.ok:
-            return RepairReport(folder, report.n_documents)
         if any(problem.file == DESCRIPTION_NAME for problem in report.problems):
-            with storage_errors(folder):
-                (folder / DESCRIPTION_NAME).unlink()
+            (folder / DESCRIPTION_NAME).unlink()
         if all(problem.file == DESCRIPTION_NAME for problem in report.problems):
             return RepairReport(folder, report.n_documents)
         return _rebuild(folder, encoder)
-    finally:
-        lock.release()
 
 
 def _check(folder: Path, work: Path) -> IndexReport:
@@ -169,16 +167,16 @@ def _check(folder: Path, work: Path) -> IndexReport:
     n_whole = 0
     with closing(Salvage(folder, work)) as salvage:
         try:
-            manifest = Manifest.read(folder)
+            Manifest.read(folder)
         except (CorruptIndexError, NotAnIndexError) as error:
             problems.append(Problem(MANIFEST_NAME, str(error)))
-            manifest = _manifest_copy(folder, salvage)
+        manifest = _manifest(folder, salvage)
         try:
             Store(folder, manifest.codec, threading.RLock(), read_only=True).close()
         except MuveraError as error:
             problems.append(Problem(DATABASE_NAME, str(error)))
         problems += [Problem(DATABASE_NAME, text, derived="metadata field" in text) for text in salvage.problems()]
-        generation = _generation(folder, salvage)
+        generation = _generation(folder, salvage, manifest)
         no_record, no_tokens = [], []
         for document in salvage.documents(manifest.codec, generation):
             if document.id is None:
@@ -195,29 +193,24 @@ def _check(folder: Path, work: Path) -> IndexReport:
     if os.path.lexists(folder / DESCRIPTION_NAME):
         try:
             read_description(folder)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, CorruptIndexError) as error:
+        except (OSError, CorruptIndexError) as error:
             message = f"stage one is damaged and will be derived from the documents ({error})"
             problems.append(Problem(DESCRIPTION_NAME, message, derived=True))
     return IndexReport(folder, n_whole, tuple(problems))
 
 
 def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
-    with (
-        tempfile.TemporaryDirectory(dir=folder, prefix="repair-") as work,
-        closing(Salvage(folder, Path(work))) as salvage,
-    ):
-        try:
-            manifest = Manifest.read(folder)
-        except (CorruptIndexError, NotAnIndexError):
-            manifest = _manifest_copy(folder, salvage)
-        old = _generation(folder, salvage)
+    with work_folder(folder) as work, closing(Salvage(folder, work)) as salvage:
+        manifest = _manifest(folder, salvage)
+        old = _generation(folder, salvage, manifest)
         new = max([old, *token_generations(folder)]) + 1
-        kept = {name: salvage.state[name] for name in ("version", "mean_token") if name in salvage.state}
+        kept: dict[str, Any] = {"next_key": salvage.next_key}
+        kept |= {name: salvage.state[name] for name in ("version", "mean_token") if name in salvage.state}
         latest: dict[str, int] = {}  # of two documents with one id the older was being replaced
         without_tokens: list[SalvagedDocument] = []
         lost: list[SalvagedDocument] = []
-        with Rebuild(folder, manifest, generation=new, state=kept | {"next_key": salvage.next_key}) as rebuild:
-            for batch in batched(salvage.documents(manifest.codec, old), _BATCH):
+        with closing(Rebuild(folder, work, manifest, generation=new, state=kept)) as rebuild:
+            for batch in batched(salvage.documents(manifest.codec, old), _COPY_BATCH):
                 lost += [document for document in batch if document.id is None]
                 latest |= {document.id: document.key for document in batch if document.id is not None}
                 newest = [document for document in batch if document.id and latest[document.id] == document.key]
@@ -225,13 +218,19 @@ def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
                 _add_whole(rebuild, [document for document in newest if document.rows is not None])
             without_tokens = [document for document in without_tokens if latest[document.id or ""] == document.key]
             reencoded = _reencode(rebuild, without_tokens, manifest, encoder)
-            lost += [document for document in without_tokens if document.id not in reencoded]
-            quarantine = _set_aside(folder, old, lost) if lost else None
+            done = set(reencoded)
+            lost += [document for document in without_tokens if document.id not in done]
+            quarantine = _set_aside(folder, lost) if lost else None
+            report = RepairReport(folder, rebuild.n_documents, tuple(reencoded), tuple(map(_name, lost)), quarantine)
+            with storage_errors(folder):  # its vectors may be those of other documents with the same keys
+                (folder / DESCRIPTION_NAME).unlink(missing_ok=True)
             rebuild.finish()
-            n_documents = rebuild.n_documents
+            manifest.write(folder)
     with storage_errors(folder):
-        tokens_path(folder, old).unlink(missing_ok=True)
-    return RepairReport(folder, n_documents, tuple(reencoded), tuple(map(_name, lost)), quarantine)
+        for generation in token_generations(folder):
+            if generation != new:
+                tokens_path(folder, generation).unlink()
+    return report
 
 
 def _add_whole(rebuild: Rebuild, documents: list[SalvagedDocument]) -> None:
@@ -270,11 +269,11 @@ def _reencode(
     return done
 
 
-def _set_aside(folder: Path, generation: int, lost: list[SalvagedDocument]) -> Path:
+def _set_aside(folder: Path, lost: list[SalvagedDocument]) -> Path:
     """Copy the damaged files, and write what is left of lost documents, to a folder of their own."""
     with storage_errors(folder):
         quarantine = Path(tempfile.mkdtemp(dir=folder, prefix="quarantine-"))
-        for path in (folder / DATABASE_NAME, tokens_path(folder, generation)):
+        for path in (folder / DATABASE_NAME, *(tokens_path(folder, n) for n in token_generations(folder))):
             if path.is_file() and not path.is_symlink():
                 shutil.copyfile(path, quarantine / path.name)
         left = [
@@ -300,13 +299,22 @@ def _name(document: SalvagedDocument) -> str:
     return f"document number {document.key}" if document.id is None else document.id
 
 
-def _generation(folder: Path, salvage: Salvage) -> int:
-    """Of the token file that the documents refer to; the latest one where that isn't known."""
-    noted = salvage.state.get("generation")
-    return noted if isinstance(noted, int) else max(token_generations(folder), default=0)
+def _generation(folder: Path, salvage: Salvage, manifest: Manifest) -> int:
+    """Of the token file that the documents refer to; where that isn't known, of the one that fits most of them."""
+    there, noted = token_generations(folder), salvage.state.get("generation")
+    if isinstance(noted, int) and (noted in there or not there):
+        return noted if noted in there else 0
+
+    def n_whole(generation: int) -> int:
+        return sum(document.rows is not None for document in salvage.documents(manifest.codec, generation))
+
+    return max(there, key=n_whole, default=0)
 
 
-def _manifest_copy(folder: Path, salvage: Salvage) -> Manifest:
+def _manifest(folder: Path, salvage: Salvage) -> Manifest:
+    """The settings, or their copy in the database where they are damaged."""
+    with suppress(CorruptIndexError, NotAnIndexError):
+        return Manifest.read(folder)
     try:
         return Manifest.from_json(json.loads(salvage.state["manifest"]), folder / MANIFEST_NAME)
     except (KeyError, TypeError, ValueError, RecursionError, MuveraError):
@@ -334,15 +342,10 @@ def _require_index(folder: Path) -> None:
 @contextmanager
 def _claimed_if_possible(folder: Path) -> Iterator[None]:
     """Keep writers out, where the folder can be written."""
-    try:
-        lock = claim_folder(folder)
-    except ReadOnlyIndexError:
+    with ExitStack() as claim:
+        with suppress(ReadOnlyIndexError):
+            claim.enter_context(claimed(folder))
         yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def batched(items: Iterable[_T], n: int) -> Iterator[list[_T]]:

@@ -2,12 +2,13 @@
 
 Works on a copy of the database. A page that can't be read hides the documents on it, not the others: they are asked for
 one by one where asking for many fails. Where the first page is damaged, on which nothing stands that differs between
-indexes but a few counters, that of an empty database takes its place.
+indexes but a few counters, that of an empty database takes its place, and so do first pages that are cut off.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import zlib
@@ -25,16 +26,20 @@ from muvera_core.database import (
     PAGE_SIZE,
     check_journal,
     connect_to_any,
-    empty_database_page,
+    empty_database,
+    has_only_our_tables,
     read_state,
 )
 from muvera_core.errors import MuveraError
 from muvera_core.fields import damaged_paths
 from muvera_core.files import is_plain_file, storage_errors
 from muvera_core.token_codec import Rows, TokenCodec
-from muvera_core.token_log import FileTokenLog
+from muvera_core.token_log import FileTokenLog, tokens_path
 
 _BATCH = 512
+_TABLES = ("documents", "directory")
+# Batches without a readable key before giving up: a damaged counter may promise more than anybody can look for.
+_PATIENCE = 100_000
 _FREELIST = slice(32, 40)  # file format, section 1.3: first free page, and how many there are
 _VALID_FOR = slice(92, 96)  # differs from the change counter: SQLite doesn't trust the size that is noted
 
@@ -81,10 +86,10 @@ class Salvage:
         """Every document that something is left of, by ascending key."""
         tokens = None
         with suppress(MuveraError):
-            path = self._folder / f"tokens-{generation}.bin"
+            path = tokens_path(self._folder, generation)
             n_rows = path.stat().st_size // codec.row_dtype.itemsize if is_plain_file(path) else 0
             tokens = FileTokenLog(path, codec.row_dtype, n_rows, writable=False)
-        for low in range(1, self.next_key, _BATCH):
+        for low in self._starts():
             records = self._select("documents", "key, id, text, metadata, checksum", low)
             places = self._select("directory", "key, id_hash, first_token, n_tokens, token_checksum, hash", low)
             for key in sorted(records.keys() | places.keys()):
@@ -104,12 +109,29 @@ class Salvage:
     @property
     def next_key(self) -> int:
         """The lowest key that no document ever had."""
-        known = [self.state["next_key"] - 1] if isinstance(self.state.get("next_key"), int) else []
-        for table in ("documents", "directory"):
+        noted = self.state.get("next_key")
+        if isinstance(noted, int):
+            return noted
+        known = [0]
+        for table in _TABLES:
             with suppress(sqlite3.Error):
                 (highest,) = self._db.execute(f"SELECT max(key) FROM {table}").fetchone()
                 known += [highest] if isinstance(highest, int) else []
-        return max(known, default=0) + 1
+        return max(known) + 1
+
+    def _starts(self) -> Iterator[int]:
+        """Lowest keys of batches that hold every document: those that there are, and, where that can't be read, all."""
+        low, patience = 1, _PATIENCE
+        while low < self.next_key and patience:
+            yield low
+            low += _BATCH
+            try:
+                found = [
+                    self._db.execute(f"SELECT min(key) FROM {t} WHERE key >= ?", (low,)).fetchone() for t in _TABLES
+                ]
+                low = min((key for (key,) in found if isinstance(key, int)), default=self.next_key)
+            except sqlite3.Error:
+                patience -= 1
 
     def _select(self, table: str, columns: str, low: int) -> dict[int, tuple[Any, ...]]:
         """Rows by key, of ``_BATCH`` keys from ``low`` on."""
@@ -155,21 +177,23 @@ def _open_copy(database: Path, copy: Path) -> sqlite3.Connection:
         return _open_readable(copy)
     copy.with_name(copy.name + "-journal").unlink(missing_ok=True)
     with storage_errors(database):
-        page = bytearray(empty_database_page())
-        page[_FREELIST] = bytes(8)
-        page[_VALID_FOR] = b"\xff" * 4
+        empty = bytearray(empty_database())
+        empty[_FREELIST] = bytes(8)
+        empty[_VALID_FOR] = b"\xff" * 4
+        size = copy.stat().st_size // PAGE_SIZE * PAGE_SIZE
         with copy.open("r+b") as file:
-            file.write(page)
-            file.truncate(max(PAGE_SIZE, copy.stat().st_size // PAGE_SIZE * PAGE_SIZE))
+            file.write(empty[:PAGE_SIZE])
+            file.truncate(max(PAGE_SIZE, size))
+            file.seek(0, os.SEEK_END)
+            file.write(empty[file.tell() :])
         return connect_to_any(f"{copy.as_uri()}?mode=rw")
 
 
 def _open_readable(copy: Path) -> sqlite3.Connection:
     db = connect_to_any(f"{copy.as_uri()}?mode=rw")
     try:
-        for table in ("documents", "directory", "state"):
-            db.execute(f"SELECT * FROM {table} LIMIT 0")
-        db.execute("SELECT max(key) FROM directory").fetchone()
+        if not has_only_our_tables(db):
+            raise sqlite3.DatabaseError("other tables, or views in their place")
     except BaseException:
         db.close()
         raise

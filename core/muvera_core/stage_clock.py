@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from muvera_core.validation import require_unicode
+
 
 class StageClock:
     """Adds up the seconds that each stage took over any number of searches.
@@ -23,6 +25,7 @@ class StageClock:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the time spent in this block under ``name``."""
+        name = require_unicode("name", name)
         start = time.perf_counter()
         try:
             yield

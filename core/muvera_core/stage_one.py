@@ -31,6 +31,8 @@ VECTORS = "unit length"
 FLAT_LIMIT = 10_000
 # What a document that a filtered walk through the graph visits costs, as a share of what reranking one costs.
 VISIT_COST = 0.5
+# A graph with this share of deleted entries is as good as new, and building it anew is slow.
+_SOME = 0.05
 # Documents that are encoded, and then put into the graph, at a time: a search waits for no more than that.
 _BATCH = 32
 
@@ -73,9 +75,9 @@ class StageOne:
             some = TokenEmbeddings(embeddings.vectors[low:high], embeddings.offsets[start : end + 1] - low)
             vectors = self.encode_documents(some)
             held = self.candidates
-            if isinstance(held, FlatCandidates) and len(held) + len(held.staged_keys) + len(some) > FLAT_LIMIT:
+            if isinstance(held, FlatCandidates) and len(held) + len(held.staged[0]) + len(some) > FLAT_LIMIT:
                 graph = HnswCandidates.holding(held.keys(), held.vectors(held.keys()))
-                graph.stage(held.staged_keys, held.vectors(held.staged_keys))
+                graph.stage(*held.staged)
                 with self._lock:
                     self.candidates = graph
             with self._lock:
@@ -92,8 +94,9 @@ class StageOne:
             self.candidates.discard()
 
     def compact(self, *, thoroughly: bool = False) -> None:
-        """Drop deleted entries: all of them, or where they are many."""
-        if self.candidates.is_wasteful or (thoroughly and self.candidates.n_deleted):
+        """Drop deleted entries where there are many; ``thoroughly``, where there are some. A graph is built anew."""
+        some = self.candidates.n_deleted > _SOME * len(self.candidates)
+        if self.candidates.is_wasteful or (thoroughly and some):
             compacted = self.candidates.compacted()
             with self._lock:
                 self.candidates = compacted
@@ -143,27 +146,30 @@ class StageOne:
         """Read what ``save`` wrote, or start empty where it can't be used: it can all be derived again."""
         try:
             description = read_description(folder)
-            if (
-                description["index_id"] == index_id
-                and description["encoder"] == encoder.fingerprint
-                and description["vectors"] == VECTORS
-            ):
-                return cls(encoder, lock, KINDS[description["kind"]].load(folder, encoder.output_dimension))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, CorruptIndexError):
+            expected = {"index_id": index_id, "encoder": encoder.fingerprint, "vectors": VECTORS}
+            if description.items() >= expected.items():
+                candidates = KINDS[description["kind"]].load(folder, encoder.output_dimension)
+                if read_description(folder, compare=False) == description:  # else a writer has saved others meanwhile
+                    return cls(encoder, lock, candidates)
+        except (OSError, CorruptIndexError):
             pass
         return cls(encoder, lock)
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """What is saved, after a look at whether the files are those that were saved.
+def read_description(folder: Path, *, compare: bool = True) -> dict[str, Any]:
+    """What is saved, after a look (``compare``) at whether the files are those that were saved.
 
     Raises:
-        CorruptIndexError: they aren't.
-        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: the description is damaged.
+        CorruptIndexError: they aren't, or the description is damaged.
+        OSError: it can't be read.
     """
-    description: dict[str, Any] = json.loads(read_small(folder / DESCRIPTION_NAME, _DESCRIPTION_LIMIT))
-    for name in KINDS[description["kind"]].file_names:
-        path = folder / name
-        if not is_plain_file(path) or file_checksum(path) != description["files"][name]:
-            raise CorruptIndexError(f"{path} isn't as it was saved: it is derived from the documents again")
+    path = folder / DESCRIPTION_NAME
+    try:
+        description: dict[str, Any] = json.loads(read_small(path, _DESCRIPTION_LIMIT))
+        checksums = {folder / name: description["files"][name] for name in KINDS[description["kind"]].file_names}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptIndexError(f"{path} is damaged ({error!r}): it is derived from the documents again") from error
+    for file, checksum in checksums.items() if compare else ():
+        if not is_plain_file(file) or file_checksum(file) != checksum:
+            raise CorruptIndexError(f"{file} isn't as it was saved: it is derived from the documents again")
     return description

@@ -9,12 +9,11 @@ only the commit itself makes them wait.
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -44,9 +43,8 @@ from muvera_core.files import storage_errors
 from muvera_core.filters import Condition, FieldIndex
 from muvera_core.token_codec import Rows, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
-from muvera_core.token_log import FileTokenLog, MemoryTokenLog, TokenLog
+from muvera_core.token_log import FileTokenLog, MemoryTokenLog, TokenLog, token_generations, tokens_path
 
-_TOKENS_NAME = re.compile(r"tokens-(\d{1,12})\.bin")
 # Applications ask under few filters at a time (a tenant, a language), and a wide one takes long to answer.
 _KEPT_ANSWERS = 16
 # Deleted tokens may take this much, or half of what the others take, before they are worth rewriting the file.
@@ -54,6 +52,7 @@ _MIN_WASTE = 1 << 20
 _COPY_BATCH = 4096
 _VACUUM_PAGES = 500
 _MAX_KEY = 1 << 62
+_MAX_GENERATION = 10**12 - 1
 
 
 class StaleError(MuveraError):
@@ -98,8 +97,8 @@ class AppendedTokens:
 class Store:
     """Documents, metadata and token rows.
 
-    One thread writes at a time; the index sees to that. ``lock`` guards everything else: hold it around every call
-    but ``append_tokens``, ``token_rows`` and what is done to a ``Change`` before its commit.
+    One thread writes at a time; the index sees to that. ``lock`` guards what searches see: hold it around every call
+    but ``append_tokens``, ``token_rows``, ``load``, ``apply`` and ``compact``.
     """
 
     def __init__(
@@ -130,18 +129,21 @@ class Store:
         self._path = None if folder is None else folder / DATABASE_NAME
         self._writable = not read_only
         self._closed = False
-        self._generation = generation
+        self._compacted: TokenLog | None = None
         self._verified_paths: set[str] = set()
+        # Held while a change is made, before ``lock`` where both are.
+        self.change_lock = threading.RLock()
         new = create is not None or folder is None
         self._db = connect(self._path, write=new, create=new)
+        # Changes, and the reading of all that is new, go through a connection of their own: searches don't wait for it.
         self._write_db = self._db
         try:
             with storage_errors(self._path):
                 if new:
                     first = {"version": 0, "next_key": 1, "n_token_rows": 0, "generation": generation, "digest": 0}
                     create_database(self._db, first | (create or {}))
-            if folder is not None and not read_only:
-                self._write_db = connect(self._path, write=True)
+            if folder is not None:
+                self._write_db = connect(self._path, write=not read_only)
             self.directory = self._load(None)
             if not read_only:
                 self.roll_back()
@@ -195,6 +197,11 @@ class Store:
                 if read_version(self._db) != directory.version:
                     raise StaleError
                 answer = condition.keys(FieldIndex(self._db, directory.keys, self._verify_path))
+                if not directory.has(answer).all():
+                    raise CorruptIndexError(
+                        f"the index over metadata fields in {self._path} names documents that aren't there: "
+                        "run muvera_core.repair_index on the folder"
+                    )
             if len(answers) >= _KEPT_ANSWERS:
                 del answers[next(iter(answers))]
             answers[condition] = answer
@@ -246,9 +253,11 @@ class Store:
             return read_state(self._db).get(name)
 
     def load(self) -> Directory:
-        """What is committed now; ``directory`` itself where that is it."""
+        """What is committed now; ``directory`` itself where that is it. Needs no lock."""
         with self._using():
-            return self.directory if read_version(self._db) == self.directory.version else self._load(self.directory)
+            if read_version(self._write_db) == self.directory.version:
+                return self.directory
+            return self._load(self.directory)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -277,9 +286,21 @@ class Store:
         tokens.append(rows)
         return AppendedTokens(first, np.diff(offsets), np.array(checksums, dtype=np.int64))
 
-    def change(self) -> Change:
-        """Begin a transaction."""
-        return Change(self, self._write_db, self._path)
+    def apply(self, fill: Callable[[Change], None], then: Callable[[IntArray], None] = lambda removed: None) -> None:
+        """Make a change in one transaction.
+
+        Args:
+            fill: says what to change.
+            then: called in the moment in which the change becomes visible, with the keys that it removed.
+        """
+        # In memory there is one connection, and readers would see what isn't committed.
+        unseen = self.lock if self._folder is None else nullcontext()
+        with self.change_lock, unseen, Change(self, self._write_db, self._path) as change:
+            fill(change)
+            change.prepare()
+            with self.lock:
+                change.commit()
+                then(change.removed)
 
     def roll_back(self) -> None:
         """Return to what is committed, after a write that failed or was interrupted."""
@@ -290,6 +311,7 @@ class Store:
             if state.get("version") != self.directory.version:
                 self.directory = self._load(self.directory)
             self.directory.tokens.reset(state["n_token_rows"])
+            self._compacted = None
         self._remove_leftovers()
 
     @property
@@ -303,7 +325,8 @@ class Store:
         if self._folder is None or self._path is None:
             return 0
         with storage_errors(self._folder):
-            return self._path.stat().st_size + tokens_path(self._folder, self._generation).stat().st_size
+            tokens = tokens_path(self._folder, self.directory.tokens.generation)
+            return self._path.stat().st_size + tokens.stat().st_size
 
     def compact(self) -> None:
         """Rewrite the token file without deleted documents' rows, and give free pages of the database back.
@@ -316,15 +339,13 @@ class Store:
         """
         directory = self.directory
         if len(directory.tokens) > directory.n_tokens:
-            generation = self.get_state("generation") + 1
-            tokens = self._new_log(generation)
+            generation = directory.tokens.generation + 1
+            tokens = self._compacted = self._new_log(generation)
             for start in range(0, len(directory), _COPY_BATCH):
                 tokens.append(self.token_rows(directory, directory.keys[start : start + _COPY_BATCH])[0])
             tokens.sync()
-            with self.change() as change:
-                change.move(tokens, generation)
-                with self.lock:
-                    change.commit()
+            self.apply(lambda change: change.move(tokens))
+            self._compacted = None
             self._remove_leftovers()
         self._vacuum()
 
@@ -333,6 +354,8 @@ class Store:
         self._closed = True
         self._db.close()
         self._write_db.close()
+        no_tokens = MemoryTokenLog(self.codec.row_dtype, 0)
+        self.directory = Directory.of(self.directory.version, DirectoryRows.empty(), no_tokens)
 
     # Inner workings
 
@@ -346,30 +369,31 @@ class Store:
     def _load(self, earlier: Directory | None) -> Directory:
         """The committed state, checked. Token rows are checked when they are read."""
         while True:
-            with storage_errors(self._path), reading(self._db):
-                state = read_state(self._db)
-                rows, hashes = read_directory(self._db)
+            db = self._write_db
+            with storage_errors(self._path), reading(db):
+                state = read_state(db)
+                rows, hashes = read_directory(db)
             _check_directory(rows, hashes, state)
-            if earlier is not None and (state["generation"] == self._generation or self._folder is None):
-                tokens = earlier.tokens
+            if earlier is not None and earlier.tokens.generation == state["generation"]:
                 if not self._writable:
-                    tokens.reset(state["n_token_rows"])
-                return Directory.of(state["version"], rows, tokens).trusting(earlier)
+                    earlier.tokens.reset(state["n_token_rows"])
+                return Directory.of(state["version"], rows, earlier.tokens).trusting(earlier)
+            if self._compacted is not None and self._compacted.generation == state["generation"]:
+                return Directory.of(state["version"], rows, self._compacted)
             try:
                 tokens = self._open_log(state["generation"], state["n_token_rows"])
             except CorruptIndexError:
                 with storage_errors(self._path):
-                    if read_version(self._db) == state["version"]:
+                    if read_version(db) == state["version"]:
                         raise
                 continue  # the writer has compacted the index meanwhile
-            self._generation = state["generation"]
             return Directory.of(state["version"], rows, tokens)
 
     def _open_log(self, generation: int, n_rows: int) -> TokenLog:
         if self._folder is None:
-            return MemoryTokenLog(self.codec.row_dtype)
+            return MemoryTokenLog(self.codec.row_dtype, generation)
         path = tokens_path(self._folder, generation)
-        return FileTokenLog(path, self.codec.row_dtype, n_rows, writable=self._writable)
+        return FileTokenLog(path, self.codec.row_dtype, n_rows, writable=self._writable, generation=generation)
 
     def _new_log(self, generation: int) -> TokenLog:
         if self._folder is not None:
@@ -383,19 +407,23 @@ class Store:
             return
         with storage_errors(self._folder):
             for generation in token_generations(self._folder):
-                if generation != self._generation:
+                if generation != self.directory.tokens.generation:
                     with suppress(OSError):  # Windows keeps files that are open; the next opening removes them
                         tokens_path(self._folder, generation).unlink()
 
     def _vacuum(self) -> None:
         with self._using():
-            while self._write_db.execute("PRAGMA freelist_count").fetchone()[0]:
-                with self.lock:  # a few milliseconds at a time
+            free, before = self._free_pages(), -1
+            while free and free != before:
+                with self.change_lock, self.lock:  # a few milliseconds at a time
                     self._write_db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+                free, before = self._free_pages(), free
+
+    def _free_pages(self) -> int:
+        return int(self._write_db.execute("PRAGMA freelist_count").fetchone()[0])
 
     def _verify_path(self, path: str) -> None:
-        if path not in self._verified_paths:
-            verify_path(self._db, path)
+        if path not in self._verified_paths and verify_path(self._db, path):
             self._verified_paths.add(path)
 
     def _explain_missing(self, directory: Directory, keys: Sequence[int]) -> None:
@@ -411,7 +439,7 @@ class Store:
 
 
 class Change:
-    """A transaction: what is done in it becomes visible with ``commit``, and is undone without it.
+    """A transaction, made by ``Store.apply``: what is done in it becomes visible with ``commit``, or is undone.
 
     Attributes:
         removed: keys of documents that it deletes or replaces, int64.
@@ -419,15 +447,13 @@ class Change:
 
     def __init__(self, store: Store, db: sqlite3.Connection, path: Path | None) -> None:
         self._store, self._db, self._path = store, db, path
-        self._shares_connection = db is store._db
+        self._after: Directory | None = None
         self._directory = store.directory
         self._added = DirectoryRows.empty()
         self._state: State = {}
         self.removed: IntArray = np.empty(0, dtype=np.int64)
 
     def __enter__(self) -> Self:
-        if self._shares_connection:  # readers would see what isn't committed
-            self._store.lock.acquire()
         try:
             with self._store._using():
                 self._db.execute("BEGIN IMMEDIATE")
@@ -441,12 +467,9 @@ class Change:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if self._db.in_transaction:
-                with storage_errors(self._path):
-                    self._db.execute("ROLLBACK")
-        finally:
-            self._release()
+        if self._db.in_transaction:
+            with storage_errors(self._path):
+                self._db.execute("ROLLBACK")
 
     def add(
         self,
@@ -487,51 +510,41 @@ class Change:
 
     def delete(self, keys: IntArray) -> None:
         """Delete documents, which must exist."""
-        with self._store.lock:
-            documents = self._store.documents(self._directory, keys)
-        numbers = [document.key for document in documents]
-        with storage_errors(self._path):
-            delete_fields(self._db, numbers, [document.metadata for document in documents])
-            for table in ("documents", "directory"):
-                self._db.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in numbers])
+        for start in range(0, len(keys), _COPY_BATCH):
+            with self._store.lock:
+                documents = self._store.documents(self._directory, keys[start : start + _COPY_BATCH])
+            numbers = [document.key for document in documents]
+            with storage_errors(self._path):
+                delete_fields(self._db, numbers, [document.metadata for document in documents])
+                for table in ("documents", "directory"):
+                    self._db.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in numbers])
         self.removed = np.concatenate([self.removed, keys])
 
-    def move(self, tokens: TokenLog, generation: int) -> None:
+    def move(self, tokens: TokenLog) -> None:
         """Refer to a copy of the token log that holds the documents' rows end to end, by ascending key."""
         count = self._directory.rows.count
         self._directory = self._directory.moved(self._directory.version, tokens, np.cumsum(count) - count)
         with storage_errors(self._path):
             insert_directory(self._db, self._directory.rows)
-        self._state |= {"generation": generation, "n_token_rows": len(tokens)}
+        self._state |= {"generation": tokens.generation, "n_token_rows": len(tokens)}
 
     def put_state(self, name: str, value: Any) -> None:
         """Set a named value."""
         self._state[name] = value
 
-    def commit(self) -> None:
-        """Make it durable, and the state that the next search sees. Hold the store's lock."""
+    def prepare(self) -> None:
+        """Do what can be done before ``commit`` without making searches wait."""
         version = self._directory.version + 1
-        after = self._directory.changed(version, self.removed, self._added)
+        self._after = self._directory.changed(version, self.removed, self._added)
         with self._store._using():
-            write_state(self._db, self._state | {"version": version, "digest": after.digest})
+            write_state(self._db, self._state | {"version": version, "digest": self._after.digest})
+
+    def commit(self) -> None:
+        """Make it durable, and the state that the next search sees. ``prepare`` comes first."""
+        assert self._after is not None
+        with self._store._using():
             self._db.execute("COMMIT")
-        self._store._generation = self._state.get("generation", self._store._generation)
-        self._store.directory = after
-
-    def _release(self) -> None:
-        if self._shares_connection:
-            self._store.lock.release()
-
-
-def tokens_path(folder: Path, generation: int) -> Path:
-    """The token file's path; each compaction writes a new one."""
-    return folder / f"tokens-{generation}.bin"
-
-
-def token_generations(folder: Path) -> list[int]:
-    """The generations of all token files in a folder."""
-    matches = (_TOKENS_NAME.fullmatch(path.name) for path in folder.iterdir())
-    return [int(match[1]) for match in matches if match]
+        self._store.directory = self._after
 
 
 def _document(row: tuple[Any, ...]) -> StoredDocument:
@@ -560,8 +573,8 @@ def _check_directory(rows: DirectoryRows, hashes: IntArray, state: State) -> Non
 
 
 def _has_counters(state: State) -> bool:
-    names = ("version", "next_key", "n_token_rows", "generation")
-    return all(isinstance(state.get(name), int) and 0 <= state[name] <= _MAX_KEY for name in names)
+    limits = {"version": _MAX_KEY, "next_key": _MAX_KEY, "n_token_rows": _MAX_KEY, "generation": _MAX_GENERATION}
+    return all(isinstance(state.get(name), int) and 0 <= state[name] <= limit for name, limit in limits.items())
 
 
 def _fits(rows: DirectoryRows, hashes: IntArray, state: State) -> bool:
@@ -571,5 +584,6 @@ def _fits(rows: DirectoryRows, hashes: IntArray, state: State) -> bool:
         (rows.hashes() == hashes).all()
         and signed_sum(hashes) == state.get("digest")
         and ((rows.keys > 0) & (rows.keys < state["next_key"])).all()
+        and int(rows.count.sum()) <= n_rows  # no row belongs to two
         and ((rows.first >= 0) & (rows.count >= 1) & (rows.count <= n_rows) & (rows.first <= n_rows - rows.count)).all()
     )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from muvera_core.errors import InvalidInputError
 from muvera_core.token_embeddings import FloatArray
+from muvera_core.validation import shown
 
 TokenPrecision = Literal["int8", "float16"]
 Rows = npt.NDArray[np.void]
@@ -30,8 +31,8 @@ class TokenCodec:
     dimension: int
 
     def __post_init__(self) -> None:
-        if self.precision not in ("int8", "float16"):
-            raise InvalidInputError(f"token precision must be 'int8' or 'float16', got {self.precision!r}")
+        if not isinstance(self.precision, str) or self.precision not in ("int8", "float16"):
+            raise InvalidInputError(f"token precision must be 'int8' or 'float16', got {shown(self.precision)}")
 
     @property
     def row_dtype(self) -> np.dtype[np.void]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +73,14 @@ class TokenEmbeddings:
                 ``MAX_MAGNITUDE``.
             DimensionMismatchError: an array's width differs.
         """
-        if not isinstance(arrays, Iterable) or getattr(arrays, "ndim", 1) == 0:
+        usable = isinstance(arrays, Iterable) and not isinstance(arrays, (str, bytes, Mapping))
+        if not usable or getattr(arrays, "ndim", 1) == 0:
             raise InvalidInputError(f"expected a list with one array per text, got {type(arrays).__name__}")
         rows = [_as_float32(array, f"item {i}") for i, array in enumerate(arrays)]
-        if dimension is not None and (not isinstance(dimension, (int, np.integer)) or dimension < 0):
-            raise InvalidInputError(f"dimension must be a whole number, got {dimension!r}")
+        if dimension is not None and (type(dimension) is not int or dimension < 0):
+            raise InvalidInputError(
+                "dimension must be a whole number, got a negative one or a " + type(dimension).__name__
+            )
         if dimension is None:
             dimension = rows[0].shape[1] if rows else 0
         for i, row in enumerate(rows):

@@ -10,6 +10,7 @@ and a map kills the process.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -22,9 +23,17 @@ from muvera_core.files import is_plain_file, open_plain, storage_errors, sync_fo
 from muvera_core.token_codec import Rows
 from muvera_core.token_embeddings import IntArray
 
+_NAME = re.compile(r"tokens-(\d{1,12})\.bin")
+
 
 class TokenLog(Protocol):
-    """Rows that can be appended and read. Reading is safe while another thread appends."""
+    """Rows that can be appended and read. Reading is safe while another thread appends.
+
+    Attributes:
+        generation: tells logs of one store apart; each compaction writes a new one.
+    """
+
+    generation: int
 
     def append(self, rows: Rows) -> None:
         """Add rows at the end."""
@@ -44,7 +53,8 @@ class TokenLog(Protocol):
 class MemoryTokenLog:
     """Rows in memory."""
 
-    def __init__(self, row_dtype: np.dtype[np.void]) -> None:
+    def __init__(self, row_dtype: np.dtype[np.void], generation: int) -> None:
+        self.generation = generation
         self._rows: Rows = np.empty(0, dtype=row_dtype)
         self._size = 0
 
@@ -78,13 +88,21 @@ class MemoryTokenLog:
 class FileTokenLog:
     """Rows in a file. It is closed when nothing refers to it any more, so a search under way can read on."""
 
-    def __init__(self, path: Path, row_dtype: np.dtype[np.void], n_rows: int, *, writable: bool) -> None:
+    def __init__(
+        self, path: Path, row_dtype: np.dtype[np.void], n_rows: int, *, writable: bool, generation: int = 0
+    ) -> None:
         """Open ``path`` with its first ``n_rows`` rows; make it where ``n_rows`` is 0 and it is ``writable``.
 
         Raises:
             CorruptIndexError: the file is missing, shorter than ``n_rows``, or not a plain file.
         """
-        self.path, self._dtype, self._size, self._writable = path, row_dtype, n_rows, writable
+        self.path, self.generation, self._dtype, self._size, self._writable = (
+            path,
+            generation,
+            row_dtype,
+            n_rows,
+            writable,
+        )
         self._file = -1
         create = writable and n_rows == 0
         with storage_errors(path):
@@ -153,6 +171,17 @@ class FileTokenLog:
                     "are safe; run muvera_core.repair_index on the folder, or restore the file from a backup"
                 )
             target, place = target[n:], place + n
+
+
+def tokens_path(folder: Path, generation: int) -> Path:
+    """The token file's path."""
+    return folder / f"tokens-{generation}.bin"
+
+
+def token_generations(folder: Path) -> list[int]:
+    """The generations of all token files in a folder."""
+    matches = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return [int(match[1]) for match in matches if match]
 
 
 if hasattr(os, "preadv"):

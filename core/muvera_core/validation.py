@@ -49,6 +49,13 @@ def require_count(name: str, value: object, minimum: int = 1) -> int:
     return int(value)
 
 
+def require_share(name: str, value: object) -> float:
+    """A number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not 0 <= value <= 1:
+        raise InvalidInputError(f"{name} must be a number between 0 and 1, got {shown(value)}")
+    return float(value)
+
+
 def require_unicode(name: str, value: object) -> str:
     """A string that can be written as UTF-8, as a plain ``str`` where it was of a subclass."""
     if not isinstance(value, str):

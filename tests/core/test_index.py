@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muvera_core import FDEConfig, MuveraIndex, StageClock, TokenEmbeddings, collection, maxsim, stage_one
+from muvera_core import FDEConfig, MuveraIndex, StageClock, TokenEmbeddings, collection, manifest, maxsim, stage_one
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import (
     CorruptIndexError,
@@ -443,8 +443,8 @@ def test_stage_one_of_other_settings_is_not_used(tmp_path: Path) -> None:
     """As after an upgrade of NumPy that draws other matrices from the same seed."""
     with create(tmp_path / "index") as index:
         index.add_embeddings(random_tokens(0, 100), ids=ids(100))
-    manifest = Manifest.read(tmp_path / "index")
-    replace(manifest, fde=replace(manifest.fde, seed=manifest.fde.seed + 1)).write(tmp_path / "index")
+    settings = Manifest.read(tmp_path / "index")
+    replace(settings, fde=replace(settings.fde, seed=settings.fde.seed + 1)).write(tmp_path / "index")
     found = []
     for _ in range(2):
         with MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True) as index:
@@ -575,7 +575,11 @@ def test_a_manifest_that_cannot_be_used_is_refused(
 ) -> None:
     create(tmp_path / "index").close()
     path = tmp_path / "index" / "manifest.json"
-    path.write_text("{" if change is None else json.dumps({**json.loads(path.read_text()), **change}))
+    if change is None:
+        path.write_text("{")
+    else:
+        changed = {**json.loads(path.read_text()), **change}
+        path.write_text(json.dumps({**changed, "checksum": manifest._checksum(changed)}))
     with pytest.raises(error):
         MuveraIndex.open(tmp_path / "index", ENCODER)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings, check_index, collection, repair_index, store
+from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings, check_index, collection, manifest, repair_index, store
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import (
     CorruptIndexError,
@@ -297,7 +297,8 @@ def test_what_is_no_index_or_in_use_is_neither_checked_nor_repaired(tmp_path: Pa
             with pytest.raises(IndexLockedError):
                 call(tmp_path / "index")
     path = tmp_path / "index" / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+    newer = {**json.loads(path.read_text()), "format_version": 99}
+    path.write_text(json.dumps({**newer, "checksum": manifest._checksum(newer)}))
     for call in (check_index, repair_index):
         with pytest.raises(UnsupportedFormatError):
             call(tmp_path / "index")

@@ -54,5 +54,5 @@ def test_negative_products_are_kept() -> None:
 
 
 def test_another_width_is_refused() -> None:
-    with pytest.raises(DimensionMismatchError, match="3-d token vectors, the documents have 2-d"):
+    with pytest.raises(DimensionMismatchError, match="got 2-d token vectors, but the query works with 3-d ones"):
         maxsim(np.ones((1, 3), np.float32), ragged(0, [2], 2))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.errors import DimensionMismatchError
-from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+from muvera_core.errors import InvalidInputError
+from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
 
 # Documents are scored in groups of about this many tokens: the float32 rows and scores of a group stay in cache.
 TOKENS_PER_GROUP = 4096
@@ -27,12 +27,13 @@ def maxsim(query: FloatArray, documents: TokenEmbeddings) -> FloatArray:
         float32, shape (documents,).
 
     Raises:
+        InvalidInputError: not token vectors, or NaN or infinity among them.
         DimensionMismatchError: query and documents have different widths.
     """
-    if len(documents) and query.shape[1] != documents.dimension:
-        raise DimensionMismatchError(
-            f"the query has {query.shape[1]}-d token vectors, the documents have {documents.dimension}-d ones"
-        )
+    (query,) = TokenEmbeddings.from_list([query])
+    if not isinstance(documents, TokenEmbeddings):
+        raise InvalidInputError(f"documents must be TokenEmbeddings, got {type(documents).__name__}")
+    require_dimension(documents, query.shape[1], "the query")
     return maxsim_scaled(query, documents.vectors, None, documents.offsets)
 
 

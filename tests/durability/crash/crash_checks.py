@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crash_workload import ENCODER, FDE, GROUPS, D, Doc, FloatArray, Model, exact_tokens
+from crash_workload import ENCODER, FDE, GROUPS, D, Doc, FloatArray, Model, add, exact_tokens
 
-from muvera_core import MuveraIndex
-from muvera_core.errors import IndexExistsError, NotAnIndexError
+from muvera_core import MuveraIndex, check_index, repair_index
+from muvera_core.errors import NotAnIndexError
 
 N_QUERIES = 3
 N_CANDIDATES = 5
 # Float32 sums over 8 dimensions and 6 tokens; another document's tokens change a score by tenths.
 TOLERANCE = 1e-3
-# An interrupted ``create`` may leave files behind, of which the next one says that they are in its way.
-BLOCKED = "create was blocked by what an earlier one left"
 PROBE = Doc("probe", "added after the crash", {"group": "probe"}, np.eye(2, D, dtype=np.float32))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was wrong, and what is worth counting though it isn't wrong."""
-
-    problem: str | None = None
-    note: str | None = None
-
-    @property
-    def problems(self) -> list[str]:
-        return [self.problem] if self.problem else []
-
-    @property
-    def notes(self) -> list[str]:
-        return [self.note] if self.note else []
 
 
 @lru_cache
@@ -73,7 +54,7 @@ def differences(index: MuveraIndex, model: Model) -> str | None:
         hits = index.search_embeddings(query, k=N_CANDIDATES, n_candidates=N_CANDIDATES)
         if len(hits) != min(N_CANDIDATES, len(model)):
             return f"search {number} finds {len(hits)} of {len(model)} documents"
-        if any(abs(hit.score - scores[hit.id]) > TOLERANCE for hit in hits):
+        if any(hit.id not in scores or abs(hit.score - scores[hit.id]) > TOLERANCE for hit in hits):
             return f"search {number} has other scores: {[(hit.id, hit.score) for hit in hits]}"
     return None
 
@@ -89,21 +70,45 @@ def which(index: MuveraIndex, models: list[Model]) -> tuple[Model | None, str]:
     return None, "; or ".join(dict.fromkeys(reasons))
 
 
-def check_state(folder: Path, before: Model | None, after: Model) -> Verdict:
+def check_state(folder: Path, before: Model | None, after: Model, *, n_whole: int | None = None) -> list[str]:
     """Open a recovered folder and use it.
 
     Args:
         folder: the index folder.
         before: the documents after the last acknowledged operation; None where not even ``create`` was.
         after: those after the operation in flight.
+        n_whole: that is a repair: so many documents were whole before it; it is to be run again.
+
+    Returns:
+        What was wrong.
     """
     try:
-        return Verdict(_check_state(folder, before, after))
-    except IndexExistsError as error:
-        return Verdict(note=BLOCKED) if before is None else Verdict(str(error))
+        problem = _check_repair(folder, n_whole) if n_whole is not None else None
+        problem = problem or _check_state(folder, before, after)
+        return [problem] if problem else []
     except Exception as error:
-        innermost = traceback.extract_tb(error.__traceback__)[-1]
-        return Verdict(f"{type(error).__name__} ({error}) at {Path(innermost.filename).name}:{innermost.lineno}")
+        return [described(error)]
+
+
+def described(error: Exception) -> str:
+    """An error with the place where it came up."""
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} ({error}) at {Path(innermost.filename).name}:{innermost.lineno}"
+
+
+def extend(index: MuveraIndex, model: Model) -> Model:
+    """Add one more document; gives what must be there now."""
+    add(index, [PROBE])
+    return {**model, PROBE.id: PROBE}
+
+
+def _check_repair(folder: Path, n_whole: int) -> str | None:
+    left = check_index(folder)
+    if left.n_documents < n_whole:
+        return f"{left.n_documents} documents are whole, before the repair {n_whole} were: {left}"
+    repair_index(folder, ENCODER)
+    repaired = check_index(folder)
+    return None if repaired.ok else f"after a second repair: {repaired}"
 
 
 def _check_state(folder: Path, before: Model | None, after: Model) -> str | None:
@@ -117,8 +122,7 @@ def _check_state(folder: Path, before: Model | None, after: Model) -> str | None
         model, reason = which(index, [after] if before is None else [before, after])
         if model is None:
             return reason
-        index.add_embeddings([PROBE.tokens], [PROBE.id], [PROBE.text], [PROBE.metadata])
-        extended = {**model, PROBE.id: PROBE}
+        extended = extend(index, model)
         reason = differences(index, extended) or ""
         if reason:
             return f"after one more add: {reason}"

@@ -2,42 +2,87 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import traceback
+import logging
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crash_checks import BLOCKED, which
-from crash_workload import ENCODER, Model, Operation, apply, perform
+from crash_checks import described, which
+from crash_workload import Model, Operation, apply, perform
 
-from muvera_core import MuveraIndex, errors
-from muvera_core.errors import MuveraError
+from muvera_core import MuveraIndex
+from muvera_core.errors import CorruptIndexError, IndexExistsError, MuveraError, StageOneNotSavedWarning
 
 if TYPE_CHECKING:
     from crash_worker import IoLog
 
-# What a fault may raise: muvera's own errors, once there is one for this.
-EXPECTED_ERRORS: tuple[type[Exception], ...] = (
-    (MuveraError,) if hasattr(errors, "StorageError") else (MuveraError, OSError, sqlite3.Error)
-)
-
 
 def is_expected(error: Exception) -> bool:
     """Whether a disk error may come up as this: what says that the index is damaged is wrong, since nothing is."""
-    return isinstance(error, EXPECTED_ERRORS) and not isinstance(error, errors.CorruptIndexError)
+    return isinstance(error, MuveraError) and not isinstance(error, CorruptIndexError)
 
 
-def run_through_fault(script: list[Operation], folder: Path, iolog: IoLog, acks: int) -> tuple[list[str], list[str]]:
+SILENT = "nothing raised"
+
+
+class _Said(logging.Handler):
+    """What the library logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(str(record.msg))
+
+
+def run_through_fault(
+    script: list[Operation],
+    start: Model,
+    folder: Path,
+    iolog: IoLog,
+    returned: Callable[[int, MuveraIndex], None],
+) -> tuple[list[str], list[str]]:
     """Run a script with a fault armed, heal it at the first error, try again and go on to the end.
+
+    Args:
+        script: what to do.
+        start: the documents that are there.
+        folder: the index folder.
+        iolog: where the fault is armed.
+        returned: called after each operation.
 
     Returns:
         What was wrong, and notes on what happened.
     """
+    said = _Said()
+    logging.getLogger("muvera_core").addHandler(said)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        problems, notes = _run(script, start, folder, iolog, returned)
+    problems += [f"warned {w.message!r}" for w in warned if w.category is not StageOneNotSavedWarning]
+    if iolog.heal() and not notes:
+        if said.messages:
+            notes.append(f"nothing raised, logged: {said.messages[0]}")
+        elif warned:
+            notes.append(f"nothing raised, warned: {warned[0].category.__name__}")
+        else:
+            notes.append(SILENT)
+    return problems, notes
+
+
+def _run(
+    script: list[Operation],
+    start: Model,
+    folder: Path,
+    iolog: IoLog,
+    returned: Callable[[int, MuveraIndex], None],
+) -> tuple[list[str], list[str]]:
     problems: list[str] = []
     notes: list[str] = []
     index: MuveraIndex | None = None
-    model: Model = {}
+    model = start
     for number, operation in enumerate(script):
         try:
             index = perform(index, operation, folder)
@@ -48,12 +93,10 @@ def run_through_fault(script: list[Operation], folder: Path, iolog: IoLog, acks:
                 problems.append(f"{where}: raised {described(error)}")
             try:
                 index = _go_on(index, model, operation, folder, iolog, notes)
-            except errors.IndexExistsError:
-                return problems, [*notes, BLOCKED]
             except Exception as second:
                 return [*problems, f"{where}: after {described(error)}: {described(second)}"], notes
         model = apply(model, operation)
-        os.write(acks, f"{number}\n".encode())
+        returned(number, index)
     assert index is not None
     try:
         index.close()
@@ -61,15 +104,7 @@ def run_through_fault(script: list[Operation], folder: Path, iolog: IoLog, acks:
         notes.append(f"close raised {type(error).__name__}")
         if not is_expected(error):
             problems.append(f"close at the end: raised {described(error)}")
-    if iolog.heal() and not notes:
-        notes.append("nothing raised")
     return problems, notes
-
-
-def described(error: Exception) -> str:
-    """An error with the place where it came up."""
-    innermost = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} ({error}) at {Path(innermost.filename).name}:{innermost.lineno}"
 
 
 def _go_on(
@@ -77,17 +112,20 @@ def _go_on(
 ) -> MuveraIndex:
     """After an error: nothing wrong is read while the fault lasts, and once it is gone the operation works."""
     allowed = [model, apply(model, operation)]
-    if operation.kind in ("create", "reopen"):
+    if operation.kind in ("create", "reopen", "repair"):
         iolog.heal()
         if index is not None:
             index.close()
-        index = _create_or_open(operation, folder)
+        try:
+            index = perform(None, operation, folder)
+        except IndexExistsError:  # the error came after all was done: then it must be an index
+            index = perform(None, Operation("reopen"), folder)
         _require_one_of(index, allowed, "after opening again")
         return index
     assert index is not None
     try:
         held = _require_one_of(index, allowed, "while the fault lasts")
-    except EXPECTED_ERRORS as error:
+    except MuveraError as error:
         if not is_expected(error):
             raise
         notes.append(f"reading raised {type(error).__name__} while the fault lasted")
@@ -102,15 +140,3 @@ def _require_one_of(index: MuveraIndex, models: list[Model], when: str) -> Model
     if held is None:
         raise AssertionError(f"state {when}: {reason}")
     return held
-
-
-def _create_or_open(operation: Operation, folder: Path) -> MuveraIndex:
-    if operation.kind == "reopen":
-        return MuveraIndex.open(folder, ENCODER)
-    try:
-        return perform(None, operation, folder)
-    except errors.IndexExistsError as blocked:
-        try:
-            return MuveraIndex.open(folder, ENCODER)
-        except MuveraError:
-            raise blocked from None

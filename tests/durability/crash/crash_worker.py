@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import importlib
 import json
 import os
 import platform
@@ -20,7 +21,12 @@ import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crash_workload import Scenario
+
+    from muvera_core import MuveraIndex
 
 SOURCE = Path(__file__).with_name("iolog.c")
 # Kinds of operations, as iolog names them.
@@ -57,7 +63,10 @@ class Job:
 
     Attributes:
         workspace: holds ``root/index``, the files ``acks`` and, if ``log``, ``log``.
-        recover: don't run the script: open the index that ``root`` holds, and close it.
+        scenario: what ``root`` holds at the start.
+        recover: don't run the script: do its first operation on what a crash left, or open the index if ``again``.
+        extend: after that, add a document.
+        searchers: so many threads search meanwhile.
         kill_at: the file operation before which the child kills itself; 0 for none.
         torn: if that is a write, do half of it.
         kill_after: seconds after which the child is killed.
@@ -66,12 +75,16 @@ class Job:
     workspace: str
     seed: int
     n_operations: int
+    scenario: Scenario = "life"
     log: bool = False
     kill_at: int = 0
     torn: bool = False
     kill_after: float | None = None
     fault: Fault | None = None
     recover: bool = False
+    again: bool = False
+    extend: bool = False
+    searchers: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,8 +136,8 @@ class Worker:
         )
 
     def run(self, job: Job) -> Outcome:
-        """Run a job, in a new workspace unless it is to recover one."""
-        (Path(job.workspace) / "root").mkdir(parents=True, exist_ok=job.recover)
+        """Run a job, in a workspace that is new unless it holds what to start from."""
+        (Path(job.workspace) / "root").mkdir(parents=True, exist_ok=True)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asdict(job)) + "\n")
@@ -194,11 +207,10 @@ class IoLog:
 
 
 def _serve() -> None:
-    import crash_checks  # imported before the fork, so that no child has to
-    import crash_workload
-
-    assert crash_checks
-    crash_workload.use_small_limits()
+    # Imported before the fork, so that no child has to.
+    modules = ("crash_checks", "crash_faults", "crash_folders", "crash_watchers", "crash_workload")
+    workload = [importlib.import_module(name) for name in modules][-1]
+    workload.use_small_limits()
     for line in sys.stdin:
         fields: dict[str, Any] = json.loads(line)
         fault = fields.pop("fault")
@@ -237,26 +249,65 @@ def _run_child(job: Job) -> None:
 
 def _run_script(job: Job) -> dict[str, Any]:
     import crash_faults
-    from crash_workload import Operation, make_script, perform
+    from crash_folders import start_model
+    from crash_watchers import Searchers
+    from crash_workload import make_script, models_of, perform
 
-    script, folder = make_script(job.seed, job.n_operations), index_folder(job.workspace)
+    script, folder = make_script(job.seed, job.n_operations, job.scenario), index_folder(job.workspace)
+    start = start_model(job.scenario, job.seed, job.n_operations)
     acks = os.open(Path(job.workspace) / "acks", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     iolog = IoLog()
     iolog.start(job)
     started = time.perf_counter()
     if job.recover:
-        perform(None, Operation("reopen"), folder).close()
+        _recover(job, folder)
         return {"file_operations": iolog.number()}
-    if job.fault is not None:
-        problems, notes = crash_faults.run_through_fault(script, folder, iolog, acks)
-        return {"file_operations": iolog.number(), "problems": problems, "notes": notes}
-    index = None
-    for number, operation in enumerate(script):
-        index = perform(index, operation, folder)
-        os.write(acks, f"{number}\n".encode())
-    assert index is not None
-    index.close()
-    return {"file_operations": iolog.number(), "seconds": time.perf_counter() - started}
+    problems: list[str] = []
+    notes: list[str] = []
+    with Searchers(job.searchers, models_of(script, start)) as searchers:
+
+        def returned(number: int, index: MuveraIndex) -> None:
+            os.write(acks, f"{number}\n".encode())
+            searchers.returned(number, index)
+
+        if job.fault is not None:
+            problems, notes = crash_faults.run_through_fault(script, start, folder, iolog, returned)
+        else:
+            index = None
+            for number, operation in enumerate(script):
+                index = perform(index, operation, folder)
+                returned(number, index)
+            assert index is not None
+            index.close()
+    if job.searchers and not searchers.n_searches and not notes:
+        problems.append("no search came through")
+    return {
+        "file_operations": iolog.number(),
+        "seconds": time.perf_counter() - started,
+        "problems": problems + searchers.problems,
+        "notes": notes,
+    }
+
+
+def _recover(job: Job, folder: Path) -> None:
+    from crash_checks import extend
+    from crash_workload import FIRST, Operation, perform
+
+    from muvera_core.errors import NotAnIndexError
+
+    first = Operation(FIRST[job.scenario])
+    if job.again or first.kind == "create":
+        try:
+            index = perform(None, Operation("reopen"), folder)
+        except NotAnIndexError:
+            if job.again:
+                raise
+            index = perform(None, first, folder)
+    else:
+        index = perform(None, first, folder)
+    with index:
+        if job.extend:
+            extend(index, {})
 
 
 if __name__ == "__main__":

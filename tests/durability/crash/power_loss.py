@@ -288,13 +288,21 @@ def power_losses(
     """``n`` different states after ``first`` records or more; fewer where there aren't as many."""
     # Most is at stake just before a sync, and just after a call has returned.
     critical = [i + (records[i].kind == "A") for i in range(first, len(records)) if records[i].kind in "SA"]
+    # A rename puts something whole in another's place: between it and what makes it last only a few operations go by.
+    renames = [j for i in range(first, len(records)) if records[i].kind == "R" for j in (i + 1, _next_sync(records, i))]
     rng, seen, tries = random.Random(seed), set[bytes](), 0
     while len(seen) < n and tries < 20 * n:
         tries += 1
-        cut = rng.choice(critical) if critical and rng.random() < 0.5 else rng.randint(first, len(records))
+        cut = rng.choice(rng.choice([critical, critical, renames]) or [len(records)])
+        if rng.random() < 0.4:
+            cut = rng.randint(first, len(records))
         state_seed, strategy = rng.randrange(1 << 32), rng.choice(STRATEGIES)
         loss = PowerLoss.at(records, cut, state_seed, strategy, strict=strict, start=start)
         digest = hashlib.sha256(repr((loss.acknowledged, sorted(loss.tree.items()))).encode()).digest()
         if digest not in seen:
             seen.add(digest)
             yield loss
+
+
+def _next_sync(records: list[Record], after: int) -> int:
+    return next((i for i in range(after, len(records)) if records[i].kind == "S"), len(records))
