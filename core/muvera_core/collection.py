@@ -342,7 +342,9 @@ class Collection:
                 try:
                     self._settle()
                 except Exception as error:
-                    _log.warning("%r can't be read after a failed write, the next use tries again: %s", self, error)
+                    _log.warning(
+                        "%s can't be read after a failed write, the next use tries again: %s", self.folder, error
+                    )
 
     def _commit(self, fill: Callable[[Change], None]) -> None:
         """A change of the store that becomes visible together with what is staged in stage one."""
@@ -416,7 +418,7 @@ class Collection:
             if self._store.is_wasteful:
                 self._write(self._store.compact)
         except MuveraError as error:
-            _log.warning("%r was written, but couldn't be compacted or centred: %s", self, error)
+            _log.warning("%s was written, but couldn't be compacted or centred: %s", self.folder, error)
         self.stage_one.compact()
         if self._n_unsaved >= max(_MIN_TO_SAVE, len(self._store.directory) // 2):
             self._save_stage_one()

@@ -7,15 +7,15 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from muvera_core.batches import batched
 from muvera_core.database import DATABASE_NAME, undo_interrupted_commit
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import (
@@ -40,7 +40,6 @@ from muvera_core.validation import require_encoded, require_path
 _BATCH = 64
 _COPY_BATCH = 1024
 _NAMED = 20
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -346,10 +345,3 @@ def _claimed_if_possible(folder: Path) -> Iterator[None]:
         with suppress(ReadOnlyIndexError):
             claim.enter_context(claimed(folder))
         yield
-
-
-def batched(items: Iterable[_T], n: int) -> Iterator[list[_T]]:
-    """Lists of ``n`` items, the last one shorter."""
-    iterator = iter(items)
-    while some := list(islice(iterator, n)):
-        yield some

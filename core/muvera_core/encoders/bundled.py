@@ -115,6 +115,7 @@ class BundledEncoder:
             # "[SEP]" written in a text is text, not a marker.
             self._tokenizer.encode_special_tokens = True
             self._cls, self._sep = (self._tokenizer.token_to_id(marker) for marker in ("[CLS]", "[SEP]"))
+            onnxruntime.disable_telemetry_events()  # nothing that is encoded concerns anybody else
             self._session = onnxruntime.InferenceSession(
                 folder / "model.onnx", _session_options(), providers=["CPUExecutionProvider"]
             )

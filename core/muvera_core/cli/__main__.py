@@ -1,0 +1,7 @@
+"""``python -m muvera_core.cli``, where the command isn't on the path."""
+
+from __future__ import annotations
+
+from muvera_core.cli import main
+
+main(prog_name="muvera")

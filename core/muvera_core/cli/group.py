@@ -1,0 +1,99 @@
+"""How the command line conducts itself: errors, warnings, interruptions and closed pipes, each told in one line."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from muvera_core.cli.output import on_one_line
+from muvera_core.errors import (
+    CorruptIndexError,
+    EncoderMismatchError,
+    MuveraError,
+    NotAnIndexError,
+    StageOneNotSavedWarning,
+    TruncatedTextWarning,
+    UnsupportedFormatError,
+)
+
+_BROKEN_PIPE = 141  # 128 + SIGPIPE
+_ADVICE: dict[type[MuveraError], str] = {
+    NotAnIndexError: "`muvera index INDEX PATH...` makes one",
+    CorruptIndexError: "`muvera check INDEX` lists the damage and `muvera repair INDEX` mends it",
+    EncoderMismatchError: "--encoder names the folder of a ColBERT checkpoint",
+    UnsupportedFormatError: "`muvera compact INDEX` brings an older one up to date",
+}
+_OUR_WARNINGS = (StageOneNotSavedWarning, TruncatedTextWarning)
+
+
+class Failure(click.ClickException):
+    """Ends the program with one line on standard error."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(on_one_line(message))
+
+
+class Interrupted(Failure):
+    """Ends the program after Ctrl-C."""
+
+    exit_code = 130  # what a shell says of a program that this signal ended: 128 + SIGINT
+
+
+class CommandGroup(click.Group):
+    """Commands whose errors, warnings and interruptions are told as people expect it of a program."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program."""
+        # Whatever the locale is: JSON is UTF-8 by definition, and text that can't be shown must not end the program.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            with _warnings_on_one_line():
+                return super().invoke(ctx)
+        except MuveraError as error:
+            advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), None)
+            known = advice is None or ctx.invoked_subcommand == "repair"
+            raise Failure(str(error) if known else f"{error}. On the command line, {advice}") from error
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
+        except BrokenPipeError:
+            # Nobody reads on. Python would complain once more when it closes the stream.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(_BROKEN_PIPE)
+
+
+def say(message: str) -> None:
+    """Write a line to standard error, above a progress bar if there is one."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        click.echo(on_one_line(message), err=True)
+
+
+@contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    """Show our own warnings as a program shows them, each every time."""
+    with warnings.catch_warnings():
+        shown_otherwise = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *details: Any, **more: Any) -> None:
+            if issubclass(category, _OUR_WARNINGS):
+                say(f"Warning: {message}")
+            else:
+                shown_otherwise(message, category, *details, **more)
+
+        for category in _OUR_WARNINGS:
+            warnings.simplefilter("always", category)
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,134 @@
+"""How the command line shows hits and indexes: for people, in the terminal's width, and as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from muvera_core.hits import Hit, TokenMatch
+from muvera_core.information import IndexInformation
+from muvera_core.manifest import FORMAT_VERSION
+
+_SNIPPET_LINES = 3
+_EXPLAINED_WORDS = 6
+
+
+@dataclass(frozen=True)
+class WordMatch:
+    """A word of the question and the word of a document that fits it best."""
+
+    query: str
+    document: str
+    similarity: float
+
+
+def hit_as_json(rank: int, hit: Hit, matches: Sequence[WordMatch] | None) -> str:
+    """A hit as a line of JSON."""
+    content: dict[str, Any] = {
+        "rank": rank,
+        "id": hit.id,
+        "score": round(hit.score, 4),
+        "normalized_score": round(hit.normalized_score, 4),
+        "text": hit.text,
+        "metadata": hit.metadata,
+    }
+    if matches is not None:
+        content["matches"] = [
+            {"query": match.query, "document": match.document, "similarity": round(match.similarity, 4)}
+            for match in matches
+        ]
+    return json.dumps(content, ensure_ascii=False)
+
+
+def hit_as_text(rank: int, hit: Hit, matches: Sequence[WordMatch] | None) -> str:
+    """A hit as lines of text: rank, score and id, then the beginning of its text."""
+    head = f"{rank}. {hit.normalized_score:.3f}  {on_one_line(hit.id)}"
+    lines = [click.style(head, bold=True), *_snippet("(no text)" if hit.text is None else hit.text)]
+    if matches:
+        words = (f"{match.query} → {match.document} {match.similarity:.2f}" for match in matches[:_EXPLAINED_WORDS])
+        lines += _snippet(f"[{', '.join(words)}]")
+    return "\n".join(lines)
+
+
+def _snippet(text: str) -> list[str]:
+    """The beginning of a text, in the width of the terminal."""
+    width = max(20, shutil.get_terminal_size().columns - 4)
+    start = " ".join(on_one_line(text[: width * _SNIPPET_LINES * 2]).split())
+    if any(unicodedata.east_asian_width(character) in "WF" for character in start):
+        width //= 2  # such characters take two columns
+    return textwrap.wrap(
+        start, width, max_lines=_SNIPPET_LINES, placeholder=" …", initial_indent="   ", subsequent_indent="   "
+    )
+
+
+def matched_words(query: str, hit: Hit, matches: Iterable[TokenMatch]) -> list[WordMatch]:
+    """The best match of every word of the question, best first. Empty where the document's words aren't known."""
+    best: dict[tuple[int, int], WordMatch] = {}
+    for match in matches:
+        if match.document_span is None or match.document_token is None or hit.text is None:
+            continue
+        if not (_is_word(match.query_token) and _is_word(match.document_token)):
+            continue
+        place = _whole_word(query, match.query_span)
+        if place not in best or best[place].similarity < match.similarity:
+            found = _whole_word(hit.text, match.document_span)
+            best[place] = WordMatch(query[slice(*place)], hit.text[slice(*found)], match.similarity)
+    return sorted(best.values(), key=lambda match: -match.similarity)
+
+
+def _is_word(token: str) -> bool:
+    """Whether it is more than a marker or punctuation."""
+    return any(map(str.isalnum, token))
+
+
+def _whole_word(text: str, span: tuple[int, int]) -> tuple[int, int]:
+    """The word that a token is in, which may be only a part of it."""
+    start, end = span
+    if text[start:end].isalnum():
+        while start > 0 and text[start - 1].isalnum():
+            start -= 1
+        while end < len(text) and text[end].isalnum():
+            end += 1
+    return start, end
+
+
+def information_as_text(information: IndexInformation) -> str:
+    """What an index is, as lines of text."""
+    manifest = information.manifest
+    settings = ", ".join(f"{name} {value}" for name, value in asdict(manifest.fde).items())
+    rows = {
+        "index": str(information.path),
+        "documents": f"{information.n_documents:,}",
+        "tokens": f"{information.n_tokens:,}",
+        "encoder": manifest.encoder,
+        "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}",
+        "stage one": settings,
+        "size": f"{size_as_text(information.n_bytes)}, {size_as_text(information.bytes_per_document)} per document",
+    }
+    lines = [f"{name:<11}{on_one_line(value)}" for name, value in rows.items()]
+    return "\n".join(
+        lines + [f"{size_as_text(size):>13}  {on_one_line(name)}" for name, size in information.sizes.items()]
+    )
+
+
+def size_as_text(n_bytes: float) -> str:
+    """A number of bytes, as people read it."""
+    if n_bytes < 1000:
+        return f"{n_bytes:.0f} B"
+    for unit in ("kB", "MB"):
+        n_bytes /= 1000
+        if n_bytes < 1000:
+            return f"{n_bytes:.1f} {unit}"
+    return f"{n_bytes / 1000:.1f} GB"
+
+
+def on_one_line(text: str) -> str:
+    """A text without line breaks and without characters that would steer the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,521 @@
+"""The command line, as people use it: in this process where that tells enough, in one of its own where it doesn't."""
+
+from __future__ import annotations
+
+import doctest
+import errno
+import gzip
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from muvera_core import MuveraIndex
+from muvera_core.cli import main, passages
+from muvera_core.cli.corpus_files import MAX_TEXT_BYTES
+from muvera_core.cli.passages import Splitting, split_into_passages
+from muvera_core.encoders import PrecomputedEmbeddings
+
+OWLS = "# Owls\n\nOwls hunt at night. They hear very well.\n\nTheir flight is silent.\n"
+posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, pipes and file names")
+
+
+def muvera(*arguments: object, status: int = 0, columns: int = 80) -> Result:
+    # Before click 8.2 the two streams were mixed unless one asked.
+    apart: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+    result = CliRunner(**apart).invoke(main, [str(argument) for argument in arguments], env={"COLUMNS": str(columns)})
+    assert result.exit_code == status, (result.stdout, result.stderr, result.exception)
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def summary(result: Result) -> dict[str, int]:
+    counts = result.stdout.splitlines()[-1].split(" in ")[0].split(", ")
+    return {name: int(number) for number, name in (count.split(" ", 1) for count in counts) if number != "0"}
+
+
+def hits(index: Path, question: str, *options: object) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in muvera("search", index, question, "--json", *options).stdout.splitlines()]
+
+
+def ids(index: Path) -> set[str]:
+    return {hit["id"] for hit in hits(index, "anything", "-k", 1000)}
+
+
+def as_process(*arguments: object, **settings: Any) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **settings.pop("env", {})}
+    command = [sys.executable, "-m", "muvera_core.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **settings)
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "owls.md").write_text(OWLS)
+    (folder / "sub" / "ants.txt").write_text("Ants live in colonies.\n")
+    (folder / "birds.jsonl").write_text(
+        '{"_id": 7, "title": "Heron", "text": "Herons stand still in shallow water.", "year": 2020}\n'
+        "\n"
+        '{"text": "Storks nest on chimneys.", "metadata": {"year": 1999}}\n'
+    )
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    return tmp_path / "i.muvera"
+
+
+@pytest.fixture(scope="module")
+def shared_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "owls.md").write_text(OWLS)
+    (folder / "ants.txt").write_text("Ants live in colonies.\n")
+    muvera("index", folder / "i.muvera", folder)
+    return folder / "i.muvera"
+
+
+# Splitting
+
+
+def test_examples_of_splitting_run() -> None:
+    result = doctest.testmod(passages)
+    assert (result.failed, result.attempted) == (0, 1)
+
+
+def test_passages_end_at_blank_lines() -> None:
+    assert split_into_passages(OWLS, Splitting(paragraphs=True)) == [
+        "# Owls",
+        "Owls hunt at night. They hear very well.",
+        "Their flight is silent.",
+    ]
+    assert split_into_passages(" \n\n ", Splitting(paragraphs=True)) == split_into_passages(" \n", Splitting()) == []
+
+
+@pytest.mark.parametrize("max_words", [1, 2, 3, 5, 8, 100])
+@pytest.mark.parametrize("paragraphs", [False, True])
+def test_passages_are_short_enough_and_lose_no_word(max_words: int, paragraphs: bool) -> None:
+    text = OWLS + "\n\none two three four five six seven eight nine ten; eleven\ntwelve!) Thirteen? " + "x" * 300
+    found = split_into_passages(text, Splitting(paragraphs, max_words))
+    assert " ".join(found).split() == text.split()
+    assert all(0 < len(passage.split()) <= max_words for passage in found)
+
+
+def test_passages_are_filled_with_paragraphs_and_cut_at_sentences() -> None:
+    assert split_into_passages(OWLS, Splitting(max_words=10)) == [
+        "# Owls\n\nOwls hunt at night. They hear very well.",
+        "Their flight is silent.",
+    ]
+    assert split_into_passages(OWLS, Splitting(paragraphs=True, max_words=4)) == [
+        "# Owls",
+        "Owls hunt at night.",
+        "They hear very well.",
+        "Their flight is silent.",
+    ]
+
+
+# Reading files
+
+
+def test_a_folder_becomes_documents_with_ids_and_metadata(notes: Path, index: Path) -> None:
+    assert summary(muvera("index", index, notes)) == {"added": 4}
+    found = {hit["id"]: hit for hit in hits(index, "birds")}
+    assert set(found) == {"owls.md", "sub/ants.txt", "7", "birds.jsonl#3"}
+    assert found["owls.md"]["text"] == OWLS.strip()
+    origin = {"root": str(notes), "file": "sub/ants.txt"}
+    assert found["sub/ants.txt"]["metadata"] == {"path": "sub/ants.txt", "indexed_from": origin}
+    assert found["7"]["text"] == "Heron Herons stand still in shallow water."
+    assert {**found["7"]["metadata"], "indexed_from": None} == {"title": "Heron", "year": 2020, "indexed_from": None}
+    assert found["birds.jsonl#3"]["metadata"]["year"] == 1999
+
+
+def test_split_files_give_numbered_passages(notes: Path, index: Path) -> None:
+    muvera("index", index, notes / "owls.md", "--split", "paragraphs")
+    found = {hit["id"]: hit for hit in hits(index, "owls")}
+    assert set(found) == {"owls.md#1", "owls.md#2", "owls.md#3"}
+    assert found["owls.md#3"]["text"] == "Their flight is silent."
+    assert (found["owls.md#3"]["metadata"]["path"], found["owls.md#3"]["metadata"]["position"]) == ("owls.md", 3)
+
+
+def test_compressed_lines_and_byte_order_marks_are_read(tmp_path: Path, index: Path) -> None:
+    with gzip.open(tmp_path / "a.jsonl.gz", "wb") as file:
+        file.write(b'\xef\xbb\xbf{"id": "a", "text": "one"}\r\n{"id": "b", "text": "two"}')
+    (tmp_path / "c.TXT").write_bytes(b"\xef\xbb\xbfthree\r\nlines\r\n")
+    assert summary(muvera("index", index, tmp_path)) == {"added": 3}
+    texts = {hit["id"]: hit["text"] for hit in hits(index, "one")}
+    assert texts == {"a": "one", "b": "two", "c.TXT": "three\nlines"}
+
+
+@posix_only
+def test_hidden_files_links_pipes_and_the_index_itself_are_passed_over(notes: Path) -> None:
+    (notes / ".git").mkdir()
+    (notes / ".git" / "x.txt").write_text("hidden")
+    (notes / ".y.txt").write_text("hidden")
+    (notes / "loop").symlink_to(notes)
+    (notes / "link.txt").symlink_to(notes / "sub" / "ants.txt")
+    os.mkfifo(notes / "pipe.txt")
+    (notes / "empty.txt").write_text("")
+    (notes / "image.png").write_bytes(b"\x89PNG")
+    index = notes / "i.muvera"
+    assert summary(muvera("index", index, notes)) == {"added": 4}
+    (index / "inside.txt").write_text("not a document")
+    assert summary(muvera("index", index, notes)) == {"unchanged": 4}
+
+
+@posix_only
+def test_names_that_are_not_unicode_give_ids_that_are(tmp_path: Path, index: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"fold\xff")
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("coffee")
+    (folder / os.fsdecode(b"bad\xe9.txt")).write_bytes(b"\xff")
+    assert r"bad\xe9.txt:1" in muvera("index", index, folder, status=1).stderr
+    assert summary(muvera("index", index, folder, "--skip-bad")) == {"added": 1, "left out": 1}
+    assert summary(muvera("index", index, folder, "--skip-bad", "--delete-missing")) == {"unchanged": 1, "left out": 1}
+    assert ids(index) == {r"caf\xe9.txt"}
+
+
+BAD_LINES = {
+    "{nope": "not JSON",
+    "[" * 100_000: "not JSON",
+    "[1]": "JSON object",
+    '{"no": "text"}': "text must be a string",
+    '{"text": ""}': "text is empty",
+    '{"text": "\\ud800"}': "surrogate",
+    '{"text": "x", "id": true}': "id must be",
+    '{"text": "x", "id": " "}': "id is empty",
+    '{"text": "x", "v": NaN}': "metadata",
+    '{"text": "x", "metadata": [1]}': "metadata must be",
+    '{"text": "x", "title": 3}': "title must be",
+    '{"text": "x", "id": "good"}': "good.jsonl:1, too",
+}
+
+
+def test_lines_that_cannot_be_used_are_named_and_nothing_is_changed(tmp_path: Path, index: Path) -> None:
+    (tmp_path / "good.jsonl").write_text('{"text": "fine", "id": "good"}\n')
+    long = '{"text": "' + "x " * (MAX_TEXT_BYTES // 2) + '"}'
+    (tmp_path / "lines.jsonl").write_text("\n".join([*BAD_LINES, long, '{"text": "also fine"}']))
+    (tmp_path / "late.jsonl").write_bytes(b'{"text": "z"}\n{"text": "\xff"}\n')
+    result = muvera("index", index, tmp_path, status=1)
+    assert not index.exists()
+    assert result.stdout == ""
+    for number, why in enumerate([*BAD_LINES.values(), "16 MiB"], start=1):
+        (line,) = (line for line in result.stderr.splitlines() if f"lines.jsonl:{number}: " in line)
+        assert why in line
+    assert "late.jsonl:2: it isn't UTF-8 text" in result.stderr
+    assert "--skip-bad" in result.stderr.splitlines()[-1]
+    assert summary(muvera("index", index, tmp_path, "--skip-bad")) == {"added": 3, "left out": len(BAD_LINES) + 2}
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "good.txt").write_text("fine")
+    (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 1000)[:-20])
+    (tmp_path / "zip.jsonl.gz").write_bytes(b"PK")
+    (tmp_path / "closed.txt").write_text("secret")
+    (tmp_path / "locked").mkdir()
+    opening, listing = Path.open, Path.iterdir
+
+    def refuse(path: Path) -> bool:
+        if path.name in ("closed.txt", "locked"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return False
+
+    # Permissions don't hold the administrator back, who may run the tests.
+    monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: refuse(path) or opening(path, *args, **kwargs))
+    monkeypatch.setattr(Path, "iterdir", lambda path: refuse(path) or listing(path))
+    message = muvera("index", index, tmp_path, status=1).stderr
+    for expected in [
+        "latin.txt:2: it isn't UTF-8",
+        "cut.jsonl.gz: it can't be read",
+        "zip.jsonl.gz: it can't be read",
+        "closed.txt: it can't be read (Permission denied)",
+        "locked: it can't be read (Permission denied)",
+    ]:
+        assert expected in message
+
+
+def test_what_holds_nothing_to_read_is_refused(tmp_path: Path, index: Path) -> None:
+    (tmp_path / "a.pdf").write_text("x")
+    assert "there are no files that end in .txt" in muvera("index", index, tmp_path, status=1).stderr
+    assert "a.pdf is not a folder" in muvera("index", index, tmp_path / "a.pdf", status=1).stderr
+    assert "does not exist" in muvera("index", index, tmp_path / "nowhere", status=2).stderr
+    assert not index.exists()
+
+
+# Bringing an index in line
+
+
+def test_only_what_differs_is_written(notes: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    muvera("index", index, notes)
+    with monkeypatch.context() as patch:
+        patch.setattr(MuveraIndex, "add", None)
+        assert summary(muvera("index", index, notes)) == {"unchanged": 4}
+    (notes / "owls.md").write_text("Owls sleep by day.")
+    lines = (notes / "birds.jsonl").read_text()
+    (notes / "birds.jsonl").write_text(lines.replace("2020", "true"))
+    (notes / "new.txt").write_text("new")
+    assert summary(muvera("index", index, notes)) == {"added": 1, "replaced": 2, "unchanged": 2}
+    assert hits(index, "owls", "-k", 1)[0]["text"] == "Owls sleep by day."
+    (notes / "birds.jsonl").write_text(lines.replace("2020", "1"))
+    assert summary(muvera("index", index, notes)) == {"replaced": 1, "unchanged": 4}
+
+
+def test_missing_documents_are_deleted_only_when_asked_and_only_from_the_same_roots(
+    notes: Path, index: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "bats.txt").write_text("Bats are no birds.")
+    muvera("index", index, notes, other, "--split", "paragraphs")
+    with MuveraIndex.open(index) as opened:
+        opened.add(["added in Python"], ids=["mine"])
+    (notes / "sub" / "ants.txt").unlink()
+    (notes / "owls.md").write_text("# Owls")
+    (notes / "birds.jsonl").write_text('{"_id": 8, "text": "Swifts sleep in the air."}')
+    (other / "bats.txt").unlink()
+    assert summary(muvera("index", index, notes, "--split", "paragraphs")) == {"added": 1, "unchanged": 1}
+    result = muvera("index", index, notes, "--split", "paragraphs", "--delete-missing")
+    assert summary(result) == {"unchanged": 2, "deleted": 5}
+    assert ids(index) == {"owls.md#1", "8", "bats.txt#1", "mine"}
+    assert summary(muvera("index", index, other, "--delete-missing")) == {"deleted": 1}
+
+
+def test_what_cannot_be_read_is_not_missing(notes: Path, index: Path) -> None:
+    muvera("index", index, notes)
+    (notes / "owls.md").write_bytes(b"\xff")
+    (notes / "birds.jsonl").write_text("{\n")
+    (notes / "sub" / "ants.txt").unlink()
+    result = muvera("index", index, notes, "--skip-bad", "--delete-missing")
+    assert summary(result) == {"deleted": 1, "left out": 2}
+    assert ids(index) == {"owls.md", "7", "birds.jsonl#3"}
+
+
+def test_a_folder_does_not_take_over_the_ids_of_another(tmp_path: Path, index: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(name)
+    assert "too" in muvera("index", index, tmp_path / "one", tmp_path / "two", status=1).stderr
+    muvera("index", index, tmp_path / "one")
+    assert "is in the index already" in muvera("index", index, tmp_path / "two", status=1).stderr
+    (tmp_path / "one").rename(tmp_path / "three")
+    assert summary(muvera("index", index, tmp_path / "three")) == {"replaced": 1}
+
+
+def test_ids_of_ones_own_replace_those_of_any_file(tmp_path: Path, index: Path) -> None:
+    for name in ("monday", "tuesday"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": "menu", "text": f"The menu of {name}."}))
+        muvera("index", index, tmp_path / f"{name}.jsonl")
+    assert [hit["text"] for hit in hits(index, "menu")] == ["The menu of tuesday."]
+
+
+@posix_only
+def test_an_interrupted_run_keeps_what_was_written_and_goes_on(tmp_path: Path, index: Path) -> None:
+    lines = [json.dumps({"id": str(i), "text": f"Passage {i} has some words. " * 8}) for i in range(500)]
+    (tmp_path / "many.jsonl").write_text("\n".join(lines))
+    command = ["index", index, tmp_path / "many.jsonl"]
+    with as_process(*command) as process:
+        tokens, sizes, deadline = index / "tokens-0.bin", {0}, time.monotonic() + 120
+        while len(sizes) < 3 and time.monotonic() < deadline:  # the second lot is under way, so the first is committed
+            time.sleep(0.005)
+            sizes.add(tokens.stat().st_size if tokens.exists() else 0)
+        process.send_signal(signal.SIGINT)
+        out, message = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, b"")
+    assert message.startswith(b"Error: interrupted: the ")
+    assert message.count(b"\n") == 1
+    n_kept = len(ids(index))
+    assert 0 < n_kept < 500
+    assert int(message.split()[3]) in (n_kept, n_kept - 64)  # the last lot may be committed and not counted yet
+    assert summary(muvera(*command)) == {"added": 500 - n_kept, "unchanged": n_kept}
+
+
+# Searching
+
+
+def test_hits_are_printed_in_the_width_of_the_terminal(shared_index: Path) -> None:
+    result = muvera("search", shared_index, "Which animal is active after dark?", "--explain", columns=40)
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[0::2] == ["1.", "owls.md"]
+    assert max(map(len, lines)) <= 40
+    assert lines[1] == "   # Owls Owls hunt at night. They"
+    assert "dark → night" in " ".join(result.stdout.split())
+    assert result.stderr == ""
+
+
+def test_lines_of_json_tell_everything(shared_index: Path) -> None:
+    first, second = hits(shared_index, "Which animal is active after dark?", "--explain")
+    assert (first["rank"], first["id"], second["id"]) == (1, "owls.md", "ants.txt")
+    assert first["score"] > second["score"]
+    assert first["matches"][0]["similarity"] >= first["matches"][-1]["similarity"]
+    assert {"query": "dark", "document": "night"}.items() <= next(
+        match.items() for match in first["matches"] if match["query"] == "dark"
+    )
+    assert all(any(map(str.isalnum, match["document"])) for match in first["matches"])
+
+
+def test_searches_are_restricted_as_asked(shared_index: Path) -> None:
+    assert len(hits(shared_index, "x", "-k", 1)) == 1
+    assert hits(shared_index, "owls", "--exact") == hits(shared_index, "owls", "--n-candidates", 2)
+    assert [hit["id"] for hit in hits(shared_index, "owls", "--filter", '{"path": "ants.txt"}')] == ["ants.txt"]
+    nothing = muvera("search", shared_index, "owls", "--filter", '{"path": "x"}')
+    assert (nothing.stdout, nothing.stderr) == ("", "no document fits the filter\n")
+
+
+def test_text_cannot_steer_the_terminal(tmp_path: Path, index: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"id": "a\x1b[2J\nb", "text": "red \x1b[31m\x07 words"}))
+    muvera("index", index, tmp_path)
+    assert not set("\x1b\x07") & set(muvera("search", index, "red").stdout)
+
+
+@posix_only
+def test_a_closed_pipe_ends_the_program_silently(shared_index: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "muvera_core.cli", "search", str(shared_index), "owls", "--json"]
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # as is usual: Python flushes once more when it ends
+    result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered, check=False)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+@posix_only
+@pytest.mark.parametrize("encoding", ["", "latin-1"])
+def test_output_is_utf8_whatever_the_locale(encoding: str, tmp_path: Path, index: Path) -> None:
+    (tmp_path / "küçük.txt").write_text("Dükkân açık 日本語", encoding="utf-8")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
+    with as_process("index", index, tmp_path, env=locale) as process:
+        assert process.communicate()[1] == b""
+    for options in (["--json"], ["--explain"]):
+        with as_process("search", index, "dükkân", *options, env=locale) as process:
+            out, message = process.communicate()
+        assert (process.returncode, message) == (0, b"")
+        assert "Dükkân açık 日本語" in out.decode("utf-8")
+        assert "küçük.txt" in out.decode("utf-8")
+    (match,) = hits(index, "dükkân", "--explain")[0]["matches"]
+    assert match["document"] == "Dükkân"
+
+
+# Looking after an index
+
+
+def test_information_adds_up(shared_index: Path) -> None:
+    information = json.loads(muvera("info", shared_index, "--json").stdout)
+    assert (information["documents"], information["format_version"]) == (2, 2)
+    assert information["tokens"] > 20
+    on_disk = {file.name: file.stat().st_size for file in shared_index.iterdir()}
+    assert information["files"] == on_disk
+    assert information["bytes"] == sum(on_disk.values())
+    assert information["bytes_per_document"] == information["bytes"] / 2
+    assert information["encoder"] in muvera("info", shared_index).stdout
+
+
+def test_damage_is_listed_and_mended(notes: Path, index: Path) -> None:
+    muvera("index", index, notes)
+    assert "no damage, 4 documents" in muvera("check", index).stdout
+    tokens = bytearray((index / "tokens-0.bin").read_bytes())
+    tokens[len(tokens) // 2] ^= 1
+    (index / "tokens-0.bin").write_bytes(tokens)
+    damaged = muvera("check", index, status=1)
+    assert "DAMAGED, 3 documents" in damaged.stdout
+    assert damaged.stderr == ""
+    assert "1 of them encoded again" in muvera("repair", index).stdout
+    assert "no damage, 4 documents" in muvera("check", index).stdout
+
+
+def test_compaction_gives_space_back(notes: Path, index: Path) -> None:
+    muvera("index", index, notes)
+    (notes / "birds.jsonl").unlink()
+    muvera("index", index, notes, "--delete-missing")
+    before = json.loads(muvera("info", index, "--json").stdout)["bytes"]
+    assert "given back" in muvera("compact", index).stdout
+    assert json.loads(muvera("info", index, "--json").stdout)["bytes"] < before
+    assert ids(index) == {"owls.md", "sub/ants.txt"}
+
+
+def test_an_index_of_token_vectors_says_that_it_takes_no_text(notes: Path, index: Path) -> None:
+    with MuveraIndex.create(index, PrecomputedEmbeddings(8, "mine")) as opened:
+        opened.add_embeddings([np.eye(8)[:2]] * 2, ids=["a", "b"], texts=["x", "y"])
+    for command in (["search", index, "x"], ["index", index, notes]):
+        assert "made elsewhere (precomputed-mine-8)" in muvera(*command, status=1).stderr
+    assert "documents  2" in muvera("info", index).stdout
+    muvera("compact", index)
+    generation = max(index.glob("tokens-*.bin"))
+    generation.write_bytes(bytes([generation.read_bytes()[0] ^ 1]) + generation.read_bytes()[1:])
+    muvera("check", index, status=1)
+    assert "1 are lost" in muvera("repair", index).stdout
+    muvera("check", index)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["search", "{}", "x"], ["info", "{}"], ["check", "{}"], ["repair", "{}"], ["compact", "{}"]],
+    ids=lambda command: command[0],
+)
+def test_what_is_no_index_gives_one_line_and_status_1(tmp_path: Path, command: list[str]) -> None:
+    result = muvera(*[argument.format(tmp_path) for argument in command], status=1)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert "is not a muvera index" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["search", "i"], ["search", "i", "x", "-k", "0"], ["search", "i", "x", "--filter", "{"], ["nothing"]],
+    ids=str,
+)
+def test_misuse_has_status_2(command: list[str]) -> None:
+    arguments = command or ["index"]
+    assert "Usage: " in muvera(*arguments, status=2).stderr
+
+
+def test_errors_say_what_to_do_on_the_command_line(notes: Path, index: Path, tmp_path: Path) -> None:
+    assert "isn't empty" in muvera("index", notes, notes, status=1).stderr
+    muvera("index", index, notes)
+    assert "is empty" in muvera("search", index, " ", status=1).stderr
+    with MuveraIndex.open(index):
+        assert "is open for writing elsewhere" in muvera("index", index, notes, status=1).stderr
+        assert hits(index, "owls", "-k", 1)
+    (index / "manifest.json").write_text("{")
+    assert "`muvera repair INDEX`" in muvera("search", index, "owls", status=1).stderr
+    muvera("repair", index)
+    muvera("search", index, "owls")
+
+
+def test_texts_that_are_cut_give_one_line_of_warning(tmp_path: Path, index: Path) -> None:
+    (tmp_path / "long.txt").write_text("word " * 20_000)
+    result = muvera("index", index, tmp_path)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Warning: the text that starts with 'word word")
+    assert summary(result) == {"added": 1}
+
+
+def test_a_checkpoint_that_is_none_is_refused(shared_index: Path, tmp_path: Path) -> None:
+    result = muvera("search", shared_index, "owls", "--encoder", tmp_path / "nowhere", status=1)
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["--help"], ["--version"], ["info", "{}"], ["check", "{}"]], ids=str)
+def test_no_model_is_imported_before_it_is_needed(shared_index: Path, command: list[str]) -> None:
+    arguments = [argument.format(shared_index) for argument in command]
+    code = (
+        "import sys; from muvera_core.cli import main\n"
+        f"try: main({arguments!r})\nfinally: print(sorted({{'onnxruntime', 'tokenizers', 'torch'}} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    assert out.splitlines()[-1] == "[]"
