@@ -6,9 +6,12 @@ from importlib.metadata import version
 
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import MuveraError
+from muvera_core.evaluation import Evaluation
 from muvera_core.fde import FDEConfig, FixedDimensionalEncoder, SetEncoder
 from muvera_core.hits import Document, Hit, TokenMatch
 from muvera_core.index import MuveraIndex
+from muvera_core.lemur import LearnedSetEncoder, LearnedSetEncoderConfig
+from muvera_core.manifest import Tuning
 from muvera_core.maxsim.cpu import maxsim
 from muvera_core.repair import IndexReport, RepairReport, check_index, repair_index
 from muvera_core.rerank import score_texts
@@ -20,10 +23,13 @@ __version__ = version("muvera-core")
 
 __all__ = [
     "Document",
+    "Evaluation",
     "FDEConfig",
     "FixedDimensionalEncoder",
     "Hit",
     "IndexReport",
+    "LearnedSetEncoder",
+    "LearnedSetEncoderConfig",
     "MuveraError",
     "MuveraIndex",
     "RepairReport",
@@ -33,6 +39,7 @@ __all__ = [
     "TokenEmbeddings",
     "TokenEncoder",
     "TokenMatch",
+    "Tuning",
     "check_index",
     "maxsim",
     "repair_index",

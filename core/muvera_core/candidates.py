@@ -63,6 +63,10 @@ class Candidates(Protocol):
         """The vectors held for ``keys``, float32, shape (keys, dimension)."""
 
     @property
+    def n_bytes(self) -> int:
+        """Memory that the entries take, deleted ones included."""
+
+    @property
     def n_deleted(self) -> int:
         """How many deleted entries still take space."""
 
@@ -158,6 +162,11 @@ class FlatCandidates:
         return self._rows.vectors[order[np.searchsorted(self._rows.keys[order], keys)]]
 
     @property
+    def n_bytes(self) -> int:
+        rows = self._rows
+        return rows.n * (4 * int(rows.vectors.shape[1]) + 8)
+
+    @property
     def n_deleted(self) -> int:
         return self._rows.n_published - len(self)
 
@@ -216,11 +225,19 @@ class HnswCandidates:
     file_names: ClassVar[tuple[str, ...]] = ("stage_one.hnsw",)
     M: ClassVar[int] = 16
     EF_CONSTRUCTION: ClassVar[int] = 200
-    # The beam is k wide, or this where k is less: of 400 candidates 97 % are then those of a flat scan.
-    MIN_EF: ClassVar[int] = 200
+    # Of 400 candidates 97 % are then those of a flat scan.
+    BEAM: ClassVar[int] = 200
     SEED: ClassVar[int] = 42
 
-    def __init__(self, dimension: int, capacity: int = INITIAL_CAPACITY) -> None:
+    def __init__(self, dimension: int, capacity: int = INITIAL_CAPACITY, beam: int = BEAM) -> None:
+        """Make an empty graph.
+
+        Args:
+            dimension: width of the vectors.
+            capacity: how many to make room for.
+            beam: how many of the best found so far a search goes on from ("ef"), or k where that is more.
+        """
+        self.beam = beam
         self._dimension = dimension
         self._graph: Any = hnswlib.Index(space="ip", dim=dimension)
         self._graph.init_index(
@@ -271,7 +288,7 @@ class HnswCandidates:
             return np.empty(0, dtype=np.int64)
         n_visible, n_hidden = self._graph.get_current_count(), len(self._staged) if allowed is None else 0
         wanted = min(n_visible, k + 2 * k * n_hidden // len(admitted))
-        beam = max(self.MIN_EF, wanted)
+        beam = max(self.beam, wanted)
         while True:
             self._graph.set_ef(beam)
             try:
@@ -295,6 +312,11 @@ class HnswCandidates:
         return np.asarray(vectors, dtype=np.float32).reshape(len(keys), self._dimension)
 
     @property
+    def n_bytes(self) -> int:
+        # On the ground level; the levels above have a sixteenth of the entries.
+        return int(self._graph.get_current_count()) * (4 * self._dimension + 4 * (2 * self.M + 1) + 8)
+
+    @property
     def n_deleted(self) -> int:
         return int(self._graph.get_current_count()) - len(self._live) - len(self._staged)
 
@@ -303,12 +325,12 @@ class HnswCandidates:
         return self.n_deleted > max(INITIAL_CAPACITY, _MAX_DELETED * len(self._live))
 
     def compacted(self) -> HnswCandidates:
-        return self.holding(self.keys(), self.vectors(self.keys()))
+        return self.holding(self.keys(), self.vectors(self.keys()), self.beam)
 
     @classmethod
-    def holding(cls, keys: IntArray, vectors: FloatArray) -> HnswCandidates:
+    def holding(cls, keys: IntArray, vectors: FloatArray, beam: int = BEAM) -> HnswCandidates:
         """A graph of these."""
-        graph = cls(vectors.shape[1], len(keys))
+        graph = cls(vectors.shape[1], len(keys), beam)
         graph.stage(keys, vectors)
         graph.publish([])
         return graph

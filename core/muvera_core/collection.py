@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +21,11 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from muvera_core.candidates import HnswCandidates
 from muvera_core.directory import Directory
 from muvera_core.errors import (
     CorruptIndexError,
+    EncoderError,
     ForkedIndexError,
     IndexClosedError,
     MuveraError,
@@ -29,15 +33,21 @@ from muvera_core.errors import (
     StageOneNotSavedWarning,
     StorageError,
 )
-from muvera_core.fde import FixedDimensionalEncoder
+from muvera_core.fde import FixedDimensionalEncoder, SetEncoder
 from muvera_core.filters import Condition
 from muvera_core.folder_lock import ForkGuard
-from muvera_core.manifest import Manifest
+from muvera_core.lemur import LearnedSetEncoder
+from muvera_core.manifest import Manifest, Tuning
 from muvera_core.maxsim.cpu import maxsim_scaled
 from muvera_core.stage_one import StageOne
 from muvera_core.store import AppendedTokens, Change, StaleError, Store, StoredDocument
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+from muvera_core.tuning import Choice, Corpus, choose, pseudo_queries, require_enough
+from muvera_core.weights import load_weights, remove_other_weights, save_weights
 
+# Per hit asked for, and at least. Stage one is cheap and narrow; reranking 400 short passages takes 3 ms.
+CANDIDATES_PER_HIT = 10
+MIN_CANDIDATES = 400
 # A mean over fewer tokens says little about the corpus; until then a centring index encodes without one.
 MIN_TOKENS_FOR_MEAN = 16_384
 _STAGE_ONE_BATCH = 256
@@ -88,11 +98,11 @@ class Collection:
         self._writes = False
         # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.
         self._unsettled = False
-        set_encoder = self._make_set_encoder()
+        set_encoder, beam = self._make_set_encoder(), self._beam
         self.stage_one = (
-            StageOne(set_encoder, self._state)
+            StageOne(set_encoder, self._state, beam=beam)
             if folder is None
-            else StageOne.load(folder, manifest.index_id, set_encoder, self._state)
+            else StageOne.load(folder, manifest.index_id, set_encoder, self._state, beam)
         )
         added, removed = self.stage_one.difference(store.directory.keys)
         self._n_unsaved = len(added) + len(removed)
@@ -280,6 +290,70 @@ class Collection:
             self._save_stage_one()
             return before - self._store.size_on_disk()
 
+    def optimize(
+        self, queries: Sequence[FloatArray] | None, *, target_recall: float, k: int, n_queries: int, show_progress: bool
+    ) -> Tuning:
+        """See ``MuveraIndex.optimize``."""
+        with self._writing:
+            self._require_writable()
+            directory = self._store.directory
+            corpus = Corpus(
+                directory.keys,
+                lambda keys: self._store.embeddings(directory, keys),
+                lambda tokens, keys: self.rerank(directory, tokens, keys),
+            )
+            require_enough(corpus, k)
+            asked = pseudo_queries(corpus, n_queries, seed=1) if queries is None else queries
+            start = time.perf_counter()
+            choice = choose(
+                corpus, self._make_fde(), asked, target_recall=target_recall, k=k, show_progress=show_progress
+            )
+            tuning = _as_tuning(choice, k, target_recall, len(asked), time.perf_counter() - start)
+            return self._adopt(choice, tuning)
+
+    def _adopt(self, choice: Choice, tuning: Tuning) -> Tuning:
+        """Put a chosen stage one in the present one's place, for searches and for the next opening.
+
+        Returns:
+            The tuning, with the name of the file that has what was learned.
+        """
+        if self.folder is not None and isinstance(choice.encoder, LearnedSetEncoder):
+            tuning = save_weights(self.folder, choice.encoder, tuning)
+        manifest = replace(self.manifest, tuning=tuning)
+        self._write(lambda: self._commit(lambda change: change.put_state("manifest", manifest.as_text())))
+        if self.folder is not None:
+            manifest.write(self.folder)
+        with self._state:
+            self.manifest = manifest
+            self.stage_one = StageOne(choice.encoder, self._state, choice.candidates, choice.beam)
+        self._n_unsaved = max(1, self._n_unsaved)
+        self._save_stage_one()
+        if self.folder is not None:
+            remove_other_weights(self.folder, tuning)
+        return tuning
+
+    def n_candidates(self, k: int) -> int:
+        """How many candidates to rerank for ``k`` hits, where nobody says."""
+        tuning = self.manifest.tuning
+        if tuning is None:
+            return max(MIN_CANDIDATES, CANDIDATES_PER_HIT * k)
+        return -(-tuning.n_candidates * max(k, tuning.k) // tuning.k)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each part, by name."""
+        with self._state:
+            on_disk = self._store.size_on_disk()
+            directory = self.snapshot()
+            parts = {"documents and tokens on disk": on_disk} if on_disk else {}
+            return parts | {
+                "stage one in memory": self.stage_one.candidates.n_bytes,
+                "directory in memory": sum(column.nbytes for column in directory.rows.columns),
+            }
+
+    @property
+    def _beam(self) -> int:
+        return HnswCandidates.BEAM if self.manifest.tuning is None else self.manifest.tuning.beam
+
     def close(self) -> None:
         """Save stage one and let go of the folder."""
         if self._fork_guard.in_child:
@@ -375,7 +449,17 @@ class Collection:
                 stage_one.stage(some, self._store.embeddings(directory, some))
                 bar.update(len(some))
 
-    def _make_set_encoder(self) -> FixedDimensionalEncoder:
+    def _make_set_encoder(self) -> SetEncoder:
+        tuning = self.manifest.tuning
+        if self.folder is None or tuning is None or tuning.set_encoder is None:
+            return self._make_fde()
+        try:
+            return load_weights(self.folder, tuning)
+        except (EncoderError, CorruptIndexError, OSError) as error:
+            _log.warning("%s searches with its first encoding until it is optimized again: %s", self.folder, error)
+            return self._make_fde()
+
+    def _make_fde(self) -> FixedDimensionalEncoder:
         config = self.manifest.fde
         if not config.center:
             return FixedDimensionalEncoder(config)
@@ -398,11 +482,13 @@ class Collection:
     def _freeze_mean(self) -> None:
         """Once a centring index has enough tokens, fix their mean for good and encode what is there anew."""
         directory = self._store.directory
+        if isinstance(self.stage_one.encoder, LearnedSetEncoder):
+            return
         if not self.manifest.fde.center or directory.n_tokens < MIN_TOKENS_FOR_MEAN or self._mean_token() is not None:
             return
         mean = self._store.mean_token().astype("<f4").tobytes()
         self._commit(lambda change: change.put_state("mean_token", mean))
-        centred = StageOne(self._make_set_encoder(), self._state)
+        centred = StageOne(self._make_fde(), self._state, beam=self._beam)
         self._stage(centred, directory.keys, directory)
         centred.publish(_NONE)
         with self._state:
@@ -435,3 +521,17 @@ class Collection:
                 StageOneNotSavedWarning,
                 stacklevel=4,
             )
+
+
+def _as_tuning(choice: Choice, k: int, target_recall: float, n_queries: int, seconds: float) -> Tuning:
+    learned = choice.encoder.config if isinstance(choice.encoder, LearnedSetEncoder) else None
+    measured = {
+        "target_recall": target_recall,
+        "recall": round(choice.recall, 4),
+        "milliseconds": round(choice.seconds * 1000, 3),
+        "dimension": choice.encoder.output_dimension,
+        "n_documents": len(choice.candidates),
+        "n_queries": n_queries,
+        "seconds_to_choose": round(seconds, 1),
+    }
+    return Tuning(learned, None, None, k, choice.n_candidates, choice.beam, measured)

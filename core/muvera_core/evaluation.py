@@ -7,14 +7,34 @@ import gzip
 import json
 import math
 import os
+import time
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
 
-from muvera_core.errors import InvalidInputError
-from muvera_core.validation import require_path, require_unicode, shown
+import numpy as np
+
+from muvera_core.errors import InvalidInputError, MissingExtraError
+from muvera_core.stage_clock import StageClock
+from muvera_core.token_embeddings import FloatArray
+from muvera_core.validation import (
+    require_count,
+    require_length,
+    require_path,
+    require_sequence,
+    require_texts,
+    require_unicode,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from muvera_core.index import MuveraIndex
+
+# Shares of the number of candidates that a curve shows beside it.
+_CURVE = (0.125, 0.25, 0.5, 1, 2, 4)
 
 
 def recall_at_k(found: Sequence[str], expected: Collection[str], k: int = 10) -> float:
@@ -35,6 +55,169 @@ def ndcg_at_k(found: Sequence[str], relevance: Mapping[str, float], k: int = 10)
     """
     ideal = _discounted_gain(sorted((grade for grade in relevance.values() if grade > 0), reverse=True)[:k])
     return _discounted_gain([relevance.get(id, 0) for id in found[:k]]) / ideal if ideal else 0.0
+
+
+def mrr_at_k(found: Sequence[str], relevance: Mapping[str, float], k: int = 10) -> float:
+    """Reciprocal rank of the first relevant id among the first ``k`` found; 0 where there is none."""
+    ranks = (rank for rank, id in enumerate(found[:k], start=1) if relevance.get(id, 0) > 0)
+    return 1 / next(ranks, math.inf)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What a number of candidates gives.
+
+    Attributes:
+        n_candidates: how many are reranked.
+        recall: share of exact MaxSim's best documents that a search returns.
+        milliseconds: median time of a search, without encoding the question.
+    """
+
+    n_candidates: int
+    recall: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``MuveraIndex.evaluate`` measured.
+
+    Attributes:
+        k: number of hits.
+        n_queries: number of questions.
+        n_documents: number of documents.
+        n_candidates: how many were reranked.
+        recall: share of exact MaxSim's ``k`` best documents that a search returns.
+        ndcg: nDCG of the index's hits and of exact MaxSim's; None where it isn't known what is relevant.
+        mrr: mean reciprocal rank of the same.
+        milliseconds: median and 95th percentile of each stage and of the whole, by name.
+        n_bytes: size of each part, on disk or in memory, by name.
+        curve: what other numbers of candidates give.
+    """
+
+    k: int
+    n_queries: int
+    n_documents: int
+    n_candidates: int
+    recall: float
+    ndcg: tuple[float, float] | None
+    mrr: tuple[float, float] | None
+    milliseconds: Mapping[str, tuple[float, float]]
+    n_bytes: Mapping[str, int]
+    curve: tuple[CurvePoint, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.n_documents} documents, {self.n_queries} questions, {self.n_candidates} candidates",
+            f"recall@{self.k} against exact MaxSim: {self.recall:.4f}",
+        ]
+        for name, value in (("nDCG", self.ndcg), ("MRR", self.mrr)):
+            if value is not None:
+                lines.append(f"{name}@{self.k}: {value[0]:.4f} (exact MaxSim {value[1]:.4f})")
+        lines.append(f"{'':12}{'median':>10}{'95 %':>10}")
+        lines += [f"{name:12}{p50:7.2f} ms{p95:7.2f} ms" for name, (p50, p95) in self.milliseconds.items()]
+        lines += [f"{name}: {size / 1e6:.1f} MB" for name, size in self.n_bytes.items()]
+        lines.append(f"{'candidates':>12}{'recall':>10}{'search':>10}")
+        lines += [f"{p.n_candidates:12}{p.recall:10.4f}{p.milliseconds:7.2f} ms" for p in self.curve]
+        return "\n".join(lines)
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw recall against time to a file, such as ``curve.svg``.
+
+        Raises:
+            MissingExtraError: matplotlib isn't installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise MissingExtraError("drawing needs matplotlib: pip install 'muvera-core[plot]'") from error
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([p.milliseconds for p in self.curve], [p.recall for p in self.curve], marker="o")
+        for point in self.curve:
+            axes.annotate(
+                str(point.n_candidates), (point.milliseconds, point.recall), xytext=(4, -10), textcoords="offset points"
+            )
+        axes.set(
+            xlabel="search, ms (median)",
+            ylabel=f"recall@{self.k} against exact MaxSim",
+            title=f"{self.n_documents} documents; numbers are candidates",
+        )
+        axes.grid(alpha=0.3)
+        figure.savefig(path)
+
+
+def evaluate(
+    index: MuveraIndex,
+    queries: Sequence[str],
+    relevant: Sequence[Mapping[str, float] | Collection[str]] | None,
+    k: int,
+    n_candidates: int | None,
+) -> Evaluation:
+    """See ``MuveraIndex.evaluate``."""
+    questions, k = require_texts("queries", queries), require_count("k", k)
+    if not questions or not len(index):
+        raise InvalidInputError(f"there are {len(questions)} questions and {len(index)} documents: give some of both")
+    grades = None
+    if relevant is not None:
+        require_length("relevant", require_sequence("relevant", relevant), len(questions))
+        grades = [ids if isinstance(ids, Mapping) else dict.fromkeys(ids, 1.0) for ids in relevant]
+    chosen = index.default_candidates(k) if n_candidates is None else require_count("n_candidates", n_candidates)
+
+    encode_clocks, encoded = [], []
+    for question in questions:
+        start = time.perf_counter()
+        encoded.append(index.encoder.encode_queries([question])[0])
+        encode_clocks.append(time.perf_counter() - start)
+    exact = [[hit.id for hit in index.search_embeddings(tokens, k, exact=True)] for tokens in encoded]
+    found, clocks = _search_all(index, encoded, k, chosen)
+    stages: dict[str, list[float]] = {"encode": encode_clocks}
+    stages |= {name: [clock.seconds[name] for clock in clocks] for name in clocks[0].seconds}
+    stages["total"] = [sum(times) for times in zip(*stages.values(), strict=True)]
+    curve = []
+    for n in sorted({max(k, min(len(index), round(chosen * factor))) for factor in _CURVE}):
+        hits, times = _search_all(index, encoded, k, n)
+        curve.append(CurvePoint(n, _mean_recall(hits, exact, k), median(sum(t.seconds.values()) for t in times) * 1000))
+    return Evaluation(
+        k=k,
+        n_queries=len(questions),
+        n_documents=len(index),
+        n_candidates=chosen,
+        recall=_mean_recall(found, exact, k),
+        ndcg=None if grades is None else (_mean(ndcg_at_k, found, grades, k), _mean(ndcg_at_k, exact, grades, k)),
+        mrr=None if grades is None else (_mean(mrr_at_k, found, grades, k), _mean(mrr_at_k, exact, grades, k)),
+        milliseconds={name: _percentiles(times) for name, times in stages.items()},
+        n_bytes=index.sizes(),
+        curve=tuple(curve),
+    )
+
+
+def _search_all(
+    index: MuveraIndex, encoded: Sequence[FloatArray], k: int, n_candidates: int
+) -> tuple[list[list[str]], list[StageClock]]:
+    clocks = [StageClock() for _ in encoded]
+    both = zip(encoded, clocks, strict=True)
+    hits = [[hit.id for hit in index.search_embeddings(tokens, k, n_candidates, clock=clock)] for tokens, clock in both]
+    return hits, clocks
+
+
+def _mean_recall(found: Sequence[Sequence[str]], exact: Sequence[Sequence[str]], k: int) -> float:
+    return fmean(recall_at_k(some, best, k) for some, best in zip(found, exact, strict=True))
+
+
+def _mean(
+    measure: Callable[[Sequence[str], Mapping[str, float], int], float],
+    found: Sequence[Sequence[str]],
+    grades: Sequence[Mapping[str, float]],
+    k: int,
+) -> float:
+    return fmean(measure(some, grade, k) for some, grade in zip(found, grades, strict=True))
+
+
+def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """Median and 95th percentile, in milliseconds."""
+    p50, p95 = np.percentile(seconds, [50, 95]) * 1000
+    return float(p50), float(p95)
 
 
 @dataclass(frozen=True)

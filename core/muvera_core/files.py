@@ -82,6 +82,15 @@ def write_new(path: Path, content: memoryview) -> None:
             content = content[file.write(content) :]
 
 
+def sync_file(path: Path) -> None:
+    """Make a file's content survive a power cut."""
+    descriptor = open_plain(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and new files in a folder survive a power cut, where the system can."""
     if os.name == "posix":

@@ -10,6 +10,7 @@ import os
 import shutil
 import threading
 import uuid
+from collections.abc import Collection as AnyCollection
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,12 +30,13 @@ from muvera_core.errors import (
     InvalidInputError,
     MuveraError,
 )
+from muvera_core.evaluation import Evaluation, evaluate
 from muvera_core.explanation import match_tokens
 from muvera_core.fde import FDEConfig
 from muvera_core.filters import compile_filter
 from muvera_core.folder_lock import claim_folder, claim_new_folder, remove_unfinished
 from muvera_core.hits import Document, Hit, TokenMatch
-from muvera_core.manifest import Manifest, read_manifest
+from muvera_core.manifest import Manifest, Tuning, read_manifest
 from muvera_core.migrations import bring_up_to_date
 from muvera_core.rerank import normalize_scores
 from muvera_core.stage_clock import StageClock
@@ -56,9 +58,6 @@ from muvera_core.validation import (
     require_unicode,
 )
 
-# Per hit asked for, and at least. Stage one is cheap and narrow; reranking 400 short passages takes 3 ms.
-CANDIDATES_PER_HIT = 10
-MIN_CANDIDATES = 400
 _COPY_BATCH = 4096
 Filter = Mapping[str, Any]
 
@@ -271,8 +270,8 @@ class MuveraIndex:
         Args:
             query: the question.
             k: how many hits to return.
-            n_candidates: how many documents of stage one to rerank; more find more and take longer. None takes
-                400, or 10 * k where that is more.
+            n_candidates: how many documents of stage one to rerank; more find more and take longer. None takes what
+                ``optimize`` found, or else 400, or 10 * k where that is more.
             filter: admit only documents whose metadata satisfy this, such as ``{"year": {"$gte": 2020}}``; see
                 ``muvera_core.filters``. ``k`` documents are found wherever ``k`` satisfy it.
             exact: score every document instead: slow, the yardstick for everything else.
@@ -320,7 +319,7 @@ class MuveraIndex:
         self._collection.require_open()
         k = require_count("k", k)
         if n_candidates is None:
-            n_candidates = max(MIN_CANDIDATES, CANDIDATES_PER_HIT * k)
+            n_candidates = self._collection.n_candidates(k)
         n_candidates = max(k, require_count("n_candidates", n_candidates))
         tokens = require_query_tokens(query_tokens, self._encoder.dimension)
         clock = _require_clock(clock)
@@ -512,6 +511,86 @@ class MuveraIndex:
             CorruptIndexError: some tokens are damaged; nothing was changed.
         """
         return self._collection.compact()
+
+    def default_candidates(self, k: int = 10) -> int:
+        """How many documents a search for ``k`` hits reranks where it isn't told."""
+        return self._collection.n_candidates(require_count("k", k))
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes that each part takes, on disk or in memory, by name."""
+        return self._collection.sizes()
+
+    def evaluate(
+        self,
+        queries: Sequence[str],
+        relevant: Sequence[Mapping[str, float] | AnyCollection[str]] | None = None,
+        *,
+        k: int = 10,
+        n_candidates: int | None = None,
+    ) -> Evaluation:
+        """Measure what a search finds of what exact MaxSim would find, and what it takes.
+
+        Args:
+            queries: questions such as are asked.
+            relevant: for each of them the ids of documents that answer it, or a grade by id.
+            k: number of hits.
+            n_candidates: how many documents to rerank; see ``search``.
+
+        Raises:
+            InvalidInputError: no questions, an empty index, or another number of ``relevant`` than of questions.
+        """
+        self._collection.require_open()
+        return evaluate(self, queries, relevant, k, n_candidates)
+
+    def optimize(
+        self,
+        target_recall: float = 0.95,
+        queries: Sequence[str] | None = None,
+        *,
+        k: int = 10,
+        n_queries: int = 200,
+        show_progress: bool = False,
+    ) -> Tuning:
+        """Choose and fit stage one for the documents that are there, and use it from now on.
+
+        Measures the encoding that the index was made with and learned ones (``LearnedSetEncoder``) of several widths,
+        and takes the one that finds the target in the least time, with as many candidates as it needs for that.
+        Searches go on meanwhile; writes wait. What is added later is encoded with what was learned: optimize again
+        when the index has grown several times over, or is about something else. It needs memory for the vectors of all
+        documents.
+
+        Args:
+            target_recall: share of the ``k`` best documents, by exact MaxSim, that a search is to find.
+            queries: questions such as will be asked, the more the better; where None, passages' own words stand in.
+            k: number of hits to tune for.
+            n_queries: how many stand-ins to use.
+            show_progress: show bars on standard error.
+
+        Returns:
+            What was chosen, and what was measured; it is also in the index's manifest. Where no choice reaches the
+            target, the one that comes nearest.
+
+        Raises:
+            InvalidInputError: a target outside [0, 1], no questions, or not more than ``k`` documents.
+            ReadOnlyIndexError: the index was opened for reading.
+            StorageError: no room for what was learned.
+        """
+        self._collection.require_open()
+        target_recall, k = require_share("target_recall", target_recall), require_count("k", k)
+        tokens = None
+        if queries is not None:
+            questions = require_texts("queries", queries)
+            if not questions:
+                raise InvalidInputError("queries is empty: give questions, or None for stand-ins")
+            encoded = self._encoder.encode_queries(questions)
+            tokens = list(require_encoded(encoded, len(questions), self._encoder.dimension))
+        return self._collection.optimize(
+            tokens,
+            target_recall=target_recall,
+            k=k,
+            n_queries=require_count("n_queries", n_queries),
+            show_progress=show_progress,
+        )
 
     # Closing
 

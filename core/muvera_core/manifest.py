@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from muvera_core.database import DATABASE_NAME
 from muvera_core.errors import (
     CorruptIndexError,
+    InvalidInputError,
     MuveraError,
     NotAnIndexError,
     StorageError,
@@ -19,29 +21,73 @@ from muvera_core.errors import (
 )
 from muvera_core.fde import FDEConfig
 from muvera_core.files import read_small, storage_errors, write_json
+from muvera_core.lemur import LearnedSetEncoderConfig
 from muvera_core.token_codec import TokenCodec, TokenPrecision
+from muvera_core.validation import require_count
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "muvera-index"
 FORMAT_VERSION = 2
 _SIZE_LIMIT = 1 << 16
+_WEIGHTS_NAME = re.compile(r"set_encoder-[0-9a-f]{32}\.weights")
+_MAX_CANDIDATES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What ``optimize`` chose for stage one in place of the encoding that the index was made with.
+
+    Attributes:
+        set_encoder: settings of the learned encoder; None where the index's own encoding is kept.
+        weights: name of the file with its matrices, by their hash; None where there is no learned encoder.
+        weights_checksum: CRC-32 of that file.
+        k: number of hits that it was tuned for.
+        n_candidates: how many candidates to rerank for ``k`` hits.
+        beam: of the graph; see ``HnswCandidates``.
+        measured: what was measured when it was chosen, by name.
+    """
+
+    set_encoder: LearnedSetEncoderConfig | None
+    weights: str | None
+    weights_checksum: int | None
+    k: int
+    n_candidates: int
+    beam: int
+    measured: dict[str, float]
+
+    def __post_init__(self) -> None:
+        for name in ("k", "n_candidates", "beam"):
+            require_count(name, getattr(self, name))
+        if self.n_candidates > _MAX_CANDIDATES or self.beam > _MAX_CANDIDATES:
+            raise InvalidInputError(f"n_candidates and beam must be at most {_MAX_CANDIDATES}")
+        if self.weights is not None and not _WEIGHTS_NAME.fullmatch(self.weights):
+            raise InvalidInputError(f"weights must be the name of a weights file, got {self.weights!r}")
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Tuning:
+        """What ``asdict`` made."""
+        settings = content["set_encoder"]
+        learned = None if settings is None else LearnedSetEncoderConfig(**settings)
+        return cls(**{**content, "set_encoder": learned, "measured": dict(content["measured"])})
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was decided when the index was made, and can't change after.
+    """What an index is: decided when it was made, but for ``tuning``, which ``optimize`` changes.
 
     Attributes:
         index_id: random name of this index; files derived from another index's documents carry another one.
         encoder: fingerprint of the token encoder.
         token_precision: how token vectors are stored.
         fde: settings of stage one, which also give the token vectors' dimension.
+        tuning: what was chosen for stage one later.
     """
 
     index_id: str
     encoder: str
     token_precision: TokenPrecision
     fde: FDEConfig
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         _ = self.codec  # refuses an unknown precision
@@ -98,6 +144,7 @@ class Manifest:
                 encoder=_text(content["encoder"]),
                 token_precision=content["token_precision"],
                 fde=FDEConfig(**content["fde"]),
+                tuning=None if content.get("tuning") is None else Tuning.from_json(content["tuning"]),
             )
         except (KeyError, TypeError, ValueError, MuveraError) as error:
             raise _damaged(source, error) from error

@@ -41,7 +41,11 @@ class StageOne:
     """Finds candidate documents for a query's token set."""
 
     def __init__(
-        self, encoder: SetEncoder, lock: threading.RLock | None = None, candidates: Candidates | None = None
+        self,
+        encoder: SetEncoder,
+        lock: threading.RLock | None = None,
+        candidates: Candidates | None = None,
+        beam: int = HnswCandidates.BEAM,
     ) -> None:
         """Start with ``candidates``, or empty.
 
@@ -49,10 +53,14 @@ class StageOne:
             encoder: makes the vectors.
             lock: held whenever what a search sees is changed; searches hold it, too.
             candidates: what is there already.
+            beam: of a graph; see ``HnswCandidates``.
         """
-        self._encoder = encoder
+        self.encoder = encoder
+        self._beam = beam
         self._lock = lock or threading.RLock()
         self.candidates: Candidates = candidates or FlatCandidates(encoder.output_dimension)
+        if isinstance(self.candidates, HnswCandidates):
+            self.candidates.beam = beam
 
     def encode_documents(self, embeddings: TokenEmbeddings) -> FloatArray:
         """The vectors of documents, float32, shape (documents, output dimension), of unit length.
@@ -60,11 +68,11 @@ class StageOne:
         The shorter a document, the longer its encoding, and the larger its inner product with any query: of unit
         length, the vectors find far more (docs/benchmarks.md).
         """
-        return unit_length(self._encoder.encode_documents(embeddings))
+        return unit_length(self.encoder.encode_documents(embeddings))
 
     def encode_query(self, tokens: FloatArray) -> FloatArray:
         """The vector to ``search`` for, float32, shape (output dimension,)."""
-        vectors = self._encoder.encode_queries(TokenEmbeddings.from_list([tokens]))
+        vectors = self.encoder.encode_queries(TokenEmbeddings.from_list([tokens]))
         return vectors.reshape(-1)
 
     def stage(self, keys: IntArray, embeddings: TokenEmbeddings) -> None:
@@ -76,7 +84,7 @@ class StageOne:
             vectors = self.encode_documents(some)
             held = self.candidates
             if isinstance(held, FlatCandidates) and len(held) + len(held.staged[0]) + len(some) > FLAT_LIMIT:
-                graph = HnswCandidates.holding(held.keys(), held.vectors(held.keys()))
+                graph = HnswCandidates.holding(held.keys(), held.vectors(held.keys()), self._beam)
                 graph.stage(*held.staged)
                 with self._lock:
                     self.candidates = graph
@@ -134,7 +142,7 @@ class StageOne:
                 folder / DESCRIPTION_NAME,
                 {
                     "index_id": index_id,
-                    "encoder": self._encoder.fingerprint,
+                    "encoder": self.encoder.fingerprint,
                     "vectors": VECTORS,
                     "kind": self.candidates.kind,
                     "files": {name: file_checksum(folder / name) for name in self.candidates.file_names},
@@ -142,7 +150,14 @@ class StageOne:
             )
 
     @classmethod
-    def load(cls, folder: Path, index_id: str, encoder: SetEncoder, lock: threading.RLock) -> StageOne:
+    def load(
+        cls,
+        folder: Path,
+        index_id: str,
+        encoder: SetEncoder,
+        lock: threading.RLock,
+        beam: int = HnswCandidates.BEAM,
+    ) -> StageOne:
         """Read what ``save`` wrote, or start empty where it can't be used: it can all be derived again."""
         try:
             description = read_description(folder)
@@ -150,10 +165,10 @@ class StageOne:
             if description.items() >= expected.items():
                 candidates = KINDS[description["kind"]].load(folder, encoder.output_dimension)
                 if read_description(folder, compare=False) == description:  # else a writer has saved others meanwhile
-                    return cls(encoder, lock, candidates)
+                    return cls(encoder, lock, candidates, beam)
         except (OSError, CorruptIndexError):
             pass
-        return cls(encoder, lock)
+        return cls(encoder, lock, beam=beam)
 
 
 def read_description(folder: Path, *, compare: bool = True) -> dict[str, Any]:

@@ -1,0 +1,228 @@
+"""Choosing stage one for a corpus: which encoding, how wide, how many candidates, how wide a beam.
+
+Everything is measured on the corpus itself: questions are asked of every choice, and what it finds is compared with
+exact MaxSim over all documents. Of the choices that reach the target the one with the cheapest search is taken.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
+from muvera_core.errors import InvalidInputError
+from muvera_core.fde import SetEncoder, unit_length
+from muvera_core.lemur import LearnedSetEncoder, LearnedSetEncoderConfig
+from muvera_core.stage_one import FLAT_LIMIT
+from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+
+# Widths of learned encodings that are tried: 0.5, 1 and 2 kB a document.
+WIDTHS = (128, 256, 512)
+_ENCODED_TOGETHER = 256
+_PSEUDO_QUERY_TOKENS = (8, 24)
+_BEAMS = (1.0, 1.5, 2.0, 3.0, 4.0)
+# Other questions will be asked: of what the target leaves to be missed, the share that is kept for them.
+_MARGIN = 0.4
+# Of what the target leaves to be missed, the share that a graph may miss of what a scan finds.
+_GRAPH_SHARE = 0.5
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """What tuning sees of an index.
+
+    Attributes:
+        keys: of all documents, ascending.
+        embeddings: gives the token embeddings of documents.
+        rerank: scores documents for a query's tokens; keys and scores, best first.
+    """
+
+    keys: IntArray
+    embeddings: Callable[[IntArray], TokenEmbeddings]
+    rerank: Callable[[FloatArray, IntArray], tuple[IntArray, FloatArray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A stage one that reaches the target.
+
+    Attributes:
+        encoder: makes the vectors.
+        candidates: holds those of all documents.
+        n_candidates: how many to rerank.
+        beam: of a graph.
+        recall: share of the exact best documents among the candidates.
+        seconds: a search takes for candidates and rerank.
+    """
+
+    encoder: SetEncoder
+    candidates: Candidates
+    n_candidates: int
+    beam: int
+    recall: float
+    seconds: float
+
+
+def choose(
+    corpus: Corpus,
+    present: SetEncoder,
+    queries: Sequence[FloatArray],
+    *,
+    target_recall: float,
+    k: int,
+    show_progress: bool = False,
+) -> Choice:
+    """Measure the present encoding and learned ones of several widths, and take the cheapest that reaches the target.
+
+    Args:
+        corpus: the documents.
+        present: the encoding that the index has without tuning.
+        queries: token vectors of the questions that are asked.
+        target_recall: share of the ``k`` best documents, by exact MaxSim, to be among the candidates.
+        k: number of hits that are tuned for.
+        show_progress: show bars on standard error.
+    """
+    aim = target_recall + (1 - target_recall) * _MARGIN
+    exact = [corpus.rerank(query, corpus.keys)[0][:k] for query in tqdm(queries, "exact", disable=not show_progress)]
+    rerank_seconds = _seconds_per_candidate(corpus, queries)
+    choices = []
+    for encoder, vectors in _encodings(corpus, present, show_progress):
+        asked = encoder.encode_queries(TokenEmbeddings.from_list(queries))
+        n_candidates = _needed(corpus.keys, vectors, asked, exact, _scan_target(corpus, aim))
+        held, beam, n_candidates, recall = _held(corpus.keys, vectors, asked, exact, n_candidates, aim)
+        seconds = _median_seconds(partial(held.search, k=n_candidates), asked)
+        seconds += _median_seconds(encoder.encode_queries, [TokenEmbeddings.from_list([query]) for query in queries])
+        seconds += n_candidates * rerank_seconds
+        choices.append(Choice(encoder, held, n_candidates, beam, recall, seconds))
+    return min(choices, key=lambda choice: (choice.recall < aim, choice.seconds))
+
+
+def pseudo_queries(corpus: Corpus, n: int, seed: int) -> list[FloatArray]:
+    """Token vectors that stand in for questions: runs of 8 to 24 consecutive tokens of documents."""
+    rng = np.random.default_rng(seed)
+    queries = []
+    for key in rng.choice(corpus.keys, size=n):
+        (tokens,) = corpus.embeddings(np.array([key]))
+        length = min(len(tokens), int(rng.integers(_PSEUDO_QUERY_TOKENS[0], _PSEUDO_QUERY_TOKENS[1] + 1)))
+        start = int(rng.integers(len(tokens) - length + 1))
+        queries.append(tokens[start : start + length])
+    return queries
+
+
+def _encodings(corpus: Corpus, present: SetEncoder, show_progress: bool) -> Iterator[tuple[SetEncoder, FloatArray]]:
+    """Encoders with their vectors of all documents, of unit length, one after the other."""
+    yield present, _encode_all(corpus, present, show_progress)
+    sample = _sample(corpus, LearnedSetEncoderConfig.num_sample_tokens)
+    widths = [width for width in WIDTHS if width < len(sample.vectors) // 2]
+    if widths and len(sample) > 1:
+        config = LearnedSetEncoderConfig(dimension=sample.dimension, output_dimension=widths[-1])
+        widest = LearnedSetEncoder.fit(sample, config)
+        components = _encode_all(corpus, widest, show_progress, scale=False)
+        for width in widths:
+            yield widest.truncated(width), unit_length(_truncated(components, width))
+
+
+def _truncated(vectors: FloatArray, width: int) -> FloatArray:
+    """Encodings of fewer dimensions from those of more: the last coordinate evens out the lengths."""
+    length = float(np.einsum("nd,nd->n", vectors, vectors).max())
+    short = np.empty((len(vectors), width), dtype=np.float32)
+    short[:, :-1] = vectors[:, : width - 1]
+    short[:, -1] = np.sqrt(np.maximum(0, length - np.einsum("nd,nd->n", short[:, :-1], short[:, :-1])))
+    return short
+
+
+def _sample(corpus: Corpus, n_tokens: int) -> TokenEmbeddings:
+    """Documents drawn until they have so many tokens."""
+    keys = np.random.default_rng(0).permutation(corpus.keys)
+    parts: list[TokenEmbeddings] = []
+    for start in range(0, len(keys), _ENCODED_TOGETHER):
+        if sum(len(part.vectors) for part in parts) >= n_tokens:
+            break
+        parts.append(corpus.embeddings(np.sort(keys[start : start + _ENCODED_TOGETHER])))
+    return TokenEmbeddings.concatenate(parts)
+
+
+def _encode_all(corpus: Corpus, encoder: SetEncoder, show_progress: bool, *, scale: bool = True) -> FloatArray:
+    vectors = np.empty((len(corpus.keys), encoder.output_dimension), dtype=np.float32)
+    with tqdm(total=len(vectors), desc=encoder.fingerprint[:16], unit="doc", disable=not show_progress) as bar:
+        for start in range(0, len(vectors), _ENCODED_TOGETHER):
+            keys = corpus.keys[start : start + _ENCODED_TOGETHER]
+            encoded = encoder.encode_documents(corpus.embeddings(keys))
+            vectors[start : start + len(keys)] = unit_length(encoded) if scale else encoded
+            bar.update(len(keys))
+    return vectors
+
+
+def _scan_target(corpus: Corpus, target: float) -> float:
+    """A graph misses some of what a scan finds, so the scan has to find more."""
+    return target if len(corpus.keys) <= FLAT_LIMIT else target + (1 - target) * (1 - _GRAPH_SHARE)
+
+
+def _needed(keys: IntArray, vectors: FloatArray, queries: FloatArray, exact: Sequence[IntArray], target: float) -> int:
+    """How many documents of highest inner product hold ``target`` of the exact best ones."""
+    ranks = []
+    for query, best in zip(queries, exact, strict=True):
+        scores = vectors @ query
+        ranks.append((scores > scores[np.searchsorted(keys, best)][:, None]).sum(axis=1))
+    in_order = np.sort(np.concatenate(ranks))
+    return int(in_order[max(0, int(np.ceil(target * len(in_order))) - 1)]) + 1
+
+
+def _held(
+    keys: IntArray,
+    vectors: FloatArray,
+    queries: FloatArray,
+    exact: Sequence[IntArray],
+    n_candidates: int,
+    target: float,
+) -> tuple[Candidates, int, int, float]:
+    """The holder for so many documents, with the beam, number of candidates and recall that it has in the end."""
+    held: Candidates
+    n_candidates = max(n_candidates, max(len(best) for best in exact))
+    if len(keys) <= FLAT_LIMIT:
+        held = FlatCandidates.holding(keys, vectors)
+        return held, HnswCandidates.BEAM, n_candidates, _recall(held, queries, exact, n_candidates)
+    held = HnswCandidates.holding(keys, vectors)
+    recall = 0.0
+    for wider in _BEAMS:
+        held.beam = int(max(HnswCandidates.BEAM, n_candidates) * wider)
+        recall = _recall(held, queries, exact, n_candidates)
+        if recall >= target:
+            break
+    return held, held.beam, n_candidates, recall
+
+
+def _recall(held: Candidates, queries: FloatArray, exact: Sequence[IntArray], n_candidates: int) -> float:
+    found = [np.isin(best, held.search(query, n_candidates)) for query, best in zip(queries, exact, strict=True)]
+    return float(np.concatenate(found).mean())
+
+
+def _seconds_per_candidate(corpus: Corpus, queries: Sequence[FloatArray]) -> float:
+    some = np.sort(np.random.default_rng(0).permutation(corpus.keys)[:200])
+    return _median_seconds(lambda query: corpus.rerank(query, some), queries) / len(some)
+
+
+def _median_seconds(call: Callable[[_T], object], arguments: Iterable[_T]) -> float:
+    """What a call takes, in the middle of several."""
+    times = []
+    for argument in arguments:
+        start = time.perf_counter()
+        call(argument)
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def require_enough(corpus: Corpus, k: int) -> None:
+    """Raise InvalidInputError where there is nothing to tune."""
+    if len(corpus.keys) <= k:
+        raise InvalidInputError(
+            f"there are {len(corpus.keys)} documents, and {k} of them are returned anyway: add documents first"
+        )

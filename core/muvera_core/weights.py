@@ -1,0 +1,51 @@
+"""The file with a learned encoder's matrices, beside the manifest that names it.
+
+It is named after its content, so that a new one never takes the place of one that a manifest still refers to.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from muvera_core.checksums import file_checksum
+from muvera_core.errors import CorruptIndexError
+from muvera_core.files import is_plain_file, storage_errors, sync_file, sync_folder
+from muvera_core.lemur import LearnedSetEncoder
+from muvera_core.manifest import Tuning
+
+
+def save_weights(folder: Path, encoder: LearnedSetEncoder, tuning: Tuning) -> Tuning:
+    """Write an encoder's matrices so that they survive a power cut. Returns the tuning that refers to them."""
+    name = f"set_encoder-{encoder.fingerprint.removeprefix('learned-')}.weights"
+    path = folder / name
+    with storage_errors(path):
+        encoder.save(path)
+        sync_file(path)
+        sync_folder(folder)
+        return replace(tuning, weights=name, weights_checksum=file_checksum(path))
+
+
+def load_weights(folder: Path, tuning: Tuning) -> LearnedSetEncoder:
+    """The encoder that a tuning refers to.
+
+    Raises:
+        CorruptIndexError: its matrices are missing or damaged.
+        EncoderError: they don't fit its settings.
+        OSError: they can't be read.
+    """
+    if tuning.set_encoder is None or tuning.weights is None:
+        raise CorruptIndexError("the tuning names no learned encoder")
+    path = folder / tuning.weights
+    if not is_plain_file(path) or file_checksum(path) != tuning.weights_checksum:
+        raise CorruptIndexError(f"{path} is missing or damaged")
+    return LearnedSetEncoder.load(path, tuning.set_encoder)
+
+
+def remove_other_weights(folder: Path, tuning: Tuning | None) -> None:
+    """Remove weights that no manifest refers to any more."""
+    with suppress(OSError):
+        for path in folder.glob("set_encoder-*.weights"):
+            if tuning is None or path.name != tuning.weights:
+                path.unlink()
