@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +34,7 @@ from muvera_core.errors import (
     StageOneNotSavedWarning,
     StorageError,
 )
-from muvera_core.fde import FixedDimensionalEncoder, SetEncoder
+from muvera_core.fde import FixedDimensionalEncoder, SetEncoder, unit_length
 from muvera_core.filters import Condition
 from muvera_core.folder_lock import ForkGuard
 from muvera_core.lemur import LearnedSetEncoder
@@ -190,6 +191,18 @@ class Collection:
         order = np.lexsort((keys, -scores))
         return keys[order], scores[order]
 
+    def similarities(self, embeddings: TokenEmbeddings) -> FloatArray:
+        """Cosines between documents' encodings, float32, shape (documents, documents).
+
+        Of the index's own encoding: it goes along with late-interaction similarity (correlation .9) more than what is
+        learned for finding (.75).
+        """
+        encoder = self.stage_one.encoder
+        vectors = unit_length(
+            (self._own if isinstance(encoder, LearnedSetEncoder) else encoder).encode_documents(embeddings)
+        )
+        return vectors @ vectors.T
+
     # Writing
 
     def add(
@@ -296,7 +309,7 @@ class Collection:
         """See ``MuveraIndex.optimize``."""
         with self._writing:
             self._require_writable()
-            directory = self._store.directory
+            directory = self.snapshot()
             corpus = Corpus(
                 directory.keys,
                 lambda keys: self._store.embeddings(directory, keys),
@@ -324,8 +337,9 @@ class Collection:
         if self.folder is not None:
             manifest.write(self.folder)
         with self._state:
-            self.manifest = manifest
+            # In this order: an interruption in between can't leave few candidates to an encoding that needs many.
             self.stage_one = StageOne(choice.encoder, self._state, choice.candidates, choice.beam)
+            self.manifest = manifest
         self._n_unsaved = max(1, self._n_unsaved)
         self._save_stage_one()
         if self.folder is not None:
@@ -457,7 +471,12 @@ class Collection:
             return load_weights(self.folder, tuning)
         except (EncoderError, CorruptIndexError, OSError) as error:
             _log.warning("%s searches with its first encoding until it is optimized again: %s", self.folder, error)
+            self.manifest = replace(self.manifest, tuning=None)  # its few candidates were for what was learned
             return self._make_fde()
+
+    @cached_property
+    def _own(self) -> FixedDimensionalEncoder:
+        return self._make_fde()
 
     def _make_fde(self) -> FixedDimensionalEncoder:
         config = self.manifest.fde

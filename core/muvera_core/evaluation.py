@@ -10,12 +10,14 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from muvera_core.errors import InvalidInputError, MissingExtraError
 from muvera_core.stage_clock import StageClock
@@ -121,11 +123,16 @@ class Evaluation:
         lines += [f"{p.n_candidates:12}{p.recall:10.4f}{p.milliseconds:7.2f} ms" for p in self.curve]
         return "\n".join(lines)
 
+    def as_json(self) -> dict[str, Any]:
+        """The same, of JSON's types."""
+        return asdict(self)
+
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw recall against time to a file, such as ``curve.svg``.
 
         Raises:
             MissingExtraError: matplotlib isn't installed.
+            InvalidInputError: the file can't be written, or is of no kind that can be drawn.
         """
         try:
             from matplotlib.figure import Figure
@@ -144,7 +151,10 @@ class Evaluation:
             title=f"{self.n_documents} documents; numbers are candidates",
         )
         axes.grid(alpha=0.3)
-        figure.savefig(path)
+        try:
+            figure.savefig(path)
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"{path} can't be drawn to: {error}") from error
 
 
 def evaluate(
@@ -153,29 +163,33 @@ def evaluate(
     relevant: Sequence[Mapping[str, float] | Collection[str]] | None,
     k: int,
     n_candidates: int | None,
+    *,
+    show_progress: bool = False,
 ) -> Evaluation:
     """See ``MuveraIndex.evaluate``."""
+    bar = partial(tqdm, unit="question", leave=False, disable=not show_progress)
     questions, k = require_texts("queries", queries), require_count("k", k)
     if not questions or not len(index):
         raise InvalidInputError(f"there are {len(questions)} questions and {len(index)} documents: give some of both")
     grades = None
     if relevant is not None:
         require_length("relevant", require_sequence("relevant", relevant), len(questions))
-        grades = [ids if isinstance(ids, Mapping) else dict.fromkeys(ids, 1.0) for ids in relevant]
+        grades = [_as_grades(ids) for ids in relevant]
     chosen = index.default_candidates(k) if n_candidates is None else require_count("n_candidates", n_candidates)
+    chosen = max(k, chosen)
 
     encode_clocks, encoded = [], []
-    for question in questions:
+    for question in bar(questions, "encoding"):
         start = time.perf_counter()
         encoded.append(index.encoder.encode_queries([question])[0])
         encode_clocks.append(time.perf_counter() - start)
-    exact = [[hit.id for hit in index.search_embeddings(tokens, k, exact=True)] for tokens in encoded]
+    exact = [[hit.id for hit in index.search_embeddings(tokens, k, exact=True)] for tokens in bar(encoded, "exact")]
     found, clocks = _search_all(index, encoded, k, chosen)
     stages: dict[str, list[float]] = {"encode": encode_clocks}
     stages |= {name: [clock.seconds[name] for clock in clocks] for name in clocks[0].seconds}
     stages["total"] = [sum(times) for times in zip(*stages.values(), strict=True)]
     curve = []
-    for n in sorted({max(k, min(len(index), round(chosen * factor))) for factor in _CURVE}):
+    for n in bar(sorted({max(k, min(len(index), round(chosen * factor))) for factor in _CURVE}), "curve", unit="point"):
         hits, times = _search_all(index, encoded, k, n)
         curve.append(CurvePoint(n, _mean_recall(hits, exact, k), median(sum(t.seconds.values()) for t in times) * 1000))
     return Evaluation(
@@ -190,6 +204,12 @@ def evaluate(
         n_bytes=index.sizes(),
         curve=tuple(curve),
     )
+
+
+def _as_grades(ids: Mapping[str, float] | Collection[str]) -> Mapping[str, float]:
+    if isinstance(ids, str):
+        raise InvalidInputError(f"relevant must hold a collection of ids for each question, got {shown(ids)}")
+    return ids if isinstance(ids, Mapping) else dict.fromkeys(ids, 1.0)
 
 
 def _search_all(
@@ -253,12 +273,54 @@ def read_beir(folder: str | os.PathLike[str]) -> BeirCollection:
         ids.append(_id(line, passage))
         titles.append(title)
         texts.append(f"{title} {text}" if title else text)
-    relevance: dict[str, dict[str, float]] = {}
-    for question, passage_id, score in _judgements(path, "qrels.tsv"):
-        if score > 0:
-            relevance.setdefault(question, {})[passage_id] = score
+    relevance = _relevance(path, "qrels.tsv")
     queries = {_id(line, query): _string(line, query, "text") for line, query in _json_lines(path, "queries.jsonl")}
     return BeirCollection(ids, texts, titles, {id: text for id, text in queries.items() if id in relevance}, relevance)
+
+
+def read_questions(
+    path: str | os.PathLike[str], relevant: str | os.PathLike[str] | None = None
+) -> tuple[list[str], list[dict[str, float]] | None]:
+    """Read questions, and which documents answer them.
+
+    Args:
+        path: a .txt file with a question in each line, or a .jsonl file with ``{"_id": ..., "text": ...}`` in each.
+        relevant: a file in the form of BEIR's qrels.tsv. Questions without a relevant document are then left out.
+
+    Returns:
+        The questions, and for each the grades of relevant documents by id; None without ``relevant``.
+
+    Raises:
+        InvalidInputError: a file is missing or can't be read, or a line isn't in that form; there are no questions.
+    """
+    file = require_path("path", path)
+    judged = None if relevant is None else require_path("relevant", relevant)
+    grades = None if judged is None else _relevance(judged.parent, judged.name)
+    if file.suffix == ".txt":
+        if grades is not None:
+            raise InvalidInputError(f"{file} gives its questions no ids, which {judged} refers to: use a .jsonl file")
+        questions = [line.strip() for line in _lines(file.parent, file.name) if line.strip()]
+        relevance = None
+    elif file.suffix == ".jsonl":
+        lines = list(_json_lines(file.parent, file.name))
+        if grades is not None:
+            lines = [(line, question) for line, question in lines if _id(line, question) in grades]
+        questions = [_string(line, question, "text") for line, question in lines]
+        relevance = None if grades is None else [grades[_id(line, question)] for line, question in lines]
+    else:
+        raise InvalidInputError(f"{file} must end in .txt (a question in each line) or .jsonl (as BEIR's queries)")
+    if not questions:
+        raise InvalidInputError(f"{file} has no questions" + ("" if judged is None else f" that {judged} knows"))
+    return questions, relevance
+
+
+def _relevance(folder: Path, name: str) -> dict[str, dict[str, float]]:
+    """Grades above 0 by passage, by question."""
+    relevance: dict[str, dict[str, float]] = {}
+    for question, passage_id, score in _judgements(folder, name):
+        if score > 0:
+            relevance.setdefault(question, {})[passage_id] = score
+    return relevance
 
 
 def _judgements(folder: Path, name: str) -> Iterator[tuple[str, str, float]]:
@@ -318,7 +380,7 @@ def _lines(folder: Path, name: str) -> Iterator[str]:
             return
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{folder / name} can't be read: {error}") from error
-    raise InvalidInputError(f"{folder} has neither {name} nor {name}.gz: give a folder in BEIR's form")
+    raise InvalidInputError(f"{folder} has neither {name} nor {name}.gz, which is read as in BEIR's form")
 
 
 def _discounted_gain(grades: Sequence[float]) -> float:

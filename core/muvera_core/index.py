@@ -346,8 +346,8 @@ class MuveraIndex:
     ) -> list[Hit]:
         """Hits that match a question well and are unlike one another, by maximal marginal relevance.
 
-        Two documents are as similar as the cosine of their stage-one vectors: among hits for one question it goes
-        along with their late-interaction similarity (correlation .9), whose cost grows with the square of their
+        Two documents are as similar as the cosine of their encodings (``FDEConfig``): among hits for one question it
+        goes along with their late-interaction similarity (correlation .9), whose cost grows with the square of their
         length.
 
         Args:
@@ -370,9 +370,9 @@ class MuveraIndex:
             return there, self._collection.embeddings(directory, [keys[hit.id] for hit in there])
 
         hits, embeddings = self._collection.consistently(embeddings_of_hits)
-        vectors = self._collection.stage_one.encode_documents(embeddings)
+        similarities = self._collection.similarities(embeddings)
         relevance = np.array([hit.normalized_score for hit in hits], dtype=np.float32)
-        return [hits[i] for i in maximal_marginal_relevance(relevance, vectors @ vectors.T, k, relevance_weight)]
+        return [hits[i] for i in maximal_marginal_relevance(relevance, similarities, k, relevance_weight)]
 
     def explain(self, query: str, id: str) -> list[TokenMatch]:
         """Which document token matched each query token best.
@@ -423,7 +423,9 @@ class MuveraIndex:
         return [_as_added(document) for document in self._collection.consistently(read)]
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
-        """Write an index with the same documents and settings to another folder, without encoding anything anew.
+        """Write an index with the same documents and settings to another folder, without encoding any text anew.
+
+        What ``optimize`` chose isn't copied.
 
         Raises:
             IndexExistsError: the folder is in use.
@@ -527,6 +529,7 @@ class MuveraIndex:
         *,
         k: int = 10,
         n_candidates: int | None = None,
+        show_progress: bool = False,
     ) -> Evaluation:
         """Measure what a search finds of what exact MaxSim would find, and what it takes.
 
@@ -535,12 +538,13 @@ class MuveraIndex:
             relevant: for each of them the ids of documents that answer it, or a grade by id.
             k: number of hits.
             n_candidates: how many documents to rerank; see ``search``.
+            show_progress: show bars on standard error.
 
         Raises:
             InvalidInputError: no questions, an empty index, or another number of ``relevant`` than of questions.
         """
         self._collection.require_open()
-        return evaluate(self, queries, relevant, k, n_candidates)
+        return evaluate(self, queries, relevant, k, n_candidates, show_progress=show_progress)
 
     def optimize(
         self,
@@ -557,7 +561,7 @@ class MuveraIndex:
         and takes the one that finds the target in the least time, with as many candidates as it needs for that.
         Searches go on meanwhile; writes wait. What is added later is encoded with what was learned: optimize again
         when the index has grown several times over, or is about something else. It needs memory for the vectors of all
-        documents.
+        documents. Processes that read the index go on as before until they open it again.
 
         Args:
             target_recall: share of the ``k`` best documents, by exact MaxSim, that a search is to find.

@@ -52,6 +52,7 @@ class IndexInformation:
             "format_version": FORMAT_VERSION,
             "token_precision": self.manifest.token_precision,
             "fde": asdict(self.manifest.fde),
+            "tuning": None if self.manifest.tuning is None else asdict(self.manifest.tuning),
             "bytes": self.n_bytes,
             "bytes_per_document": round(self.bytes_per_document, 1),
             "files": self.sizes,

@@ -36,11 +36,12 @@ import numpy.typing as npt
 from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.files import write_new
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
-from muvera_core.validation import shown
+from muvera_core.validation import require_count, shown
 
 MAX_SEED = (1 << 64) - 1
 # What settings may ask for, since they are read from files.
 MAX_SIZE = 1 << 16
+MAX_BYTES = 1 << 30
 # Tokens of one document that are compared with the anchors at once: bounds memory, and keeps the products in the cache.
 _TOKENS_AT_ONCE = 512
 # Documents whose matches with the anchors are mapped together: the map is far larger than the caches.
@@ -109,6 +110,11 @@ class LearnedSetEncoderConfig:
                 f"output_dimension must be at most num_features + 2, got {self.output_dimension} and "
                 f"{self.num_features}: lower it or raise num_features"
             )
+        if LearnedMatrices.n_bytes(self) > MAX_BYTES:
+            raise InvalidInputError(
+                f"the matrices would take {LearnedMatrices.n_bytes(self)} bytes, the limit is {MAX_BYTES}: lower "
+                "num_features, num_anchors or output_dimension"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +144,11 @@ class LearnedMatrices:
         """Of all matrices, in order."""
         d, k, m, n = config.dimension, config.output_dimension - 1, config.num_features, config.num_anchors
         return (d, m), (m,), (m + 1, k), (d, n), (n,), (k, n), ()
+
+    @classmethod
+    def n_bytes(cls, config: LearnedSetEncoderConfig) -> int:
+        """Size of all matrices."""
+        return 4 * sum(map(math.prod, cls.shapes(config)))
 
     def check(self, config: LearnedSetEncoderConfig) -> None:
         """Raise InvalidInputError unless the matrices fit ``config`` and are finite."""
@@ -250,7 +261,7 @@ class LearnedSetEncoder:
         Raises:
             InvalidInputError: more dimensions than there are, or fewer than 2.
         """
-        if output_dimension > self.output_dimension:
+        if require_count("output_dimension", output_dimension, 2) > self.output_dimension:
             raise InvalidInputError(f"output_dimension must be at most {self.output_dimension}, got {output_dimension}")
         k = output_dimension - 1
         learned = self.matrices
@@ -273,9 +284,9 @@ class LearnedSetEncoder:
         """
         shapes = LearnedMatrices.shapes(config)
         ends = np.cumsum([math.prod(shape) for shape in shapes])
-        size = path.stat().st_size
-        if size != 4 * ends[-1]:
-            raise EncoderError(f"{path} has {size} bytes, expected {4 * ends[-1]}: fit and save the encoder anew")
+        size, expected = path.stat().st_size, LearnedMatrices.n_bytes(config)
+        if size != expected:
+            raise EncoderError(f"{path} has {size} bytes, expected {expected}: fit and save the encoder anew")
         parts = np.split(np.fromfile(path, dtype="<f4"), ends[:-1])
         try:
             return cls(config, LearnedMatrices(*(part.reshape(s) for part, s in zip(parts, shapes, strict=True))))

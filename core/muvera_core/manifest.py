@@ -23,14 +23,15 @@ from muvera_core.fde import FDEConfig
 from muvera_core.files import read_small, storage_errors, write_json
 from muvera_core.lemur import LearnedSetEncoderConfig
 from muvera_core.token_codec import TokenCodec, TokenPrecision
-from muvera_core.validation import require_count
+from muvera_core.validation import require_count, shown
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "muvera-index"
 FORMAT_VERSION = 2
 _SIZE_LIMIT = 1 << 16
 _WEIGHTS_NAME = re.compile(r"set_encoder-[0-9a-f]{32}\.weights")
-_MAX_CANDIDATES = 1 << 20
+_MAX_CANDIDATES = (1 << 31) - 1
+_MAX_MEASURED = 1e15
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,18 @@ class Tuning:
             raise InvalidInputError(f"n_candidates and beam must be at most {_MAX_CANDIDATES}")
         if self.weights is not None and not _WEIGHTS_NAME.fullmatch(self.weights):
             raise InvalidInputError(f"weights must be the name of a weights file, got {self.weights!r}")
+        if type(self.weights_checksum) not in (int, type(None)):
+            raise InvalidInputError(f"weights_checksum must be a whole number, got {shown(self.weights_checksum)}")
+        if not all(type(value) in (int, float) and abs(value) <= _MAX_MEASURED for value in self.measured.values()):
+            raise InvalidInputError(f"measured must hold numbers up to {_MAX_MEASURED}, got {shown(self.measured)}")
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Tuning:
         """What ``asdict`` made."""
         settings = content["set_encoder"]
         learned = None if settings is None else LearnedSetEncoderConfig(**settings)
+        if (learned is None) != (content["weights"] is None):
+            raise InvalidInputError("set_encoder and weights must both be there, or neither")
         return cls(**{**content, "set_encoder": learned, "measured": dict(content["measured"])})
 
 
@@ -91,6 +98,9 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _ = self.codec  # refuses an unknown precision
+        learned = None if self.tuning is None else self.tuning.set_encoder
+        if learned is not None and learned.dimension != self.fde.dimension:
+            raise InvalidInputError(f"set_encoder is for dimension {learned.dimension}, not {self.fde.dimension}")
 
     @property
     def codec(self) -> TokenCodec:

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from muvera_core.database import DATABASE_NAME, undo_interrupted_commit
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import (
     CorruptIndexError,
+    EncoderError,
     EncoderMismatchError,
     InvalidInputError,
     MuveraError,
@@ -28,7 +29,7 @@ from muvera_core.errors import (
 )
 from muvera_core.files import storage_errors, write_json
 from muvera_core.folder_lock import claimed
-from muvera_core.manifest import MANIFEST_NAME, Manifest, read_manifest
+from muvera_core.manifest import MANIFEST_NAME, Manifest, Tuning, read_manifest
 from muvera_core.migrations import bring_up_to_date
 from muvera_core.rebuild import Rebuild, work_folder
 from muvera_core.salvage import Salvage, SalvagedDocument
@@ -36,6 +37,7 @@ from muvera_core.stage_one import DESCRIPTION_NAME, read_description
 from muvera_core.store import Store
 from muvera_core.token_log import token_generations, tokens_path
 from muvera_core.validation import require_encoded, require_path
+from muvera_core.weights import load_weights
 
 _BATCH = 64
 _COPY_BATCH = 1024
@@ -156,7 +158,8 @@ def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = No
             report = _check(folder, Path(work))
         if any(problem.file == DESCRIPTION_NAME for problem in report.problems):
             (folder / DESCRIPTION_NAME).unlink()
-        if all(problem.file == DESCRIPTION_NAME for problem in report.problems):
+        if all(problem.file == DESCRIPTION_NAME or problem.file.endswith(".weights") for problem in report.problems):
+            _without_lost_weights(folder, Manifest.read(folder)).write(folder)
             return RepairReport(folder, report.n_documents)
         return _rebuild(folder, encoder)
 
@@ -195,12 +198,31 @@ def _check(folder: Path, work: Path) -> IndexReport:
         except (OSError, CorruptIndexError) as error:
             message = f"stage one is damaged and will be derived from the documents ({error})"
             problems.append(Problem(DESCRIPTION_NAME, message, derived=True))
+    if manifest.tuning is not None and (damage := _weights_damage(folder, manifest.tuning)):
+        message = f"what stage one has learned is lost, searches use its first encoding; optimize again ({damage})"
+        problems.append(Problem(manifest.tuning.weights or MANIFEST_NAME, message, derived=True))
     return IndexReport(folder, n_whole, tuple(problems))
+
+
+def _weights_damage(folder: Path, tuning: Tuning) -> str | None:
+    """What is wrong with the file of a learned encoder."""
+    if tuning.set_encoder is not None:
+        try:
+            load_weights(folder, tuning)
+        except (EncoderError, CorruptIndexError, OSError) as error:
+            return str(error)
+    return None
+
+
+def _without_lost_weights(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest, without its tuning where that refers to weights that can't be used."""
+    lost = manifest.tuning is not None and _weights_damage(folder, manifest.tuning) is not None
+    return replace(manifest, tuning=None) if lost else manifest
 
 
 def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
     with work_folder(folder) as work, closing(Salvage(folder, work)) as salvage:
-        manifest = _manifest(folder, salvage)
+        manifest = _without_lost_weights(folder, _manifest(folder, salvage))
         old = _generation(folder, salvage, manifest)
         new = max([old, *token_generations(folder)]) + 1
         kept: dict[str, Any] = {"next_key": salvage.next_key}

@@ -86,7 +86,8 @@ def choose(
         corpus: the documents.
         present: the encoding that the index has without tuning.
         queries: token vectors of the questions that are asked.
-        target_recall: share of the ``k`` best documents, by exact MaxSim, to be among the candidates.
+        target_recall: share of the ``k`` best documents, by exact MaxSim, to be among the candidates. Where no choice
+            reaches it, the one that comes nearest is taken.
         k: number of hits that are tuned for.
         show_progress: show bars on standard error.
     """
@@ -102,7 +103,13 @@ def choose(
         seconds += _median_seconds(encoder.encode_queries, [TokenEmbeddings.from_list([query]) for query in queries])
         seconds += n_candidates * rerank_seconds
         choices.append(Choice(encoder, held, n_candidates, beam, recall, seconds))
-    return min(choices, key=lambda choice: (choice.recall < aim, choice.seconds))
+    return best(choices, aim)
+
+
+def best(choices: Sequence[Choice], aim: float) -> Choice:
+    """The cheapest choice that reaches ``aim``; where none does, the one that comes nearest."""
+    enough = [choice for choice in choices if choice.recall >= aim]
+    return min(enough, key=lambda choice: choice.seconds) if enough else max(choices, key=lambda choice: choice.recall)
 
 
 def pseudo_queries(corpus: Corpus, n: int, seed: int) -> list[FloatArray]:
@@ -127,15 +134,15 @@ def _encodings(corpus: Corpus, present: SetEncoder, show_progress: bool) -> Iter
         widest = LearnedSetEncoder.fit(sample, config)
         components = _encode_all(corpus, widest, show_progress, scale=False)
         for width in widths:
-            yield widest.truncated(width), unit_length(_truncated(components, width))
+            encoder = widest.truncated(width)
+            yield encoder, unit_length(_truncated(components, width, float(encoder.matrices.length)))
 
 
-def _truncated(vectors: FloatArray, width: int) -> FloatArray:
+def _truncated(vectors: FloatArray, width: int, length: float) -> FloatArray:
     """Encodings of fewer dimensions from those of more: the last coordinate evens out the lengths."""
-    length = float(np.einsum("nd,nd->n", vectors, vectors).max())
     short = np.empty((len(vectors), width), dtype=np.float32)
     short[:, :-1] = vectors[:, : width - 1]
-    short[:, -1] = np.sqrt(np.maximum(0, length - np.einsum("nd,nd->n", short[:, :-1], short[:, :-1])))
+    short[:, -1] = np.sqrt(np.maximum(0, length**2 - np.einsum("nd,nd->n", short[:, :-1], short[:, :-1])))
     return short
 
 

@@ -12,19 +12,22 @@ from pathlib import Path
 from muvera_core.checksums import file_checksum
 from muvera_core.errors import CorruptIndexError
 from muvera_core.files import is_plain_file, storage_errors, sync_file, sync_folder
-from muvera_core.lemur import LearnedSetEncoder
+from muvera_core.lemur import LearnedMatrices, LearnedSetEncoder
 from muvera_core.manifest import Tuning
 
 
 def save_weights(folder: Path, encoder: LearnedSetEncoder, tuning: Tuning) -> Tuning:
     """Write an encoder's matrices so that they survive a power cut. Returns the tuning that refers to them."""
     name = f"set_encoder-{encoder.fingerprint.removeprefix('learned-')}.weights"
-    path = folder / name
+    path, temporary = folder / name, folder / f"{name}.tmp"
     with storage_errors(path):
-        encoder.save(path)
-        sync_file(path)
+        # The same may have been learned before, and is then in use.
+        encoder.save(temporary)
+        sync_file(temporary)
+        checksum = file_checksum(temporary)
+        temporary.replace(path)
         sync_folder(folder)
-        return replace(tuning, weights=name, weights_checksum=file_checksum(path))
+        return replace(tuning, weights=name, weights_checksum=checksum)
 
 
 def load_weights(folder: Path, tuning: Tuning) -> LearnedSetEncoder:
@@ -38,7 +41,8 @@ def load_weights(folder: Path, tuning: Tuning) -> LearnedSetEncoder:
     if tuning.set_encoder is None or tuning.weights is None:
         raise CorruptIndexError("the tuning names no learned encoder")
     path = folder / tuning.weights
-    if not is_plain_file(path) or file_checksum(path) != tuning.weights_checksum:
+    size = LearnedMatrices.n_bytes(tuning.set_encoder)
+    if not is_plain_file(path) or path.stat().st_size != size or file_checksum(path) != tuning.weights_checksum:
         raise CorruptIndexError(f"{path} is missing or damaged")
     return LearnedSetEncoder.load(path, tuning.set_encoder)
 
@@ -46,6 +50,6 @@ def load_weights(folder: Path, tuning: Tuning) -> LearnedSetEncoder:
 def remove_other_weights(folder: Path, tuning: Tuning | None) -> None:
     """Remove weights that no manifest refers to any more."""
     with suppress(OSError):
-        for path in folder.glob("set_encoder-*.weights"):
+        for path in folder.glob("set_encoder-*"):
             if tuning is None or path.name != tuning.weights:
                 path.unlink()

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from muvera_core import MuveraIndex
+from muvera_core import LearnedSetEncoder, MuveraIndex, tuning
 from muvera_core.cli import main, passages
 from muvera_core.cli.corpus_files import MAX_TEXT_BYTES
 from muvera_core.cli.passages import Splitting, split_into_passages
@@ -494,6 +495,92 @@ def test_errors_say_what_to_do_on_the_command_line(notes: Path, index: Path, tmp
     assert "`muvera repair INDEX`" in muvera("search", index, "owls", status=1).stderr
     muvera("repair", index)
     muvera("search", index, "owls")
+
+
+# Measuring and tuning
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    path = tmp_path / "questions.jsonl"
+    path.write_text('{"_id": "q1", "text": "Which bird is active after dark?"}\n{"_id": "q2", "text": "insects"}\n')
+    return path
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = LearnedSetEncoder.fit
+    small = {"num_features": 32, "num_anchors": 40, "num_training_tokens": 80}
+    monkeypatch.setattr(LearnedSetEncoder, "fit", lambda sample, config: fit(sample, replace(config, **small)))
+    monkeypatch.setattr(tuning, "WIDTHS", (16,))
+
+
+@pytest.fixture
+def birds(index: Path) -> Path:
+    with MuveraIndex.create(index) as made:
+        made.add([f"Bird number {i} is seen in month {i % 12}." for i in range(40)], ids=[f"b{i}" for i in range(40)])
+    return index
+
+
+def test_evaluate_prints_what_it_measured(shared_index: Path, questions: Path, tmp_path: Path) -> None:
+    found = muvera("evaluate", shared_index, questions).stdout
+    assert found.startswith("2 documents, 2 questions, 400 candidates\nrecall@10 against exact MaxSim: 1.0000\n")
+    assert "nDCG" not in found
+    judged = tmp_path / "qrels.tsv"
+    judged.write_text("query-id\tcorpus-id\tscore\nq1\towls.md\t1\n")
+    result = muvera("evaluate", shared_index, questions, "--relevant", judged, "-k", 1, "--n-candidates", 2, "--json")
+    measured = json.loads(result.stdout)
+    assert (measured["n_queries"], measured["k"], measured["n_candidates"]) == (1, 1, 2)
+    assert measured["ndcg"] == measured["mrr"] == [1, 1]
+    assert result.stderr == ""
+
+
+def test_evaluate_says_what_is_wrong(shared_index: Path, questions: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "bad.jsonl").write_text("{\n")
+    assert "has no questions" in muvera("evaluate", shared_index, tmp_path / "empty.txt", status=1).stderr
+    assert "line 1 is not JSON" in muvera("evaluate", shared_index, tmp_path / "bad.jsonl", status=1).stderr
+    assert "no judgement" in muvera("evaluate", shared_index, questions, "--relevant", questions, status=1).stderr
+    muvera("evaluate", shared_index, tmp_path / "nowhere.txt", status=2)
+    muvera("evaluate", tmp_path / "nowhere", questions, status=1)
+
+
+def test_evaluate_prints_even_where_it_can_not_draw(
+    shared_index: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = muvera("evaluate", shared_index, questions, "--plot", tmp_path / "curve.svg", status=1)
+    assert "recall@10" in result.stdout
+    assert "pip install 'muvera-core[plot]'" in result.stderr
+
+
+def test_optimize_says_what_it_chose_and_info_shows_it(birds: Path, quick: None) -> None:
+    assert "optimized" not in muvera("info", birds).stdout
+    assert json.loads(muvera("info", birds, "--json").stdout)["tuning"] is None
+    said = muvera("optimize", birds, "--target-recall", 0.9, "-k", 5, "--n-queries", 10).stdout.strip()
+    assert "candidates for 5 hits: recall " in said
+    assert f"optimized  {said}" in muvera("info", birds).stdout.splitlines()
+    chosen = json.loads(muvera("info", birds, "--json").stdout)["tuning"]
+    assert (chosen["k"], chosen["measured"]["target_recall"], chosen["measured"]["n_queries"]) == (5, 0.9, 10)
+    assert f" {chosen['n_candidates']} candidates for 5 hits" in said
+    assert len(hits(birds, "Which bird is seen in month 3?")) == 5
+    muvera("check", birds)
+
+
+def test_optimize_takes_questions(birds: Path, quick: None, questions: Path, tmp_path: Path) -> None:
+    muvera("optimize", birds, "--questions", questions)
+    assert json.loads(muvera("info", birds, "--json").stdout)["tuning"]["measured"]["n_queries"] == 2
+    with MuveraIndex.create(tmp_path / "vectors", PrecomputedEmbeddings(4, "mine")) as made:
+        made.add_embeddings([np.eye(4)[[i % 4]] + 0.1 * i for i in range(30)])
+    muvera("optimize", tmp_path / "vectors", "--n-queries", 5)  # needs no text encoded
+    assert "no text can" in muvera("optimize", tmp_path / "vectors", "--questions", questions, status=1).stderr
+    assert "no text can" in muvera("evaluate", tmp_path / "vectors", questions, status=1).stderr
+
+
+def test_optimize_needs_documents(shared_index: Path) -> None:
+    assert "there are 2 documents" in muvera("optimize", shared_index, status=1).stderr
+    muvera("optimize", shared_index, "--target-recall", 2, status=2)
 
 
 def test_texts_that_are_cut_give_one_line_of_warning(tmp_path: Path, index: Path) -> None:

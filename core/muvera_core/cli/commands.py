@@ -32,11 +32,13 @@ from muvera_core.cli.output import (
     information_as_text,
     matched_words,
     size_as_text,
+    tuning_as_text,
 )
 from muvera_core.cli.passages import Splitting
 from muvera_core.encoders.precomputed import PrecomputedEmbeddings
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import InvalidInputError, MuveraError, NotAnIndexError
+from muvera_core.evaluation import read_questions
 from muvera_core.index import MuveraIndex
 from muvera_core.information import read_information
 from muvera_core.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -180,6 +182,84 @@ def search(
             click.echo(hit_as_json(rank, hit, matches) if as_json else hit_as_text(rank, hit, matches))
         if not hits:
             say("no document fits the filter" if len(index) else "the index has no documents")
+
+
+_QUESTIONS = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@main.command()
+@_INDEX
+@click.argument("questions", type=_QUESTIONS)
+@click.option("--relevant", type=_QUESTIONS, metavar="QRELS", help="Which documents answer them: BEIR's qrels.tsv.")
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="How many hits.")
+@click.option("--n-candidates", type=click.IntRange(min=1), metavar="N", help="How many documents to rerank.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw recall and time.")
+@_AS_JSON
+@_ENCODER
+def evaluate(
+    folder: Path,
+    questions: Path,
+    relevant: Path | None,
+    k: int,
+    n_candidates: int | None,
+    plot: Path | None,
+    as_json: bool,
+    checkpoint: Path | None,
+) -> None:
+    """Measure what searches of INDEX find, and how long they take.
+
+    QUESTIONS holds a question in each line: as text (.txt), or as {"_id": ..., "text": ...} (.jsonl). Exact MaxSim over
+    all documents is the yardstick.
+    """
+    asked, grades = read_questions(questions, relevant)
+    _require_text_encoder(folder)
+    with MuveraIndex.open(folder, _encoder(checkpoint), read_only=True, show_progress=sys.stderr.isatty()) as index:
+        found = index.evaluate(asked, grades, k=k, n_candidates=n_candidates, show_progress=sys.stderr.isatty())
+    click.echo(json.dumps(found.as_json()) if as_json else str(found))
+    if plot is not None:
+        found.plot(plot)
+
+
+@main.command()
+@_INDEX
+@click.option(
+    "--target-recall",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    metavar="SHARE",
+    help="Of what exact MaxSim would find, how much a search is to find.",
+)
+@click.option("--questions", type=_QUESTIONS, metavar="FILE", help="Questions as are asked, .txt or .jsonl.")
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="How many hits.")
+@click.option(
+    "--n-queries",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="How many runs of the documents' own words to ask, where there is no FILE.",
+)
+@_ENCODER
+def optimize(
+    folder: Path, target_recall: float, questions: Path | None, k: int, n_queries: int, checkpoint: Path | None
+) -> None:
+    """Learn from the documents of INDEX how to find them in less time.
+
+    Tries several encodings, and keeps the fastest that finds enough.
+    """
+    asked: list[str] | None = None
+    encoder: TokenEncoder | None = _StandIn.of(folder)
+    if questions is not None:
+        asked, _ = read_questions(questions)
+        _require_text_encoder(folder)
+        encoder = _encoder(checkpoint)
+    shown = sys.stderr.isatty()
+    with MuveraIndex.open(folder, encoder, show_progress=shown) as index:
+        tuning = index.optimize(target_recall, asked, k=k, n_queries=n_queries, show_progress=shown)
+        click.echo(tuning_as_text(tuning))
+        if tuning.measured["recall"] < target_recall:
+            say(f"no choice finds {target_recall} of what exact MaxSim finds; this one comes nearest")
 
 
 @main.command()

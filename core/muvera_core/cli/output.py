@@ -14,7 +14,7 @@ import click
 
 from muvera_core.hits import Hit, TokenMatch
 from muvera_core.information import IndexInformation
-from muvera_core.manifest import FORMAT_VERSION
+from muvera_core.manifest import FORMAT_VERSION, Tuning
 
 _SNIPPET_LINES = 3
 _EXPLAINED_WORDS = 6
@@ -110,12 +110,26 @@ def information_as_text(information: IndexInformation) -> str:
         "encoder": manifest.encoder,
         "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}",
         "stage one": settings,
+        **({} if manifest.tuning is None else {"optimized": tuning_as_text(manifest.tuning)}),
         "size": f"{size_as_text(information.n_bytes)}, {size_as_text(information.bytes_per_document)} per document",
     }
     lines = [f"{name:<11}{on_one_line(value)}" for name, value in rows.items()]
     return "\n".join(
         lines + [f"{size_as_text(size):>13}  {on_one_line(name)}" for name, size in information.sizes.items()]
     )
+
+
+def tuning_as_text(tuning: Tuning) -> str:
+    """What ``optimize`` chose, and what it measured."""
+    learned = tuning.set_encoder
+    encoding = (
+        "the index's own encoding" if learned is None else f"learned encoding of {learned.output_dimension} numbers"
+    )
+    text = f"{encoding}, {tuning.n_candidates} candidates for {tuning.k} hits"
+    if {"recall", "milliseconds"} <= tuning.measured.keys():
+        measured = tuning.measured
+        text += f": recall {measured['recall']:.3f}, {measured['milliseconds']:.1f} ms a search"
+    return text
 
 
 def size_as_text(n_bytes: float) -> str:

@@ -1,0 +1,832 @@
+"""Choosing stage one for a corpus, and what becomes of the choice: kept, interrupted, damaged, forged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from muvera_core import (
+    FDEConfig,
+    LearnedSetEncoder,
+    LearnedSetEncoderConfig,
+    MuveraIndex,
+    TokenEmbeddings,
+    Tuning,
+    check_index,
+    collection,
+    manifest,
+    repair_index,
+    stage_one,
+    tuning,
+    weights,
+)
+from muvera_core.candidates import HnswCandidates
+from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
+from muvera_core.errors import CorruptIndexError, IndexClosedError, InvalidInputError, ReadOnlyIndexError, StorageError
+from muvera_core.information import read_information
+from muvera_core.manifest import MANIFEST_NAME, Manifest
+from muvera_core.stage_one import StageOne
+from muvera_core.store import Store
+
+D = 16
+N = 120
+ENCODER = PrecomputedEmbeddings(D, "random")
+FDE = FDEConfig(dimension=D, num_repetitions=8, num_simhash_projections=3, projection_dimension=8)
+
+Answers = list[list[tuple[str, float]]]
+
+
+def random_tokens(seed: int, n_texts: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    arrays = [rng.standard_normal((rng.integers(3, 12), D)).astype(np.float32) for _ in range(n_texts)]
+    return [array / np.linalg.norm(array, axis=1, keepdims=True) for array in arrays]
+
+
+def ids(n: int, first: int = 0) -> list[str]:
+    return [f"d{i}" for i in range(first, first + n)]
+
+
+def answers(index: MuveraIndex, **options: Any) -> Answers:
+    found = [index.search_embeddings(query, **options) for query in random_tokens(99, 5)]
+    return [[(hit.id, hit.score) for hit in hits] for hits in found]
+
+
+def make(path: Path | None, fde: FDEConfig = FDE) -> MuveraIndex:
+    index = MuveraIndex.create(path, ENCODER, fde)
+    index.add_embeddings(random_tokens(0, N), ids=ids(N), texts=ids(N))
+    return index
+
+
+def reopen(path: Path, **options: Any) -> MuveraIndex:
+    return MuveraIndex.open(path, ENCODER, **options)
+
+
+def weights_files(path: Path) -> list[str]:
+    return sorted(file.name for file in path.glob("set_encoder*"))
+
+
+def is_learned(index: MuveraIndex) -> bool:
+    return isinstance(index._collection.stage_one.encoder, LearnedSetEncoder)
+
+
+def fit_quickly(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+    fit = LearnedSetEncoder.fit
+    quick = {"num_features": 64, "num_anchors": 100, "num_training_tokens": 200, "num_sample_tokens": 300} | settings
+    monkeypatch.setattr(LearnedSetEncoder, "fit", lambda sample, config: fit(sample, replace(config, **quick)))
+
+
+def always_learn(monkeypatch: pytest.MonkeyPatch, width: int = 32) -> None:
+    """Leave the index's own encoding out, so that what is chosen doesn't hang on measured times."""
+    encodings = tuning._encodings
+
+    def learned_only(*arguments: Any) -> Iterator[Any]:
+        _, *learned = encodings(*arguments)
+        yield from learned
+
+    monkeypatch.setattr(tuning, "WIDTHS", (width,))
+    monkeypatch.setattr(tuning, "_encodings", learned_only)
+
+
+@pytest.fixture
+def quickly_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit_quickly(monkeypatch)
+    always_learn(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tuning")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        fit_quickly(monkeypatch)
+        always_learn(monkeypatch)
+        with make(folder / "plain"):
+            pass
+        shutil.copytree(folder / "plain", folder / "tuned")
+        with reopen(folder / "tuned") as index:
+            index.optimize(n_queries=40)
+    return folder
+
+
+@pytest.fixture
+def tuned(pristine: Path, tmp_path: Path) -> Path:
+    """An index with a learned stage one. Not for looking at what its making does."""
+    shutil.copytree(pristine / "tuned", tmp_path / "index")
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], bool]:
+    caplog.set_level(logging.WARNING, "muvera_core")
+    return lambda: bool(caplog.records)
+
+
+# What it reaches
+
+
+def recall(index: MuveraIndex, passages: Any, which: slice) -> float:
+    asked = list(passages.asked)[which]
+    exact = [{hit.id for hit in index.search_embeddings(tokens, exact=True)} for tokens in asked]
+    found = [{hit.id for hit in index.search_embeddings(tokens)} for tokens in asked]
+    return sum(len(a & b) for a, b in zip(exact, found, strict=True)) / sum(map(len, exact))
+
+
+@pytest.fixture
+def nq_600(encoder: BundledEncoder, passages: Any) -> Iterator[MuveraIndex]:
+    with MuveraIndex.create(None, encoder) as index:
+        index.add_embeddings(passages.documents, ids=passages.ids, texts=passages.texts)
+        yield index
+
+
+def test_the_target_is_reached_on_other_questions(
+    nq_600: MuveraIndex, passages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit_quickly(monkeypatch, num_features=256, num_anchors=512, num_training_tokens=1024, num_sample_tokens=400_000)
+    monkeypatch.setattr(tuning, "WIDTHS", (32, 64))
+    chosen = nq_600.optimize(0.9, passages.questions[:40])
+    assert chosen.measured["recall"] >= 0.9
+    assert chosen.measured["n_queries"] == 40
+    assert recall(nq_600, passages, slice(40, 80)) > 0.85
+    always_learn(monkeypatch, 64)
+    few, many = (nq_600.optimize(target, passages.questions[:40]).n_candidates for target in (0.7, 0.98))
+    assert few < many < 600
+    assert recall(nq_600, passages, slice(40, 80)) > 0.93
+
+
+def test_passages_stand_in_for_questions(nq_600: MuveraIndex, passages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit_quickly(monkeypatch, num_features=256, num_anchors=512, num_training_tokens=1024, num_sample_tokens=400_000)
+    always_learn(monkeypatch, 64)
+    documents = passages.documents
+    similarities = nq_600._collection.similarities(documents)
+    chosen = nq_600.optimize(0.95, n_queries=60)
+    assert chosen.n_candidates < 300
+    assert recall(nq_600, passages, slice(80)) > 0.85
+    # What is learned for finding says less about how alike two documents are.
+    np.testing.assert_array_equal(nq_600._collection.similarities(documents), similarities)
+    assert len(nq_600.search_diverse(passages.questions[0], 3)) == 3
+
+
+def choice(recall: float, seconds: float) -> tuning.Choice:
+    return tuning.Choice(None, None, 1, 1, recall, seconds)  # type: ignore[arg-type]
+
+
+def test_the_cheapest_that_reaches_the_target_is_taken_or_else_the_nearest() -> None:
+    good, fast, faster, fastest = choice(1, 4), choice(0.97, 3), choice(0.9, 2), choice(0.8, 1)
+    assert tuning.best([good, fast, faster, fastest], 0.95) is fast
+    assert tuning.best([faster, fastest], 0.95) is faster
+
+
+def test_what_is_kept_is_what_would_be_encoded_anew(quickly_learned: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit_to_near_ones(sample: TokenEmbeddings, config: LearnedSetEncoderConfig) -> LearnedSetEncoder:
+        return fit(TokenEmbeddings.from_list([tokens for tokens in sample if np.abs(tokens).max() <= 1]), config)
+
+    fit = LearnedSetEncoder.fit
+    monkeypatch.setattr(LearnedSetEncoder, "fit", fit_to_near_ones)
+    with make(None) as index:
+        index.add_embeddings([random_tokens(7, 1)[0] * 5], ids=["far"])
+        index.optimize(n_queries=20)
+        held = index._collection
+        encoder = held.stage_one.encoder
+        assert isinstance(encoder, LearnedSetEncoder)
+        far = encoder.encode_documents(held.embeddings(held.snapshot(), held.snapshot().keys[-1:]))
+        assert np.linalg.norm(far) > 1.1 * encoder.matrices.length
+        keys = held.snapshot().keys
+        kept = held.stage_one.candidates.vectors(keys)
+        anew = held.stage_one.encode_documents(held.embeddings(held.snapshot(), keys))
+        np.testing.assert_allclose(kept, anew, atol=1e-3)
+
+
+# What a tuned index does
+
+
+def test_more_hits_take_more_candidates(tuned: Path) -> None:
+    with reopen(tuned) as index:
+        chosen = Manifest.read(tuned).tuning
+        assert chosen is not None
+        assert chosen.k == 10
+        n = chosen.n_candidates
+        assert 10 <= n < N
+        assert [index.default_candidates(k) for k in (1, 10, 20, 100)] == [n, n, 2 * n, 10 * n]
+        assert index.default_candidates(13) == -(-13 * n // 10)
+        assert answers(index) == answers(index, n_candidates=n) != answers(index, n_candidates=10)
+        with pytest.raises(InvalidInputError):
+            index.default_candidates(0)
+
+
+def test_it_survives_reopening_and_nothing_is_encoded_again(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with reopen(tuned) as index:
+        before = answers(index)
+        index.close()
+
+    def encode_documents(*_: Any) -> None:
+        raise AssertionError("documents are encoded again")
+
+    monkeypatch.setattr(LearnedSetEncoder, "encode_documents", encode_documents)
+    for read_only in (False, True):
+        with reopen(tuned, read_only=read_only) as index:
+            assert is_learned(index)
+            assert answers(index) == before
+
+
+def test_lost_vectors_are_derived_with_what_was_learned(tuned: Path) -> None:
+    with reopen(tuned) as index:
+        before = answers(index)
+    for file in tuned.glob("stage_one*"):
+        file.unlink()
+    with reopen(tuned) as index:
+        assert is_learned(index)
+        assert answers(index) == before
+
+
+def test_documents_come_and_go_after_it(tuned: Path) -> None:
+    later = random_tokens(1, 30)
+    with reopen(tuned) as index:
+        index.add_embeddings(later, ids=ids(30, N))
+        index.delete(ids(40))
+        index.add_embeddings(later[:5], ids=ids(5, 50))
+    with reopen(tuned) as index:
+        assert is_learned(index)
+        assert len(index) == N + 30 - 40
+        for i in range(5):
+            assert {hit.id for hit in index.search_embeddings(later[i], 2)} == {f"d{50 + i}", f"d{N + i}"}
+        for tokens in later[5:]:
+            (best,) = index.search_embeddings(tokens, 1)
+            assert best == index.search_embeddings(tokens, 1, exact=True)[0]
+        assert not {id for hits in answers(index) for id, _ in hits} & set(ids(40))
+        index.clear()
+        assert answers(index) == [[]] * 5
+        index.add_embeddings(later[:1], ids=["new"])
+        assert answers(index, k=1)[0][0][0] == "new"
+
+
+def test_a_graph_is_tuned_and_keeps_its_beam(
+    tmp_path: Path, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (stage_one, tuning):
+        monkeypatch.setattr(module, "FLAT_LIMIT", 50)
+    monkeypatch.setattr(tuning, "_BEAMS", (1.25,))
+    with make(tmp_path / "index") as index:
+        chosen = index.optimize(n_queries=40)
+        assert chosen.beam == 250
+        before = answers(index)
+        assert before == answers(index, n_candidates=chosen.n_candidates)
+    with reopen(tmp_path / "index") as index:
+        for _ in range(2):
+            graph = index._collection.stage_one.candidates
+            assert isinstance(graph, HnswCandidates)
+            assert graph.beam == 250
+            assert answers(index) == before
+            index.add_embeddings(random_tokens(3, 40), ids=ids(40, N))
+            index.delete(ids(40, N))
+            index.compact()
+
+
+def test_a_flat_index_that_outgrows_its_scan_gets_a_graph_with_the_beam(
+    tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_one, "FLAT_LIMIT", 130)
+    with reopen(tuned) as index:
+        index.add_embeddings(random_tokens(3, 40), ids=ids(40, N))
+        graph = index._collection.stage_one.candidates
+        assert isinstance(graph, HnswCandidates)
+        assert graph.beam == HnswCandidates.BEAM
+        assert len(graph) == N + 40
+        assert answers(index) == answers(index, n_candidates=index.default_candidates())
+
+
+def test_tuning_again_leaves_one_file_of_weights(tuned: Path, quickly_learned: None) -> None:
+    (first,) = weights_files(tuned)
+    with reopen(tuned) as index:
+        assert index.optimize(n_queries=40).weights == first
+        assert weights_files(tuned) == [first]
+        index.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+        second = index.optimize(n_queries=40).weights
+        assert second != first
+        assert weights_files(tuned) == [second]
+        before = answers(index)
+    with reopen(tuned) as index:
+        assert answers(index) == before
+
+
+def test_the_indexs_own_encoding_may_win_again(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "WIDTHS", ())
+    with reopen(tuned) as index:
+        chosen = index.optimize(n_queries=40)
+        assert (chosen.set_encoder, chosen.weights, chosen.weights_checksum) == (None, None, None)
+        assert index.default_candidates() == chosen.n_candidates
+        before = answers(index)
+    assert weights_files(tuned) == []
+    with reopen(tuned) as index:
+        assert answers(index) == before
+    assert check_index(tuned).ok
+
+
+def test_a_centring_index_keeps_what_was_learned(
+    tmp_path: Path, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make(tmp_path / "index", replace(FDE, center=True)) as index:
+        index.optimize(n_queries=40)
+        monkeypatch.setattr(collection, "MIN_TOKENS_FOR_MEAN", 100)
+        index.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+        assert is_learned(index)
+    with reopen(tmp_path / "index") as index:
+        assert is_learned(index)
+        index.add_embeddings(random_tokens(2, 1), ids=["new"])
+        assert is_learned(index)
+
+
+def test_in_memory(quickly_learned: None) -> None:
+    with make(None) as index:
+        before = answers(index, exact=True)
+        chosen = index.optimize(n_queries=40)
+        assert chosen.weights is None
+        assert is_learned(index)
+        assert index.default_candidates() == chosen.n_candidates
+        assert answers(index, exact=True) == before
+        index.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+        index.delete(ids(10))
+        assert index.compact() == 0
+        assert len(answers(index)[0]) == 10
+
+
+def test_readers_go_on_and_see_it_when_they_open_the_index_again(
+    pristine: Path, tmp_path: Path, quickly_learned: None
+) -> None:
+    shutil.copytree(pristine / "plain", tmp_path / "index")
+    with reopen(tmp_path / "index") as writer, reopen(tmp_path / "index", read_only=True) as reader:
+        before = answers(reader)
+        chosen = writer.optimize(n_queries=40)
+        assert answers(reader) == before
+        reader.refresh()
+        assert answers(reader) == before
+        writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+        assert reader.refresh()
+        assert answers(reader, exact=True) == answers(writer, exact=True)
+        with reopen(tmp_path / "index", read_only=True) as later:
+            assert later.default_candidates() == chosen.n_candidates
+            assert answers(later) == answers(writer)
+
+
+def test_a_copy_has_the_documents_and_starts_untuned(tuned: Path, tmp_path: Path, warned: Callable[[], bool]) -> None:
+    with reopen(tuned) as index:
+        index.copy_to(tmp_path / "copy")
+        with reopen(tmp_path / "copy") as copy:
+            assert not is_learned(copy)
+            assert copy.default_candidates() == collection.MIN_CANDIDATES
+            assert answers(copy, exact=True) == answers(index, exact=True)
+    assert not warned()
+
+
+def test_compaction_keeps_it(tuned: Path) -> None:
+    with reopen(tuned) as index:
+        index.delete(ids(50))
+        before = answers(index)
+        assert index.compact() > 0
+        assert answers(index) == before
+    with reopen(tuned) as index:
+        assert is_learned(index)
+        assert answers(index) == before
+
+
+def test_searches_go_on_meanwhile(quickly_learned: None) -> None:
+    with make(None) as index:
+        index.add_embeddings(random_tokens(1, 500), ids=ids(500, N))
+        exact = [dict(hits) for hits in answers(index, k=N + 500, exact=True)]
+        done, failed, rounds = threading.Event(), list[str](), [0, 0]
+
+        def search(number: int) -> None:
+            while not done.is_set() or not rounds[number]:
+                try:
+                    found = answers(index)
+                    right = all(hits == sorted(hits, key=lambda hit: -hit[1]) for hits in found)
+                    same = all(score == best[id] for hits, best in zip(found, exact, strict=True) for id, score in hits)
+                    if not (right and same and all(len(hits) == 10 for hits in found)):
+                        failed.append("wrong hits")
+                except Exception as error:
+                    failed.append(repr(error))
+                rounds[number] += 1
+
+        threads = [threading.Thread(target=search, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(3):
+                index.optimize(n_queries=20)
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+        assert min(rounds) > 0
+        assert not failed
+
+
+# What can't be tuned
+
+
+def test_a_read_only_or_closed_index_is_not_tuned(tuned: Path) -> None:
+    with reopen(tuned, read_only=True) as index, pytest.raises(ReadOnlyIndexError):
+        index.optimize()
+    with pytest.raises(IndexClosedError):
+        index.optimize()
+    with pytest.raises(IndexClosedError):
+        index.evaluate(["a question"])
+
+
+def test_too_few_documents_are_not_tuned(quickly_learned: None) -> None:
+    with MuveraIndex.create(None, ENCODER, FDE) as index:
+        with pytest.raises(InvalidInputError, match="there are 0 documents"):
+            index.optimize()
+        index.add_embeddings(random_tokens(0, 10), ids=ids(10))
+        with pytest.raises(InvalidInputError, match="there are 10 documents, and 10 of them"):
+            index.optimize()
+        assert index.default_candidates() == collection.MIN_CANDIDATES
+
+
+@pytest.mark.parametrize("n", [2, 3, 11])
+def test_the_smallest_corpora_are_tuned(n: int) -> None:
+    with MuveraIndex.create(None, ENCODER, FDE) as index:
+        index.add_embeddings(random_tokens(0, n), ids=ids(n))
+        assert index.optimize(n_queries=1, k=1).n_candidates <= n
+        assert answers(index, k=n, n_candidates=n) == answers(index, k=n, exact=True)
+
+
+def test_equal_documents_are_tuned(quickly_learned: None) -> None:
+    with MuveraIndex.create(None, ENCODER, FDE) as index:
+        index.add_embeddings([random_tokens(0, 1)[0]] * 50, ids=ids(50))
+        index.optimize(n_queries=5)
+        assert len(answers(index)[0]) == 10
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"target_recall": 1.1},
+        {"target_recall": -0.1},
+        {"target_recall": "all"},
+        {"target_recall": float("nan")},
+        {"queries": []},
+        {"queries": "one"},
+        {"queries": [""]},
+        {"queries": ["text for an encoder that takes none"]},
+        {"k": 0},
+        {"k": 1.5},
+        {"n_queries": 0},
+        {"n_queries": None},
+    ],
+    ids=str,
+)
+def test_bad_arguments_change_nothing(tuned: Path, wrong: dict[str, Any]) -> None:
+    with reopen(tuned) as index:
+        before = answers(index)
+        with pytest.raises(InvalidInputError):
+            index.optimize(**wrong)
+        assert answers(index) == before
+
+
+# Interruptions
+
+
+def before(call: Callable[..., Any], cut: Callable[[], None]) -> Callable[..., Any]:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        cut()
+
+    return interrupted
+
+
+def after(call: Callable[..., Any], cut: Callable[[], None]) -> Callable[..., Any]:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        call(*arguments, **options)
+        cut()
+
+    return interrupted
+
+
+STEPS = {
+    "before the choice": (collection, "choose", before),
+    "before the weights": (LearnedSetEncoder, "save", before),
+    "in the weights": (LearnedSetEncoder, "save", after),
+    "after the weights": (collection, "save_weights", after),
+    "before the commit": (Store, "apply", before),
+    "after the commit": (Store, "apply", after),
+    "before the manifest": (Manifest, "write", before),
+    "after the manifest": (Manifest, "write", after),
+    "before saving": (StageOne, "save", before),
+    "amid saving": (stage_one, "file_checksum", before),
+    "after saving": (StageOne, "save", after),
+    "before clearing up": (collection, "remove_other_weights", before),
+}
+
+
+@pytest.mark.parametrize("first", ["plain", "tuned"])
+@pytest.mark.parametrize("step", STEPS)
+def test_interrupted_at_any_step_the_index_is_whole(
+    pristine: Path,
+    tmp_path: Path,
+    step: str,
+    first: str,
+    quickly_learned: None,
+    warned: Callable[[], bool],
+) -> None:
+    shutil.copytree(pristine / first, tmp_path / "index")
+    place, name, when = STEPS[step]
+
+    def cut() -> None:
+        shutil.copytree(tmp_path / "index", tmp_path / "killed")
+        raise KeyboardInterrupt
+
+    with reopen(tmp_path / "index") as index:
+        if first == "tuned":
+            index.add_embeddings(random_tokens(1, 30), ids=ids(30, N))  # or else the same would be learned again
+        exact = answers(index, exact=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(place, name, when(getattr(place, name), cut))
+            with pytest.raises(KeyboardInterrupt):
+                index.optimize(0.99, n_queries=40)
+        assert answers(index, exact=True) == exact
+        good_enough(index, exact)
+    for folder in (tmp_path / "index", tmp_path / "killed"):
+        assert check_index(folder).ok
+        with reopen(folder) as index:
+            assert answers(index, exact=True) == exact
+            good_enough(index, exact)
+            if first == "tuned":
+                assert is_learned(index)
+            index.add_embeddings(random_tokens(5, 1), ids=["new"])
+            chosen = index.optimize(n_queries=40)
+            assert index.delete("new") == 1
+        assert weights_files(folder) == [chosen.weights]
+        assert check_index(folder).ok
+    assert not warned()
+
+
+def good_enough(index: MuveraIndex, exact: Answers) -> None:
+    assert is_learned(index) or index.default_candidates() == collection.MIN_CANDIDATES
+    both = zip(answers(index), exact, strict=True)
+    assert sum(len(set(found) & set(best)) for found, best in both) >= 0.8 * sum(map(len, exact))
+
+
+def test_learning_the_same_again_never_takes_the_weights_away(
+    tuned: Path, quickly_learned: None, warned: Callable[[], bool]
+) -> None:
+    content = {name: (tuned / name).read_bytes() for name in weights_files(tuned)}
+    with reopen(tuned) as index, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LearnedSetEncoder, "save", lambda self, path: path.write_bytes(b"half of it") and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            index.optimize(n_queries=40)
+    assert {name: (tuned / name).read_bytes() for name in content} == content
+    with reopen(tuned) as index:
+        assert is_learned(index)
+        index.optimize(n_queries=40)
+    assert weights_files(tuned) == list(content)
+    assert not warned()
+
+
+def test_where_there_is_no_room_nothing_is_changed(
+    tuned: Path, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with reopen(tuned) as index:
+        before = answers(index)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(weights, "sync_file", full)
+            with pytest.raises(StorageError, match="no room"):
+                index.optimize(n_queries=40)
+        assert answers(index) == before
+    with reopen(tuned) as index:
+        assert answers(index) == before
+
+
+# Damage
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def become_a_link(path: Path) -> None:
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+def become_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "flipped": flip,
+    "empty": lambda path: path.write_bytes(b""),
+    "short": lambda path: os.truncate(path, path.stat().st_size - 4),
+    "long": lambda path: path.write_bytes(path.read_bytes() + b"\0\0\0\0"),
+    "gone": lambda path: path.unlink(),
+    "folder": become_a_folder,
+    "link": become_a_link,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_lost_weights_cost_time_and_no_answer(tuned: Path, damage: str, warned: Callable[[], bool]) -> None:
+    if damage == "link" and os.name == "nt":
+        pytest.skip("making links needs a privilege on Windows")
+    with reopen(tuned) as index:
+        exact = answers(index, k=N, exact=True)
+    (name,) = weights_files(tuned)
+    DAMAGES[damage](tuned / name)
+    for read_only in (True, False):
+        with reopen(tuned, read_only=read_only) as index:
+            assert warned()
+            assert not is_learned(index)
+            assert index.default_candidates() == collection.MIN_CANDIDATES
+            assert answers(index, k=N) == answers(index, k=N, exact=True) == exact
+    report = check_index(tuned)
+    (problem,) = report.problems
+    assert (problem.file, problem.derived) == (name, True)
+    assert report.n_documents == N
+    assert "optimize again" in str(problem)
+
+
+def test_weights_that_come_back_are_used_again(tuned: Path, tmp_path: Path) -> None:
+    (name,) = weights_files(tuned)
+    with reopen(tuned) as index:
+        before = answers(index)
+    (tuned / name).rename(tmp_path / "backup")
+    with reopen(tuned) as index:
+        index.add_embeddings(random_tokens(1, 1), ids=["new"])
+        index.delete("new")
+    (tmp_path / "backup").rename(tuned / name)
+    with reopen(tuned) as index:
+        assert is_learned(index)
+        assert answers(index) == before
+
+
+def test_repair_lets_go_of_lost_weights(tuned: Path, quickly_learned: None, warned: Callable[[], bool]) -> None:
+    (name,) = weights_files(tuned)
+    with reopen(tuned) as index:
+        exact = answers(index, exact=True)
+    flip(tuned / name)
+    assert repair_index(tuned, ENCODER).n_documents == N
+    assert check_index(tuned).ok
+    with reopen(tuned) as index:
+        assert not warned()
+        assert answers(index, exact=True) == exact
+        index.optimize(n_queries=40)
+    with reopen(tuned) as index:
+        assert is_learned(index)
+    assert check_index(tuned).ok
+
+
+def test_repair_restores_the_tuning_with_the_manifest(tuned: Path) -> None:
+    written = (tuned / MANIFEST_NAME).read_bytes()
+    with reopen(tuned) as index:
+        before = answers(index)
+    (tuned / MANIFEST_NAME).write_text("{")
+    repair_index(tuned, ENCODER)
+    assert (tuned / MANIFEST_NAME).read_bytes() == written
+    with reopen(tuned) as index:
+        assert is_learned(index)
+        assert answers(index) == before
+    assert check_index(tuned).ok
+
+
+def test_repair_of_everything_at_once(tuned: Path, warned: Callable[[], bool]) -> None:
+    flip(tuned / weights_files(tuned)[0])
+    flip(tuned / "stage_one.vectors")
+    flip(tuned / "tokens-0.bin")
+    (tuned / MANIFEST_NAME).unlink()
+    assert repair_index(tuned, ENCODER).n_documents == N - 1
+    assert check_index(tuned).ok
+    with reopen(tuned) as index:
+        assert len(index) == N - 1
+        assert not is_learned(index)
+    assert not warned()
+
+
+def test_repair_of_tokens_keeps_what_was_learned(tuned: Path) -> None:
+    flip(tuned / "tokens-0.bin")
+    assert repair_index(tuned, ENCODER).n_documents == N - 1
+    with reopen(tuned) as index:
+        assert is_learned(index)
+        assert answers(index, k=N, n_candidates=N) == answers(index, k=N, exact=True)
+
+
+# Forged manifests
+
+
+def forge(path: Path, **changes: Any) -> None:
+    content = json.loads((path / MANIFEST_NAME).read_text())
+    for name, value in changes.items():
+        outer, _, inner = name.partition("__")
+        if inner:
+            content["tuning"][outer][inner] = value
+        else:
+            content["tuning"][outer] = value
+    content["checksum"] = manifest._checksum(content)
+    (path / MANIFEST_NAME).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": "../elsewhere.weights"},
+        {"weights": "/etc/passwd"},
+        {"weights": "tokens-0.bin"},
+        {"weights": f"set_encoder-{'0' * 32}.weights\n"},
+        {"weights": 7},
+        {"weights": None},
+        {"set_encoder": None},
+        {"set_encoder": [1, 2]},
+        {"set_encoder": {"dimension": 16, "unknown": 1}},
+        {"set_encoder__dimension": 17},
+        {"set_encoder__dimension": "16"},
+        {"set_encoder__num_features": 1 << 60},
+        {
+            "set_encoder__num_features": 1 << 16,
+            "set_encoder__num_anchors": 1 << 16,
+            "set_encoder__output_dimension": 1 << 16,
+        },
+        {"set_encoder__output_dimension": 1},
+        {"set_encoder__output_dimension": 32.0},
+        {"set_encoder__feature_scale": "steep"},
+        {"weights_checksum": "0"},
+        {"k": 0},
+        {"k": "10"},
+        {"n_candidates": 0},
+        {"n_candidates": 1 << 40},
+        {"n_candidates": 10.5},
+        {"beam": -1},
+        {"beam": 1 << 40},
+        {"beam": True},
+        {"measured": [1]},
+        {"measured": {"recall": "high"}},
+        {"measured": {"recall": 10**400}},
+        {"measured": {"recall": float("nan")}},
+        {"measured": None},
+        {"unknown": 1},
+    ],
+    ids=lambda changes: " ".join(f"{name}={str(value)[:20]!r}" for name, value in changes.items()),
+)
+def test_a_tuning_that_can_not_be_is_damage(tuned: Path, changes: dict[str, Any]) -> None:
+    forge(tuned, **changes)
+    for read_only in (False, True):
+        with pytest.raises(CorruptIndexError, match=r"manifest\.json is damaged"):
+            reopen(tuned, read_only=read_only)
+    with pytest.raises(CorruptIndexError):
+        read_information(tuned)
+    assert [problem.file for problem in check_index(tuned).problems] == [MANIFEST_NAME]
+
+
+@pytest.mark.parametrize("wrong", [7, [], "tuned"], ids=str)
+def test_a_tuning_of_another_type_is_damage(tuned: Path, wrong: Any) -> None:
+    content = json.loads((tuned / MANIFEST_NAME).read_text()) | {"tuning": wrong}
+    (tuned / MANIFEST_NAME).write_text(json.dumps(content | {"checksum": manifest._checksum(content)}))
+    with pytest.raises(CorruptIndexError):
+        reopen(tuned)
+
+
+def test_other_sizes_than_the_file_has_are_never_read(tuned: Path, warned: Callable[[], bool]) -> None:
+    forge(tuned, set_encoder__num_features=1 << 16)
+    with reopen(tuned) as index:
+        assert warned()
+        assert answers(index, k=N) == answers(index, k=N, exact=True)
+
+
+def test_a_huge_file_of_another_size_is_not_read(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = weights_files(tuned)
+    os.truncate(tuned / name, 1 << 40)  # takes no space where the file system knows holes
+
+    def file_checksum(path: Path) -> int:
+        raise AssertionError("it is read")
+
+    monkeypatch.setattr(weights, "file_checksum", file_checksum)
+    with reopen(tuned) as index:
+        assert not is_learned(index)
+
+
+def test_an_index_without_tuning_opens_as_before(pristine: Path, tmp_path: Path, warned: Callable[[], bool]) -> None:
+    shutil.copytree(pristine / "plain", tmp_path / "index")
+    content = json.loads((tmp_path / "index" / MANIFEST_NAME).read_text())
+    del content["tuning"]  # as versions wrote it that knew of none
+    content["checksum"] = manifest._checksum(content)
+    (tmp_path / "index" / MANIFEST_NAME).write_text(json.dumps(content))
+    with reopen(tmp_path / "index") as index:
+        assert index.default_candidates() == collection.MIN_CANDIDATES
+        assert index.default_candidates(100) == 1000
+    assert not warned()
+
+
+def test_a_tuning_is_what_was_written() -> None:
+    content = Tuning(None, None, None, 10, 50, 200, {"recall": 0.95})
+    assert Tuning.from_json(json.loads(json.dumps(content.__dict__))) == content
