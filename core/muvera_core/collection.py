@@ -84,6 +84,8 @@ class Collection:
         self._writing = threading.RLock()
         self._state = store.lock
         self._next_key = 0
+        if folder is not None:
+            manifest.require_copy(store.get_state("manifest"), folder)
         # Set while a write is under way; one that finds it set comes after one that was interrupted beyond help.
         self._writes = False
         # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.

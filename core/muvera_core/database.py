@@ -34,6 +34,8 @@ PAGE_SIZE = 4096
 _SQL_BATCH = 900
 _FETCH_BATCH = 65_536
 _INCREMENTAL = 2
+# A mean token of 2**16 dimensions takes a quarter of it.
+_STATE_LIMIT = 1 << 20
 _SUPER_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 _SCHEMA = (
@@ -218,6 +220,9 @@ def empty_database() -> bytes:
 
 
 def _state_checksum(db: sqlite3.Connection) -> int:
+    (size,) = db.execute("SELECT coalesce(max(length(CAST(value AS BLOB))), 0) FROM state").fetchone()
+    if size > _STATE_LIMIT:
+        return -1  # which no CRC-32 is
     rows = db.execute("SELECT name, value FROM state WHERE name != 'checksum' ORDER BY name").fetchall()
     return zlib.crc32(repr(rows).encode())
 

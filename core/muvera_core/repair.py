@@ -166,7 +166,7 @@ def _check(folder: Path, work: Path) -> IndexReport:
     n_whole = 0
     with closing(Salvage(folder, work)) as salvage:
         try:
-            Manifest.read(folder)
+            Manifest.read(folder).require_copy(salvage.state.get("manifest"), folder)
         except (CorruptIndexError, NotAnIndexError) as error:
             problems.append(Problem(MANIFEST_NAME, str(error)))
         manifest = _manifest(folder, salvage)
@@ -201,6 +201,7 @@ def _check(folder: Path, work: Path) -> IndexReport:
 def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
     with work_folder(folder) as work, closing(Salvage(folder, work)) as salvage:
         manifest = _manifest(folder, salvage)
+        manifest.require_copy(salvage.state.get("manifest"), folder)
         old = _generation(folder, salvage, manifest)
         new = max([old, *token_generations(folder)]) + 1
         kept: dict[str, Any] = {"next_key": salvage.next_key}
