@@ -95,6 +95,8 @@ class Collection:
         self._writing = threading.RLock()
         self._state = store.lock
         self._next_key = 0
+        if folder is not None:
+            manifest.require_copy(store.get_state("manifest"), folder)
         # Set while a write is under way; one that finds it set comes after one that was interrupted beyond help.
         self._writes = False
         # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.
@@ -121,6 +123,12 @@ class Collection:
 
     def consistently(self, read: Callable[[Directory], _T]) -> _T:
         """What ``read`` gives for one committed state; anew for a later one, where that state is gone meanwhile."""
+
+        def latest() -> _T:
+            if self._read_only:
+                self.refresh()
+            return read(self.snapshot())
+
         for _ in range(_ATTEMPTS - 1):
             try:
                 return read(self.snapshot())
@@ -129,10 +137,7 @@ class Collection:
                     self.refresh()
         with self._writing if self._read_only else nullcontext(), self._state:
             self.require_open()
-            with self._store.frozen():
-                if self._read_only:
-                    self.refresh()
-                return read(self.snapshot())
+            return self._store.frozen(latest)
 
     def documents(self, directory: Directory, keys: IntArray) -> list[StoredDocument]:
         """Documents of a state, in the order of the keys. Raises StaleError where some are gone meanwhile."""
@@ -280,18 +285,18 @@ class Collection:
             now = self._store.load()
             if now is self._store.directory:
                 return False
-            added, removed = self.stage_one.difference(now.keys)
-            try:
-                self._stage(self.stage_one, added, now)
-                with self._state:
-                    self.require_open()
-                    self._store.directory = now
-                    self.stage_one.publish(removed)
-            except BaseException:
-                self.stage_one.discard()
-                raise
+            self._write(lambda: self._take_in(now))
             self.stage_one.compact()
         return True
+
+    def _take_in(self, now: Directory) -> None:
+        """Go on to a state that another process has committed."""
+        added, removed = self.stage_one.difference(now.keys)
+        self._stage(self.stage_one, added, now)
+        with self._state:
+            self.require_open()
+            self._store.directory = now
+            self.stage_one.publish(removed)
 
     def compact(self) -> int:
         """See ``MuveraIndex.compact``."""
@@ -373,17 +378,17 @@ class Collection:
         if self._fork_guard.in_child:
             return  # all of it is the parent's
         with self._writing:
-            if self._closed:
-                return
             try:
-                if self._n_unsaved and not self._read_only:
+                if self._n_unsaved and not self._read_only and not self._closed:
                     self._save_stage_one()
             finally:
-                with self._state:
-                    self._closed = True
-                    self._store.close()
-                if self._folder_lock is not None:
-                    self._folder_lock.release()
+                try:
+                    with self._state:
+                        self._closed = True
+                        self._store.close()
+                finally:
+                    if self._folder_lock is not None:
+                        self._folder_lock.release()
 
     @property
     def is_open(self) -> bool:
@@ -441,7 +446,8 @@ class Collection:
     def _settle(self) -> None:
         with self._state:
             if self._unsettled and not self._closed:
-                self._store.roll_back()
+                if not self._read_only:
+                    self._store.roll_back()
                 self.stage_one.discard()
                 added, removed = self.stage_one.difference(self._store.directory.keys)
                 self._stage(self.stage_one, added, self._store.directory)

@@ -11,11 +11,11 @@ import os
 import sqlite3
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ PAGE_SIZE = 4096
 _SQL_BATCH = 900
 _FETCH_BATCH = 65_536
 _INCREMENTAL = 2
+# A mean token of 2**16 dimensions takes a quarter of it.
+_STATE_LIMIT = 1 << 20
 _SUPER_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 _SCHEMA = (
@@ -59,6 +61,7 @@ CREATE TABLE state (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 )
 
 State = dict[str, Any]
+_T = TypeVar("_T")
 
 
 def create_database(db: sqlite3.Connection, state: State) -> None:
@@ -118,17 +121,19 @@ def connect_to_any(uri: str) -> sqlite3.Connection:
     return db
 
 
-@contextmanager
-def reading(db: sqlite3.Connection) -> Iterator[None]:
-    """One consistent state of the database, whoever else commits."""
-    if db.in_transaction:
-        yield
-        return
-    db.execute("BEGIN")
+def read_one_state(db: sqlite3.Connection, read: Callable[[], _T]) -> _T:
+    """What ``read`` gives for one state of the database, whoever else commits meanwhile.
+
+    Not a context manager: an interruption between its generator and its block would leave the transaction open, which
+    keeps writers out.
+    """
+    within = db.in_transaction
     try:
-        yield
+        if not within:
+            db.execute("BEGIN")
+        return read()
     finally:
-        if db.in_transaction:
+        if not within and db.in_transaction:
             db.execute("ROLLBACK")
 
 
@@ -159,12 +164,15 @@ def read_directory(db: sqlite3.Connection) -> tuple[DirectoryRows, IntArray]:
     """The directory of all documents by ascending key, and the hash that is noted for each row."""
     sql = "SELECT key, id_hash, first_token, n_tokens, token_checksum, hash FROM directory ORDER BY key"
     parts = [np.empty((0, 6), dtype=np.int64)]
-    with closing(db.execute(sql)) as cursor:  # a statement that is left half read keeps the writer out
+    cursor = db.execute(sql)
+    try:
         while some := cursor.fetchmany(_FETCH_BATCH):
             try:
                 parts.append(np.array(some, dtype=np.int64))
             except (TypeError, ValueError, OverflowError) as error:
                 raise CorruptIndexError(f"documents.sqlite is damaged (its directory isn't numbers: {error})") from None
+    finally:
+        cursor.close()  # a statement that is left half read keeps the writer out
     columns = np.concatenate(parts).T.copy()
     return DirectoryRows(*columns[:5]), columns[5]
 
@@ -218,6 +226,9 @@ def empty_database() -> bytes:
 
 
 def _state_checksum(db: sqlite3.Connection) -> int:
+    (size,) = db.execute("SELECT coalesce(max(length(CAST(value AS BLOB))), 0) FROM state").fetchone()
+    if size > _STATE_LIMIT:
+        return -1  # which no CRC-32 is
     rows = db.execute("SELECT name, value FROM state WHERE name != 'checksum' ORDER BY name").fetchall()
     return zlib.crc32(repr(rows).encode())
 

@@ -121,6 +121,18 @@ class Manifest:
         """The same as text, for the copy in the database."""
         return json.dumps(self.as_json())
 
+    def require_copy(self, copy: Any, folder: Path) -> None:
+        """Raise CorruptIndexError unless the copy in the database, where there is one, is of the same index."""
+        try:
+            same = copy is None or json.loads(copy)["index_id"] == self.index_id
+        except (KeyError, TypeError, ValueError, RecursionError):
+            same = False
+        if not same:
+            raise CorruptIndexError(
+                f"{MANIFEST_NAME} and {DATABASE_NAME} in {folder} belong to different indexes: "
+                "restore both files from one backup"
+            )
+
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """Read the manifest of an index.

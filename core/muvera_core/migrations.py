@@ -97,8 +97,8 @@ def _copy_documents(folder: Path, manifest: Manifest) -> None:
                     key = keys[-1]
                 db.close()
                 rebuild.finish()
-        except (TypeError, ValueError, OverflowError) as error:  # not the types that its columns have
-            raise _damaged(database) from error
+        except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise _damaged(database) from error  # not what its columns can have
 
 
 def _require_tables(db: sqlite3.Connection, database: Path) -> None:

@@ -156,6 +156,8 @@ def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = No
             bring_up_to_date(folder)
         with tempfile.TemporaryDirectory() as work:
             report = _check(folder, Path(work))
+        if report.ok:
+            return RepairReport(folder, report.n_documents)
         if any(problem.file == DESCRIPTION_NAME for problem in report.problems):
             (folder / DESCRIPTION_NAME).unlink()
         if all(problem.file == DESCRIPTION_NAME or problem.file.endswith(".weights") for problem in report.problems):
@@ -169,7 +171,7 @@ def _check(folder: Path, work: Path) -> IndexReport:
     n_whole = 0
     with closing(Salvage(folder, work)) as salvage:
         try:
-            Manifest.read(folder)
+            Manifest.read(folder).require_copy(salvage.state.get("manifest"), folder)
         except (CorruptIndexError, NotAnIndexError) as error:
             problems.append(Problem(MANIFEST_NAME, str(error)))
         manifest = _manifest(folder, salvage)
@@ -223,6 +225,7 @@ def _without_lost_weights(folder: Path, manifest: Manifest) -> Manifest:
 def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
     with work_folder(folder) as work, closing(Salvage(folder, work)) as salvage:
         manifest = _without_lost_weights(folder, _manifest(folder, salvage))
+        manifest.require_copy(salvage.state.get("manifest"), folder)
         old = _generation(folder, salvage, manifest)
         new = max([old, *token_generations(folder)]) + 1
         kept: dict[str, Any] = {"next_key": salvage.next_key}

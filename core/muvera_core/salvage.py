@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,8 @@ from muvera_core.token_codec import Rows, TokenCodec
 from muvera_core.token_log import FileTokenLog, tokens_path
 
 _BATCH = 512
+_RECORD = "key, id, text, metadata, checksum"
+_PLACE = "key, id_hash, first_token, n_tokens, token_checksum, hash"
 _TABLES = ("documents", "directory")
 # Batches without a readable key before giving up: a damaged counter may promise more than anybody can look for.
 _PATIENCE = 100_000
@@ -90,8 +92,11 @@ class Salvage:
             n_rows = path.stat().st_size // codec.row_dtype.itemsize if is_plain_file(path) else 0
             tokens = FileTokenLog(path, codec.row_dtype, n_rows, writable=False)
         for low in self._starts():
-            records = self._select("documents", "key, id, text, metadata, checksum", low)
-            places = self._select("directory", "key, id_hash, first_token, n_tokens, token_checksum, hash", low)
+            records = self._select("documents", _RECORD, low)
+            places = self._select("directory", _PLACE, low)
+            # A damaged page can end a range early without an error.
+            records |= self._select_each("documents", _RECORD, places.keys() - records.keys())
+            places |= self._select_each("directory", _PLACE, records.keys() - places.keys())
             for key in sorted(records.keys() | places.keys()):
                 yield _salvaged(key, records.get(key), places.get(key), tokens)
 
@@ -138,10 +143,15 @@ class Salvage:
         sql = f"SELECT {columns} FROM {table} WHERE key BETWEEN ? AND ?"
         with suppress(sqlite3.Error):
             return {row[0]: row for row in self._db.execute(sql, (low, low + _BATCH - 1)).fetchall()}
+        return self._select_each(table, columns, range(low, low + _BATCH))
+
+    def _select_each(self, table: str, columns: str, keys: Iterable[int]) -> dict[int, tuple[Any, ...]]:
+        """Rows by key, each asked for by itself: a range would go on to the next row, which may be damaged."""
+        sql = f"SELECT {columns} FROM {table} WHERE key = ?"
         found: dict[int, tuple[Any, ...]] = {}
-        for key in range(low, low + _BATCH):
+        for key in keys:
             with suppress(sqlite3.Error):
-                found |= {row[0]: row for row in self._db.execute(sql, (key, key)).fetchall()}
+                found |= {row[0]: row for row in self._db.execute(sql, (key,)).fetchall()}
         return found
 
 

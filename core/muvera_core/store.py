@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -30,9 +30,9 @@ from muvera_core.database import (
     create_database,
     insert_directory,
     read_directory,
+    read_one_state,
     read_state,
     read_version,
-    reading,
     select_by_key,
     write_state,
 )
@@ -52,6 +52,7 @@ _MIN_WASTE = 1 << 20
 _COPY_BATCH = 4096
 _VACUUM_PAGES = 500
 _MAX_KEY = 1 << 62
+_T = TypeVar("_T")
 _MAX_GENERATION = 10**12 - 1
 
 
@@ -193,15 +194,8 @@ class Store:
             return directory.keys
         answers = directory.answers
         if condition not in answers:
-            with self._using(), reading(self._db):
-                if read_version(self._db) != directory.version:
-                    raise StaleError
-                answer = condition.keys(FieldIndex(self._db, directory.keys, self._verify_path))
-                if not directory.has(answer).all():
-                    raise CorruptIndexError(
-                        f"the index over metadata fields in {self._path} names documents that aren't there: "
-                        "run muvera_core.repair_index on the folder"
-                    )
+            with self._using():
+                answer = read_one_state(self._db, lambda: self._answer(directory, condition))
             if len(answers) >= _KEPT_ANSWERS:
                 del answers[next(iter(answers))]
             answers[condition] = answer
@@ -259,12 +253,15 @@ class Store:
                 return self.directory
             return self._load(self.directory)
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Let no other process commit meanwhile."""
-        with self._using(), reading(self._db):
+    def frozen(self, read: Callable[[], _T]) -> _T:
+        """What ``read`` gives while no other process can commit."""
+
+        def with_lock() -> _T:
             read_version(self._db)  # takes the lock that BEGIN only promises
-            yield
+            return read()
+
+        with self._using():
+            return read_one_state(self._db, with_lock)
 
     # Writing
 
@@ -368,11 +365,10 @@ class Store:
 
     def _load(self, earlier: Directory | None) -> Directory:
         """The committed state, checked. Token rows are checked when they are read."""
+        db = self._write_db
         while True:
-            db = self._write_db
-            with storage_errors(self._path), reading(db):
-                state = read_state(db)
-                rows, hashes = read_directory(db)
+            with storage_errors(self._path):
+                state, (rows, hashes) = read_one_state(db, lambda: (read_state(db), read_directory(db)))
             _check_directory(rows, hashes, state)
             if earlier is not None and earlier.tokens.generation == state["generation"]:
                 if not self._writable:
@@ -421,6 +417,17 @@ class Store:
 
     def _free_pages(self) -> int:
         return int(self._write_db.execute("PRAGMA freelist_count").fetchone()[0])
+
+    def _answer(self, directory: Directory, condition: Condition) -> IntArray:
+        if read_version(self._db) != directory.version:
+            raise StaleError
+        answer = condition.keys(FieldIndex(self._db, directory.keys, self._verify_path))
+        if not directory.has(answer).all():
+            raise CorruptIndexError(
+                f"the index over metadata fields in {self._path} names documents that aren't there: "
+                "run muvera_core.repair_index on the folder"
+            )
+        return answer
 
     def _verify_path(self, path: str) -> None:
         if path not in self._verified_paths and verify_path(self._db, path):

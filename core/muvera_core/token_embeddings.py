@@ -73,7 +73,7 @@ class TokenEmbeddings:
                 ``MAX_MAGNITUDE``.
             DimensionMismatchError: an array's width differs.
         """
-        usable = isinstance(arrays, Iterable) and not isinstance(arrays, (str, bytes, Mapping))
+        usable = isinstance(arrays, Iterable) and not isinstance(arrays, (str, bytes, memoryview, Mapping))
         if not usable or getattr(arrays, "ndim", 1) == 0:
             raise InvalidInputError(f"expected a list with one array per text, got {type(arrays).__name__}")
         rows = [_as_float32(array, f"item {i}") for i, array in enumerate(arrays)]
