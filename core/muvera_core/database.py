@@ -22,7 +22,7 @@ import numpy as np
 from muvera_core.directory import DirectoryRows
 from muvera_core.errors import CorruptIndexError
 from muvera_core.fields import SCHEMA as FIELDS_SCHEMA
-from muvera_core.files import is_plain_file, open_plain, storage_errors
+from muvera_core.files import DATABASE_ERRORS, is_plain_file, open_plain, storage_errors
 from muvera_core.token_embeddings import IntArray
 
 DATABASE_NAME = "documents.sqlite"
@@ -211,7 +211,7 @@ def undo_interrupted_commit(path: Path) -> None:
     """
     if is_plain_file(path):
         check_files(path)
-        with suppress(sqlite3.Error), closing(connect_to_any(f"{path.absolute().as_uri()}?mode=rw")) as db:
+        with suppress(*DATABASE_ERRORS), closing(connect_to_any(f"{path.absolute().as_uri()}?mode=rw")) as db:
             db.execute("SELECT count(*) FROM sqlite_master").fetchall()
 
 

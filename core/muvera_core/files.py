@@ -24,6 +24,8 @@ from muvera_core.errors import (
     StorageError,
 )
 
+# What sqlite3 raises; the second where a message names something whose damaged name isn't text any more.
+DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _DAMAGE = "run muvera_core.repair_index on the folder, or restore it from a backup"
 
 
@@ -116,7 +118,7 @@ def storage_errors(path: Path | None) -> Iterator[None]:
         yield
     except MuveraError:
         raise
-    except sqlite3.Error as error:
+    except DATABASE_ERRORS as error:
         raise _from_sqlite(error, where) from error
     except OSError as error:
         raise _from_system(error, where) from error
@@ -128,7 +130,7 @@ def _from_system(error: OSError, where: str) -> MuveraError:
     return StorageError(f"{where} can't be read or written ({error}): see to the disk and the permissions")
 
 
-def _from_sqlite(error: sqlite3.Error, where: str) -> MuveraError:
+def _from_sqlite(error: Exception, where: str) -> MuveraError:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return IndexLockedError(f"{where} is held by another process ({error}): try again")

@@ -32,7 +32,7 @@ from muvera_core.database import (
 )
 from muvera_core.errors import MuveraError
 from muvera_core.fields import damaged_paths
-from muvera_core.files import is_plain_file, storage_errors
+from muvera_core.files import DATABASE_ERRORS, is_plain_file, storage_errors
 from muvera_core.token_codec import Rows, TokenCodec
 from muvera_core.token_log import FileTokenLog, tokens_path
 
@@ -77,7 +77,7 @@ class Salvage:
         self._folder = folder
         self._db = _open_copy(folder / DATABASE_NAME, work / "salvaged.sqlite")
         self.state: dict[str, Any] = {}
-        with suppress(MuveraError, sqlite3.Error):
+        with suppress(MuveraError, *DATABASE_ERRORS):
             self.state = read_state(self._db)
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class Salvage:
                     yield str(finding).replace("*** in database main ***\n", "")
             for path in damaged_paths(self._db):
                 yield f"the index over metadata field {path!r} is damaged"
-        except sqlite3.Error as error:
+        except DATABASE_ERRORS as error:
             yield str(error)
 
     @property
@@ -119,7 +119,7 @@ class Salvage:
             return noted
         known = [0]
         for table in _TABLES:
-            with suppress(sqlite3.Error):
+            with suppress(*DATABASE_ERRORS):
                 (highest,) = self._db.execute(f"SELECT max(key) FROM {table}").fetchone()
                 known += [highest] if isinstance(highest, int) else []
         return max(known) + 1
@@ -135,13 +135,13 @@ class Salvage:
                     self._db.execute(f"SELECT min(key) FROM {t} WHERE key >= ?", (low,)).fetchone() for t in _TABLES
                 ]
                 low = min((key for (key,) in found if isinstance(key, int)), default=self.next_key)
-            except sqlite3.Error:
+            except DATABASE_ERRORS:
                 patience -= 1
 
     def _select(self, table: str, columns: str, low: int) -> dict[int, tuple[Any, ...]]:
         """Rows by key, of ``_BATCH`` keys from ``low`` on."""
         sql = f"SELECT {columns} FROM {table} WHERE key BETWEEN ? AND ?"
-        with suppress(sqlite3.Error):
+        with suppress(*DATABASE_ERRORS):
             return {row[0]: row for row in self._db.execute(sql, (low, low + _BATCH - 1)).fetchall()}
         return self._select_each(table, columns, range(low, low + _BATCH))
 
@@ -150,7 +150,7 @@ class Salvage:
         sql = f"SELECT {columns} FROM {table} WHERE key = ?"
         found: dict[int, tuple[Any, ...]] = {}
         for key in keys:
-            with suppress(sqlite3.Error):
+            with suppress(*DATABASE_ERRORS):
                 found |= {row[0]: row for row in self._db.execute(sql, (key,)).fetchall()}
         return found
 
@@ -183,7 +183,7 @@ def _open_copy(database: Path, copy: Path) -> sqlite3.Connection:
                 shutil.copyfile(journal, copy.with_name(copy.name + "-journal"))
         else:
             copy.write_bytes(b"")
-    with suppress(sqlite3.Error):
+    with suppress(*DATABASE_ERRORS):
         return _open_readable(copy)
     copy.with_name(copy.name + "-journal").unlink(missing_ok=True)
     with storage_errors(database):

@@ -39,7 +39,7 @@ from muvera_core.database import (
 from muvera_core.directory import Directory, DirectoryRows
 from muvera_core.errors import CorruptIndexError, IndexClosedError, IndexLockedError, MuveraError
 from muvera_core.fields import delete_fields, insert_fields, verify_path
-from muvera_core.files import storage_errors
+from muvera_core.files import DATABASE_ERRORS, storage_errors
 from muvera_core.filters import Condition, FieldIndex
 from muvera_core.token_codec import Rows, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
@@ -439,7 +439,7 @@ class Store:
         raise _damaged_document(keys[0])
 
     def _name(self, key: int) -> str:
-        with suppress(MuveraError, sqlite3.Error), self.lock:
+        with suppress(MuveraError, *DATABASE_ERRORS), self.lock:
             for (id,) in select_by_key(self._db, "id", [int(key)]):
                 return f"document {id!r}"
         return f"document number {key}"

@@ -88,6 +88,8 @@ class MemoryTokenLog:
 class FileTokenLog:
     """Rows in a file. It is closed when nothing refers to it any more, so a search under way can read on."""
 
+    _file = -1  # also where ``__init__`` was interrupted before it began
+
     def __init__(
         self, path: Path, row_dtype: np.dtype[np.void], n_rows: int, *, writable: bool, generation: int = 0
     ) -> None:
@@ -103,7 +105,6 @@ class FileTokenLog:
             n_rows,
             writable,
         )
-        self._file = -1
         create = writable and n_rows == 0
         with storage_errors(path):
             if not create and not is_plain_file(path):

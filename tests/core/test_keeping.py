@@ -288,6 +288,20 @@ def test_only_stage_one_being_damaged_costs_no_rebuilding(tmp_path: Path) -> Non
         assert found(index) == before
 
 
+def test_a_table_whose_name_is_no_text_any_more_is_damage(tmp_path: Path) -> None:
+    with MuveraIndex.create(tmp_path / "index", ENCODER, FDE) as index:
+        index.add_embeddings(tokens(0, 5), ids=ids(5))
+        before = found(index)
+    path = tmp_path / "index" / "documents.sqlite"
+    path.write_bytes(path.read_bytes().replace(b"TABLE documents (", b"TABLE d\xb8\xb8\xb8\xb8ents x"))
+    with pytest.raises(CorruptIndexError, match=r"documents\.sqlite"):
+        MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True)
+    assert not check_index(tmp_path / "index").ok
+    repair_index(tmp_path / "index", ENCODER)
+    with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
+        assert found(index) == before
+
+
 def test_what_is_no_index_or_in_use_is_neither_checked_nor_repaired(tmp_path: Path) -> None:
     for call in (check_index, repair_index):
         with pytest.raises(NotAnIndexError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import shutil
@@ -37,7 +38,6 @@ from muvera_core.errors import IndexClosedError
 # back, but loops that call nothing are short.)
 LOOKS_FOR_SIGNALS = ("call", "c_return")
 PACKAGE = Path(muvera_core.__file__).parent
-OUR_CODE = (str(PACKAGE), contextlib.__file__)
 OUR_FILES = {path.name for path in PACKAGE.iterdir()}
 # The moments in which a change becomes visible, and in which one that failed is undone.
 DECISIVE = {
@@ -91,22 +91,33 @@ class Interruption:
 
     def strike(self, call: Callable[[], object]) -> BaseException | None:
         """Make the call. Returns what it raised, with its traceback, as an interactive session keeps it."""
+        look = self._look  # CPython borrows it, and an interruption within a finalizer would let go of it meanwhile
         profiling = sys.getprofile()
-        sys.setprofile(self._look)
+        # So that a call comes by the same points each time, whatever earlier ones left behind.
+        gc.disable()
+        sys.setprofile(look)
         try:
             call()
         except BaseException as error:
             return error
         finally:
             sys.setprofile(profiling)
+            gc.enable()
         return None
 
     def _look(self, frame: FrameType, event: str, arg: object) -> None:
-        code = frame.f_code
-        if event in LOOKS_FOR_SIGNALS and code.co_filename.startswith(OUR_CODE):
+        if event in LOOKS_FOR_SIGNALS and _is_ours(frame):
+            code = frame.f_code
             self.points.append(Point(len(self.points), Path(code.co_filename).name, code.co_name, frame.f_lineno))
             if self.at == self.points[-1].number:
                 raise KeyboardInterrupt
+
+
+def _is_ours(frame: FrameType | None) -> bool:
+    """Whether a frame runs code of this library, or of context managers that this library uses."""
+    while frame is not None and frame.f_code.co_filename == contextlib.__file__:
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename.startswith(str(PACKAGE))
 
 
 class State:
