@@ -293,7 +293,8 @@ def test_a_table_whose_name_is_no_text_any_more_is_damage(tmp_path: Path) -> Non
         index.add_embeddings(tokens(0, 5), ids=ids(5))
         before = found(index)
     path = tmp_path / "index" / "documents.sqlite"
-    path.write_bytes(path.read_bytes().replace(b"TABLE documents (", b"TABLE d\xb8\xb8\xb8\xb8ents x"))
+    content = path.read_bytes().replace(b"tabledocumentsdocuments", b"tabled\xb8cumentsdocuments")
+    path.write_bytes(content.replace(b"TABLE documents (", b"TABLE documents x"))
     with pytest.raises(CorruptIndexError, match=r"documents\.sqlite"):
         MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True)
     assert not check_index(tmp_path / "index").ok
