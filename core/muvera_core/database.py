@@ -83,13 +83,13 @@ def connect(path: Path | None, *, write: bool, create: bool = False) -> sqlite3.
         CorruptIndexError: the file is missing, damaged, or not a database of an index.
     """
     if path is None:
-        return connect_to_any("file::memory:")
+        return connect_to_any(None)
     with storage_errors(path):
         if not create:
             check_files(path)
         may_write = write or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
         mode = "rwc" if create else "rw" if may_write else "ro"
-        db = connect_to_any(f"{path.absolute().as_uri()}?mode={mode}")
+        db = connect_to_any(path, mode)
         try:
             if not create:
                 _check_schema(db, path)
@@ -101,8 +101,9 @@ def connect(path: Path | None, *, write: bool, create: bool = False) -> sqlite3.
     return db
 
 
-def connect_to_any(uri: str) -> sqlite3.Connection:
-    """A connection in autocommit mode, whatever is in the database. Raises what SQLite raises."""
+def connect_to_any(path: Path | None, mode: str = "rw") -> sqlite3.Connection:
+    """A connection as ``connect`` gives, whatever is in the database. Raises what SQLite raises."""
+    uri = "file::memory:" if path is None else f"{path.absolute().as_uri()}?mode={mode}"
     db = sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         for setting in (
@@ -196,7 +197,7 @@ def schema_version(path: Path) -> int:
     """The version of the schema that a database has. Raises as ``connect`` does."""
     check_files(path)
     with storage_errors(path):
-        db = connect_to_any(f"{path.absolute().as_uri()}?mode=rw")
+        db = connect_to_any(path)
         try:
             return int(db.execute("PRAGMA user_version").fetchone()[0])
         finally:
@@ -211,7 +212,7 @@ def undo_interrupted_commit(path: Path) -> None:
     """
     if is_plain_file(path):
         check_files(path)
-        with suppress(*DATABASE_ERRORS), closing(connect_to_any(f"{path.absolute().as_uri()}?mode=rw")) as db:
+        with suppress(*DATABASE_ERRORS), closing(connect_to_any(path)) as db:
             db.execute("SELECT count(*) FROM sqlite_master").fetchall()
 
 

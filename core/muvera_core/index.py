@@ -24,6 +24,7 @@ from tqdm import tqdm
 from muvera_core.collection import Collection
 from muvera_core.directory import Directory
 from muvera_core.diversity import maximal_marginal_relevance
+from muvera_core.encoders.default import default_encoder
 from muvera_core.encoders.protocol import TokenEncoder, require_encoder
 from muvera_core.errors import (
     EncoderMismatchError,
@@ -99,7 +100,7 @@ class MuveraIndex:
             DimensionMismatchError: ``fde`` is for vectors of another width.
             ReadOnlyIndexError: the folder can't be made or written.
         """
-        encoder = _bundled_encoder() if encoder is None else require_encoder(encoder)
+        encoder = default_encoder() if encoder is None else require_encoder(encoder)
         fde = matching_fde(encoder, fde)
         manifest = Manifest(uuid.uuid4().hex, encoder.fingerprint, token_precision, fde)
         if path is None:
@@ -151,7 +152,7 @@ class MuveraIndex:
                 undo.callback(lock.release)
                 bring_up_to_date(folder)
             manifest = Manifest.read(folder)
-            encoder = _bundled_encoder() if encoder is None else require_encoder(encoder)
+            encoder = default_encoder() if encoder is None else require_encoder(encoder)
             if encoder.fingerprint != manifest.encoder:
                 raise EncoderMismatchError(
                     f"{folder} was made with encoder {manifest.encoder!r}, got {encoder.fingerprint!r}: "
@@ -638,12 +639,6 @@ class MuveraIndex:
         require_length("texts", texts, n)
         self._collection.add(batches, checked_ids, texts, checked_metadatas)
         return checked_ids
-
-
-def _bundled_encoder() -> TokenEncoder:
-    from muvera_core.encoders.bundled import BundledEncoder  # onnxruntime is slow to import: not before it is needed
-
-    return BundledEncoder()
 
 
 def _require_clock(clock: StageClock | None) -> StageClock:

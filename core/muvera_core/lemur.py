@@ -47,7 +47,7 @@ _TOKENS_AT_ONCE = 512
 # Documents whose matches with the anchors are mapped together: the map is far larger than the caches.
 _DOCUMENTS_AT_ONCE = 64
 _PSEUDO_QUERIES = 4096
-_PSEUDO_QUERY_TOKENS = (8, 24)
+PSEUDO_QUERY_TOKENS = (8, 24)
 # Of the largest eigenvalue (or the mean one): what is smaller is noise, and is raised to it.
 _EIGENVALUE_FLOOR = 1e-6
 _GELU_SLOPE = 1.702  # gelu(x) ≈ x sigmoid(1.702 x): arXiv 1606.08415, section 2
@@ -411,7 +411,7 @@ def _pseudo_queries(
     documents: TokenEmbeddings, hidden: FloatArray, bias: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
     """Summed features of runs of consecutive tokens, float32, shape (pseudo-queries, m + 1)."""
-    shortest, longest = _PSEUDO_QUERY_TOKENS
+    shortest, longest = PSEUDO_QUERY_TOKENS
     which: IntArray = rng.integers(len(documents), size=_PSEUDO_QUERIES)
     lengths = np.minimum(rng.integers(shortest, longest + 1, size=_PSEUDO_QUERIES), documents.lengths[which])
     starts = documents.offsets[which] + rng.integers(documents.lengths[which] - lengths + 1)

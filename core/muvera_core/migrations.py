@@ -71,7 +71,7 @@ def _from_1_to_2(folder: Path, content: dict[str, Any]) -> None:
 
 def _copy_documents(folder: Path, manifest: Manifest) -> None:
     database = folder / DATABASE_NAME
-    with storage_errors(database), closing(connect_to_any(f"{database.absolute().as_uri()}?mode=rw")) as db:
+    with storage_errors(database), closing(connect_to_any(database)) as db:
         try:
             _require_tables(db, database)
             state = dict(db.execute("SELECT name, value FROM state").fetchall())

@@ -17,6 +17,7 @@ import numpy as np
 
 from muvera_core.batches import batched
 from muvera_core.database import DATABASE_NAME, undo_interrupted_commit
+from muvera_core.encoders.default import default_encoder
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import (
     CorruptIndexError,
@@ -273,9 +274,7 @@ def _reencode(
     if not documents:
         return []
     if encoder is None:
-        from muvera_core.encoders.bundled import BundledEncoder
-
-        encoder = BundledEncoder()
+        encoder = default_encoder()
     if encoder.fingerprint != manifest.encoder:
         raise EncoderMismatchError(
             f"{len(documents)} documents have lost their tokens, which can be made again from their texts, but only by "

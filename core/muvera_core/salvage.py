@@ -196,11 +196,11 @@ def _open_copy(database: Path, copy: Path) -> sqlite3.Connection:
             file.truncate(max(PAGE_SIZE, size))
             file.seek(0, os.SEEK_END)
             file.write(empty[file.tell() :])
-        return connect_to_any(f"{copy.as_uri()}?mode=rw")
+        return connect_to_any(copy)
 
 
 def _open_readable(copy: Path) -> sqlite3.Connection:
-    db = connect_to_any(f"{copy.as_uri()}?mode=rw")
+    db = connect_to_any(copy)
     try:
         if not has_only_our_tables(db):
             raise sqlite3.DatabaseError("other tables, or views in their place")

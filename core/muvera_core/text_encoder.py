@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from muvera_core.encoders.default import default_encoder
 from muvera_core.encoders.protocol import TokenEncoder, require_encoder
 from muvera_core.errors import DimensionMismatchError, InvalidInputError
 from muvera_core.fde import FDEConfig, FixedDimensionalEncoder, unit_length
@@ -42,9 +43,7 @@ class TextEncoder:
                 isn't what it should be.
         """
         if encoder is None:
-            from muvera_core.encoders.bundled import BundledEncoder
-
-            encoder = BundledEncoder()
+            encoder = default_encoder()
         self.encoder = encoder
         self.fde = matching_fde(encoder, fde)
         if self.fde.center:

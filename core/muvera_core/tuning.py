@@ -19,14 +19,13 @@ from tqdm import tqdm
 from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
 from muvera_core.errors import InvalidInputError
 from muvera_core.fde import SetEncoder, unit_length
-from muvera_core.lemur import LearnedSetEncoder, LearnedSetEncoderConfig
+from muvera_core.lemur import PSEUDO_QUERY_TOKENS, LearnedSetEncoder, LearnedSetEncoderConfig
 from muvera_core.stage_one import FLAT_LIMIT
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 # Widths of learned encodings that are tried: 0.5, 1 and 2 kB a document.
 WIDTHS = (128, 256, 512)
 _ENCODED_TOGETHER = 256
-_PSEUDO_QUERY_TOKENS = (8, 24)
 _BEAMS = (1.0, 1.5, 2.0, 3.0, 4.0)
 # Other questions will be asked: of what the target leaves to be missed, the share that is kept for them.
 _MARGIN = 0.4
@@ -118,7 +117,7 @@ def pseudo_queries(corpus: Corpus, n: int, seed: int) -> list[FloatArray]:
     queries = []
     for key in rng.choice(corpus.keys, size=n):
         (tokens,) = corpus.embeddings(np.array([key]))
-        length = min(len(tokens), int(rng.integers(_PSEUDO_QUERY_TOKENS[0], _PSEUDO_QUERY_TOKENS[1] + 1)))
+        length = min(len(tokens), int(rng.integers(PSEUDO_QUERY_TOKENS[0], PSEUDO_QUERY_TOKENS[1] + 1)))
         start = int(rng.integers(len(tokens) - length + 1))
         queries.append(tokens[start : start + length])
     return queries

@@ -1,0 +1,12 @@
+"""The encoder that is taken where none is given."""
+
+from __future__ import annotations
+
+from muvera_core.encoders.protocol import TokenEncoder
+
+
+def default_encoder() -> TokenEncoder:
+    """The encoder that comes with the package."""
+    from muvera_core.encoders.bundled import BundledEncoder  # onnxruntime is slow to import: not before it is needed
+
+    return BundledEncoder()
