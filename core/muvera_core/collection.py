@@ -43,7 +43,7 @@ from muvera_core.maxsim.cpu import maxsim_scaled
 from muvera_core.stage_one import StageOne
 from muvera_core.store import AppendedTokens, Change, StaleError, Store, StoredDocument
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
-from muvera_core.tuning import Choice, Corpus, choose, pseudo_queries, require_enough
+from muvera_core.tuning import Choice, Corpus, choose, questions, require_enough
 from muvera_core.weights import load_weights, remove_other_weights, save_weights
 
 # Per hit asked for, and at least. Stage one is cheap and narrow; reranking 400 short passages takes 3 ms.
@@ -309,22 +309,31 @@ class Collection:
             return before - self._store.size_on_disk()
 
     def optimize(
-        self, queries: Sequence[FloatArray] | None, *, target_recall: float, k: int, n_queries: int, show_progress: bool
+        self,
+        queries: Sequence[FloatArray] | None,
+        encode_queries: Callable[[Sequence[str]], TokenEmbeddings] | None,
+        *,
+        target_recall: float,
+        k: int,
+        n_queries: int,
+        show_progress: bool,
     ) -> Tuning:
-        """See ``MuveraIndex.optimize``."""
+        """See ``MuveraIndex.optimize``; ``encode_queries`` is None where no text can be encoded."""
         with self._writing:
             self._require_writable()
             directory = self.snapshot()
             corpus = Corpus(
                 directory.keys,
                 lambda keys: self._store.embeddings(directory, keys),
+                lambda keys: [document.text for document in self.documents(directory, keys)],
                 lambda tokens, keys: self.rerank(directory, tokens, keys),
+                encode_queries,
             )
             require_enough(corpus, k)
-            asked = pseudo_queries(corpus, n_queries, seed=1) if queries is None else queries
             start = time.perf_counter()
+            examples, asked = questions(corpus, queries, n_queries)
             choice = choose(
-                corpus, self._make_fde(), asked, target_recall=target_recall, k=k, show_progress=show_progress
+                corpus, self._make_fde(), asked, examples, target_recall=target_recall, k=k, show_progress=show_progress
             )
             tuning = _as_tuning(choice, k, target_recall, len(asked), time.perf_counter() - start)
             return self._adopt(choice, tuning)

@@ -25,6 +25,7 @@ from muvera_core.collection import Collection
 from muvera_core.directory import Directory
 from muvera_core.diversity import maximal_marginal_relevance
 from muvera_core.encoders.default import default_encoder
+from muvera_core.encoders.precomputed import PrecomputedEmbeddings
 from muvera_core.encoders.protocol import TokenEncoder, require_encoder
 from muvera_core.errors import (
     EncoderMismatchError,
@@ -566,7 +567,8 @@ class MuveraIndex:
 
         Args:
             target_recall: share of the ``k`` best documents, by exact MaxSim, that a search is to find.
-            queries: questions such as will be asked, the more the better; where None, passages' own words stand in.
+            queries: questions such as will be asked, the more the better; where None, parts of the documents stand in.
+                Of 100 or more, half are measured with and half are learned from.
             k: number of hits to tune for.
             n_queries: how many stand-ins to use.
             show_progress: show bars on standard error.
@@ -589,8 +591,13 @@ class MuveraIndex:
                 raise InvalidInputError("queries is empty: give questions, or None for stand-ins")
             encoded = self._encoder.encode_queries(questions)
             tokens = list(require_encoded(encoded, len(questions), self._encoder.dimension))
+
+        def encode_queries(texts: Sequence[str]) -> TokenEmbeddings:
+            return require_encoded(self._encoder.encode_queries(texts), len(texts), self._encoder.dimension)
+
         return self._collection.optimize(
             tokens,
+            None if isinstance(self._encoder, PrecomputedEmbeddings) else encode_queries,
             target_recall=target_recall,
             k=k,
             n_queries=require_count("n_queries", n_queries),

@@ -19,13 +19,19 @@ from tqdm import tqdm
 from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
 from muvera_core.errors import InvalidInputError
 from muvera_core.fde import SetEncoder, unit_length
-from muvera_core.lemur import PSEUDO_QUERY_TOKENS, LearnedSetEncoder, LearnedSetEncoderConfig
+from muvera_core.lemur import LearnedSetEncoder, LearnedSetEncoderConfig
+from muvera_core.pseudo_queries import part_of_text, run_of_tokens
 from muvera_core.stage_one import FLAT_LIMIT
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 # Widths of learned encodings that are tried: 0.5, 1 and 2 kB a document.
 WIDTHS = (128, 256, 512)
 _ENCODED_TOGETHER = 256
+# Stand-ins that the encoding is fitted to: more find little more. They are drawn so many at a time.
+_PSEUDO_QUERIES = 1000
+_DRAWN_TOGETHER = 64
+# Of so many questions that are given, half are fitted to, too.
+_MIN_TO_SPLIT = 100
 _BEAMS = (1.0, 1.5, 2.0, 3.0, 4.0)
 # Other questions will be asked: of what the target leaves to be missed, the share that is kept for them.
 _MARGIN = 0.4
@@ -41,12 +47,16 @@ class Corpus:
     Attributes:
         keys: of all documents, ascending.
         embeddings: gives the token embeddings of documents.
+        texts: gives the texts of documents; None of those that have none.
         rerank: scores documents for a query's tokens; keys and scores, best first.
+        encode_queries: encodes texts as questions; None where only token embeddings are known.
     """
 
     keys: IntArray
     embeddings: Callable[[IntArray], TokenEmbeddings]
+    texts: Callable[[IntArray], Sequence[str | None]]
     rerank: Callable[[FloatArray, IntArray], tuple[IntArray, FloatArray]]
+    encode_queries: Callable[[Sequence[str]], TokenEmbeddings] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +84,7 @@ def choose(
     corpus: Corpus,
     present: SetEncoder,
     queries: Sequence[FloatArray],
+    examples: Sequence[FloatArray],
     *,
     target_recall: float,
     k: int,
@@ -85,6 +96,7 @@ def choose(
         corpus: the documents.
         present: the encoding that the index has without tuning.
         queries: token vectors of the questions that are asked.
+        examples: of other questions, to which learned encodings are fitted.
         target_recall: share of the ``k`` best documents, by exact MaxSim, to be among the candidates. Where no choice
             reaches it, the one that comes nearest is taken.
         k: number of hits that are tuned for.
@@ -94,7 +106,7 @@ def choose(
     exact = [corpus.rerank(query, corpus.keys)[0][:k] for query in tqdm(queries, "exact", disable=not show_progress)]
     rerank_seconds = _seconds_per_candidate(corpus, queries)
     choices = []
-    for encoder, vectors in _encodings(corpus, present, show_progress):
+    for encoder, vectors in _encodings(corpus, present, examples, show_progress):
         asked = encoder.encode_queries(TokenEmbeddings.from_list(queries))
         n_candidates = _needed(corpus.keys, vectors, asked, exact, _scan_target(corpus, aim))
         held, beam, n_candidates, recall = _held(corpus.keys, vectors, asked, exact, n_candidates, aim)
@@ -111,26 +123,59 @@ def best(choices: Sequence[Choice], aim: float) -> Choice:
     return min(enough, key=lambda choice: choice.seconds) if enough else max(choices, key=lambda choice: choice.recall)
 
 
+def questions(
+    corpus: Corpus, given: Sequence[FloatArray] | None, n: int
+) -> tuple[Sequence[FloatArray], Sequence[FloatArray]]:
+    """Token vectors of the questions to fit to, and of those to measure with.
+
+    Args:
+        corpus: the documents.
+        given: questions that will be asked, if some are known.
+        n: how many to measure with where none are given.
+    """
+    for_fit = pseudo_queries(corpus, _PSEUDO_QUERIES, seed=2)
+    if given is None:
+        return for_fit, pseudo_queries(corpus, n, seed=1)
+    if len(given) < _MIN_TO_SPLIT:
+        return for_fit, given
+    return [*given[1::2], *for_fit], given[::2]
+
+
 def pseudo_queries(corpus: Corpus, n: int, seed: int) -> list[FloatArray]:
-    """Token vectors that stand in for questions: runs of 8 to 24 consecutive tokens of documents."""
+    """Token vectors that stand in for questions: of parts of documents' texts, or runs of documents' tokens.
+
+    A part that is encoded on its own has vectors more like a question's, whose tokens have little beside them.
+    """
     rng = np.random.default_rng(seed)
-    queries = []
-    for key in rng.choice(corpus.keys, size=n):
-        (tokens,) = corpus.embeddings(np.array([key]))
-        length = min(len(tokens), int(rng.integers(PSEUDO_QUERY_TOKENS[0], PSEUDO_QUERY_TOKENS[1] + 1)))
-        start = int(rng.integers(len(tokens) - length + 1))
-        queries.append(tokens[start : start + length])
+    drawn = rng.choice(corpus.keys, size=n)
+    queries: list[FloatArray] = []
+    for start in range(0, n, _DRAWN_TOGETHER):
+        keys, which = np.unique(drawn[start : start + _DRAWN_TOGETHER], return_inverse=True)
+        documents = corpus.embeddings(keys)
+        some = [run_of_tokens(documents[i], rng) for i in which]
+        if corpus.encode_queries is not None:
+            texts = corpus.texts(keys)
+            parts = {
+                place: part_of_text(text, len(some[place]) / len(documents[i]), rng)
+                for place, i in enumerate(which)
+                if (text := texts[i])
+            }
+            for place, tokens in zip(parts, corpus.encode_queries(list(parts.values())), strict=True):
+                some[place] = tokens
+        queries += some
     return queries
 
 
-def _encodings(corpus: Corpus, present: SetEncoder, show_progress: bool) -> Iterator[tuple[SetEncoder, FloatArray]]:
+def _encodings(
+    corpus: Corpus, present: SetEncoder, examples: Sequence[FloatArray], show_progress: bool
+) -> Iterator[tuple[SetEncoder, FloatArray]]:
     """Encoders with their vectors of all documents, of unit length, one after the other."""
     yield present, _encode_all(corpus, present, show_progress)
     sample = _sample(corpus, LearnedSetEncoderConfig.num_sample_tokens)
     widths = [width for width in WIDTHS if width < len(sample.vectors) // 2]
     if widths and len(sample) > 1:
         config = LearnedSetEncoderConfig(dimension=sample.dimension, output_dimension=widths[-1])
-        widest = LearnedSetEncoder.fit(sample, config)
+        widest = LearnedSetEncoder.fit(sample, config, TokenEmbeddings.from_list(examples))
         components = _encode_all(corpus, widest, show_progress, scale=False)
         for width in widths:
             encoder = widest.truncated(width)

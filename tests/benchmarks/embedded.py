@@ -1,11 +1,11 @@
 """Collections with the bundled encoder's token embeddings, which are encoded once and kept in a folder.
 
-They are kept as an index keeps them: int8 codes and a scale per token.
+They are kept as an index keeps them: int8 codes and a scale per token. Passages are encoded in an order in which every
+smaller collection is the beginning of a larger one, so that a longer run goes on where a shorter one ended.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from muvera_core.evaluation import BeirCollection, read_beir
 from muvera_core.token_codec import TokenCodec
 from muvera_core.token_embeddings import FloatArray
 
-_BATCH = 256
+_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +30,17 @@ class Embedded:
 
     Attributes:
         name: of the collection.
-        documents: its passages, as an index would give them back.
+        texts: its passages.
+        documents: their token embeddings, as an index would give them back.
         queries: the questions that are asked.
         relevance: for each of them the grades of passages by their number in ``documents``.
-        encoding_seconds: what encoding the passages took.
     """
 
     name: str
+    texts: list[str]
     documents: TokenEmbeddings
     queries: TokenEmbeddings
     relevance: list[dict[int, float]]
-    encoding_seconds: float
 
 
 def embed(folder: Path, cache: Path, n_questions: int, *, others: int | None = None) -> Embedded:
@@ -53,57 +53,57 @@ def embed(folder: Path, cache: Path, n_questions: int, *, others: int | None = N
         others: of the passages that answer nothing, take so many; None takes all.
     """
     collection = read_beir(folder)
-    rows, offsets, seconds = _rows(collection, cache / folder.name)
-    codec = TokenCodec("int8", int(rows.dtype["codes"].shape[0]))
     chosen = judged_and_others(collection, others)
-    lengths = np.diff(offsets)[chosen]
-    vectors = np.empty((int(lengths.sum()), codec.dimension), dtype=np.float32)
-    ends = np.cumsum(lengths)
-    for i, end, length in zip(chosen, ends, lengths, strict=True):
-        vectors[end - length : end] = codec.decode(rows[offsets[i] : offsets[i + 1]])
+    texts = [collection.texts[i] for i in chosen]
     number = {collection.ids[i]: place for place, i in enumerate(chosen)}
     asked = random.Random(1).sample(sorted(collection.queries), min(n_questions, len(collection.queries)))
     return Embedded(
         folder.name,
-        TokenEmbeddings(vectors, np.concatenate([[0], ends])),
+        texts,
+        _documents(texts, cache / folder.name),
         BundledEncoder().encode_queries([collection.queries[id] for id in asked]),
         [{number[d]: grade for d, grade in collection.relevance[id].items() if d in number} for id in asked],
-        seconds * len(vectors) / len(rows),
     )
 
 
 def judged_and_others(collection: BeirCollection, n_others: int | None) -> list[int]:
-    """Numbers of the passages that answer a question, and of so many others, drawn at random, in order."""
+    """Numbers of the passages that answer a question, and then of so many others, in a random order."""
     judged = {id for relevant in collection.relevance.values() for id in relevant}
-    others = [id for id in collection.ids if id not in judged]
+    others = [i for i, id in enumerate(collection.ids) if id not in judged]
     random.Random(0).shuffle(others)
-    keep = judged | set(others[:n_others])
-    return [i for i, id in enumerate(collection.ids) if id in keep]
+    return [i for i, id in enumerate(collection.ids) if id in judged] + others[:n_others]
 
 
-def _rows(collection: BeirCollection, cache: Path) -> tuple[npt.NDArray[np.void], npt.NDArray[np.int64], float]:
-    """Token rows of all passages, where each passage starts, and the seconds that encoding took."""
+def seconds_to_encode(embedded: Embedded, n: int = 512) -> float:
+    """What the bundled encoder takes for all passages, by what it takes now for ``n`` of them."""
+    some = np.sort(np.random.default_rng(0).permutation(len(embedded.texts))[:n])
+    start = time.perf_counter()
+    BundledEncoder().encode_documents([embedded.texts[i] for i in some])
+    seconds = time.perf_counter() - start
+    return seconds * len(embedded.documents.vectors) / int(embedded.documents.lengths[some].sum())
+
+
+def _documents(texts: list[str], cache: Path) -> TokenEmbeddings:
+    """Token embeddings of texts, of which the first ones may have been encoded before."""
     encoder = BundledEncoder()
     codec = TokenCodec("int8", encoder.dimension)
-    description = cache / "description.json"
-    if not description.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        lengths: list[int] = []
-        seconds = 0.0
-        with (cache / "rows.bin").open("wb") as file:
-            for start in tqdm(range(0, len(collection.texts), _BATCH), desc="encoding"):
-                began = time.perf_counter()
-                some = encoder.encode_documents(collection.texts[start : start + _BATCH])
-                seconds += time.perf_counter() - began
-                file.write(codec.encode(some.vectors).tobytes())
-                lengths += some.lengths.tolist()
-        np.save(cache / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
-        description.write_text(json.dumps({"encoder": encoder.fingerprint, "seconds": seconds}))
-    described = json.loads(description.read_text())
-    if described["encoder"] != encoder.fingerprint:
-        raise SystemExit(f"{cache} is of another encoder: remove it")
-    rows = np.memmap(cache / "rows.bin", dtype=codec.row_dtype, mode="r")
-    return rows, np.load(cache / "offsets.npy"), float(described["seconds"])
+    cache = cache / encoder.fingerprint
+    cache.mkdir(parents=True, exist_ok=True)
+    rows_path, lengths_path = cache / "rows.bin", cache / "lengths.bin"
+    rows_path.touch()
+    lengths_path.touch()
+    n_done = lengths_path.stat().st_size // 8
+    for start in tqdm(range(n_done, len(texts), _BATCH), desc="encoding", disable=n_done >= len(texts)):
+        some = encoder.encode_documents(texts[start : start + _BATCH])
+        for path, array in ((rows_path, codec.encode(some.vectors)), (lengths_path, some.lengths)):
+            with path.open("ab") as file:
+                file.write(array.tobytes())
+    offsets = np.concatenate([[0], np.cumsum(np.fromfile(lengths_path, dtype=np.int64)[: len(texts)])])
+    rows = np.memmap(rows_path, dtype=codec.row_dtype, mode="r")
+    vectors = np.empty((offsets[-1], codec.dimension), dtype=np.float32)
+    for start in range(0, len(vectors), 65_536):
+        vectors[start : start + 65_536] = codec.decode(rows[start : min(len(vectors), start + 65_536)])
+    return TokenEmbeddings(vectors, offsets)
 
 
 def exact_top(queries: TokenEmbeddings, documents: TokenEmbeddings, k: int) -> list[npt.NDArray[np.int64]]:

@@ -510,7 +510,7 @@ def questions(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = LearnedSetEncoder.fit
-    small = {"num_features": 32, "num_anchors": 40, "num_training_tokens": 80}
+    small = {"num_features": 32, "num_anchors": 40, "num_query_tokens": 80}
     monkeypatch.setattr(LearnedSetEncoder, "fit", lambda sample, config: fit(sample, replace(config, **small)))
     monkeypatch.setattr(tuning, "WIDTHS", (16,))
 

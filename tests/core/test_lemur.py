@@ -21,10 +21,11 @@ from muvera_core import (
     maxsim,
 )
 from muvera_core.errors import DimensionMismatchError, EncoderError, InvalidInputError
-from muvera_core.lemur import MAX_SEED, MAX_SIZE, LearnedMatrices
+from muvera_core.lemur import LearnedMatrices
+from muvera_core.lemur.settings import MAX_SEED, MAX_SIZE
 
-SMALL = LearnedSetEncoderConfig(output_dimension=64, num_features=256, num_anchors=512, num_training_tokens=1024)
-TINY = LearnedSetEncoderConfig(dimension=8, output_dimension=6, num_features=16, num_anchors=20, num_training_tokens=40)
+SMALL = LearnedSetEncoderConfig(output_dimension=64, num_features=256, num_anchors=512, num_query_tokens=1024)
+TINY = LearnedSetEncoderConfig(dimension=8, output_dimension=6, num_features=16, num_anchors=20, num_query_tokens=40)
 
 
 def random_embeddings(seed: int, n_texts: int = 30, dimension: int = 8) -> TokenEmbeddings:
@@ -146,14 +147,14 @@ def test_documents_may_come_in_parts(tiny: LearnedSetEncoder) -> None:
 
 def test_without_settings_the_width_is_that_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = partial(LearnedSetEncoderConfig, output_dimension=6, num_features=16)
-    monkeypatch.setattr(lemur, "LearnedSetEncoderConfig", quick)
+    monkeypatch.setattr(lemur.encoder, "LearnedSetEncoderConfig", quick)
     encoder = LearnedSetEncoder.fit(random_embeddings(0, dimension=5))
     assert (encoder.config.dimension, encoder.output_dimension) == (5, 6)
 
 
 def test_a_corpus_with_fewer_tokens_than_anchors_is_used_whole() -> None:
     documents = random_embeddings(0, n_texts=5)
-    encoder = LearnedSetEncoder.fit(documents, replace(TINY, num_anchors=1000, num_training_tokens=2000))
+    encoder = LearnedSetEncoder.fit(documents, replace(TINY, num_anchors=1000, num_query_tokens=2000))
     assert encoder.config.num_anchors == len(documents.vectors) < 1000
     assert encoder.matrices.anchors.shape == (8, len(documents.vectors))
 
@@ -256,16 +257,15 @@ def test_an_encoder_is_not_truncated_to_what_it_has_not(tiny: LearnedSetEncoder,
         {"num_features": "128"},
         {"num_features": 16, "output_dimension": 19},
         {"num_anchors": -1},
-        {"num_anchors": 8193},
-        {"num_training_tokens": None},
+        {"num_query_tokens": None},
         {"num_sample_tokens": 0},
-        {"feature_scale": 0.0},
-        {"feature_scale": 1},
-        {"feature_scale": float("nan")},
-        {"feature_scale": float("inf")},
+        {"feature_threshold": 1.0},
+        {"feature_threshold": 0},
+        {"feature_threshold": float("nan")},
+        {"feature_threshold": float("inf")},
         {"seed": -1},
         {"seed": MAX_SEED + 1},
-        {"num_features": MAX_SIZE, "num_anchors": MAX_SIZE, "num_training_tokens": MAX_SIZE, "dimension": MAX_SIZE},
+        {"num_features": MAX_SIZE, "num_anchors": MAX_SIZE, "num_query_tokens": MAX_SIZE, "dimension": MAX_SIZE},
     ],
     ids=str,
 )

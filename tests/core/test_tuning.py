@@ -81,8 +81,8 @@ def is_learned(index: MuveraIndex) -> bool:
 
 def fit_quickly(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
     fit = LearnedSetEncoder.fit
-    quick = {"num_features": 64, "num_anchors": 100, "num_training_tokens": 200, "num_sample_tokens": 300} | settings
-    monkeypatch.setattr(LearnedSetEncoder, "fit", lambda sample, config: fit(sample, replace(config, **quick)))
+    quick = {"num_features": 64, "num_anchors": 100, "num_query_tokens": 200, "num_sample_tokens": 300} | settings
+    monkeypatch.setattr(LearnedSetEncoder, "fit", lambda sample, config, queries: fit(sample, replace(config, **quick), queries))
 
 
 def always_learn(monkeypatch: pytest.MonkeyPatch, width: int = 32) -> None:
@@ -150,7 +150,7 @@ def nq_600(encoder: BundledEncoder, passages: Any) -> Iterator[MuveraIndex]:
 def test_the_target_is_reached_on_other_questions(
     nq_600: MuveraIndex, passages: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit_quickly(monkeypatch, num_features=256, num_anchors=512, num_training_tokens=1024, num_sample_tokens=400_000)
+    fit_quickly(monkeypatch, num_features=256, num_anchors=512, num_query_tokens=1024, num_sample_tokens=400_000)
     monkeypatch.setattr(tuning, "WIDTHS", (32, 64))
     chosen = nq_600.optimize(0.9, passages.questions[:40])
     assert chosen.measured["recall"] >= 0.9
@@ -163,7 +163,7 @@ def test_the_target_is_reached_on_other_questions(
 
 
 def test_passages_stand_in_for_questions(nq_600: MuveraIndex, passages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit_quickly(monkeypatch, num_features=256, num_anchors=512, num_training_tokens=1024, num_sample_tokens=400_000)
+    fit_quickly(monkeypatch, num_features=256, num_anchors=512, num_query_tokens=1024, num_sample_tokens=400_000)
     always_learn(monkeypatch, 64)
     documents = passages.documents
     similarities = nq_600._collection.similarities(documents)
@@ -186,8 +186,11 @@ def test_the_cheapest_that_reaches_the_target_is_taken_or_else_the_nearest() -> 
 
 
 def test_what_is_kept_is_what_would_be_encoded_anew(quickly_learned: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fit_to_near_ones(sample: TokenEmbeddings, config: LearnedSetEncoderConfig) -> LearnedSetEncoder:
-        return fit(TokenEmbeddings.from_list([tokens for tokens in sample if np.abs(tokens).max() <= 1]), config)
+    def fit_to_near_ones(
+        sample: TokenEmbeddings, config: LearnedSetEncoderConfig, queries: TokenEmbeddings
+    ) -> LearnedSetEncoder:
+        near = [tokens for tokens in sample if np.abs(tokens).max() <= 1]
+        return fit(TokenEmbeddings.from_list(near), config, queries)
 
     fit = LearnedSetEncoder.fit
     monkeypatch.setattr(LearnedSetEncoder, "fit", fit_to_near_ones)
@@ -759,7 +762,7 @@ def forge(path: Path, **changes: Any) -> None:
         },
         {"set_encoder__output_dimension": 1},
         {"set_encoder__output_dimension": 32.0},
-        {"set_encoder__feature_scale": "steep"},
+        {"set_encoder__feature_threshold": "steep"},
         {"weights_checksum": "0"},
         {"k": 0},
         {"k": "10"},
