@@ -28,7 +28,7 @@ from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 WIDTHS = (128, 256, 512)
 _ENCODED_TOGETHER = 256
 # Stand-ins that the encoding is fitted to: more find little more. They are drawn so many at a time.
-_PSEUDO_QUERIES = 1000
+_PSEUDO_QUERIES = 1500
 _DRAWN_TOGETHER = 64
 # Of so many questions that are given, half are fitted to, too.
 _MIN_TO_SPLIT = 100

@@ -82,7 +82,9 @@ def is_learned(index: MuveraIndex) -> bool:
 def fit_quickly(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
     fit = LearnedSetEncoder.fit
     quick = {"num_features": 64, "num_anchors": 100, "num_query_tokens": 200, "num_sample_tokens": 300} | settings
-    monkeypatch.setattr(LearnedSetEncoder, "fit", lambda sample, config, queries: fit(sample, replace(config, **quick), queries))
+    monkeypatch.setattr(
+        LearnedSetEncoder, "fit", lambda sample, config, queries: fit(sample, replace(config, **quick), queries)
+    )
 
 
 def always_learn(monkeypatch: pytest.MonkeyPatch, width: int = 32) -> None:
