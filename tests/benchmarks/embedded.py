@@ -32,13 +32,15 @@ class Embedded:
         name: of the collection.
         texts: its passages.
         documents: their token embeddings, as an index would give them back.
-        queries: the questions that are asked.
+        questions: that are asked.
+        queries: their token embeddings.
         relevance: for each of them the grades of passages by their number in ``documents``.
     """
 
     name: str
     texts: list[str]
     documents: TokenEmbeddings
+    questions: list[str]
     queries: TokenEmbeddings
     relevance: list[dict[int, float]]
 
@@ -57,11 +59,13 @@ def embed(folder: Path, cache: Path, n_questions: int, *, others: int | None = N
     texts = [collection.texts[i] for i in chosen]
     number = {collection.ids[i]: place for place, i in enumerate(chosen)}
     asked = random.Random(1).sample(sorted(collection.queries), min(n_questions, len(collection.queries)))
+    questions = [collection.queries[id] for id in asked]
     return Embedded(
         folder.name,
         texts,
         _documents(texts, cache / folder.name),
-        BundledEncoder().encode_queries([collection.queries[id] for id in asked]),
+        questions,
+        BundledEncoder().encode_queries(questions),
         [{number[d]: grade for d, grade in collection.relevance[id].items() if d in number} for id in asked],
     )
 

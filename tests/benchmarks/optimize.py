@@ -1,6 +1,6 @@
 """What ``optimize`` gains on a collection, on questions that it hasn't seen.
 
-usage: python tests/benchmarks/optimize.py FOLDER [--questions 300] [--target-recall 0.97] [--others N]
+usage: python tests/benchmarks/optimize.py FOLDER --cache FOLDER [--questions 300] [--target-recall 0.97] [--others N]
 
 Evaluates a default index with real questions; again after ``optimize`` with stand-ins for questions; and, on half of
 the questions, after ``optimize`` with the other half.
@@ -13,39 +13,34 @@ import tempfile
 import time
 from pathlib import Path
 
-from candidates import with_others
+from embedded import embed, seconds_to_encode
 from machine import describe_machine
 
 from muvera_core import Evaluation, MuveraIndex
-from muvera_core.evaluation import read_beir
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--questions", type=int, default=300, help="how many, evenly spread (default: 300)")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for token embeddings")
+    parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--target-recall", type=float, default=0.97)
     parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
     arguments = parser.parse_args()
-    collection = read_beir(arguments.folder)
-    if arguments.others is not None:
-        collection = with_others(collection, arguments.others)
-    every = max(1, len(collection.queries) // arguments.questions)
-    asked = list(collection.queries.items())[::every][: arguments.questions]
-    questions, answers = [text for _, text in asked], [collection.relevance[id] for id, _ in asked]
+    collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
+    questions = collection.questions
+    answers = [{str(number): grade for number, grade in grades.items()} for grades in collection.relevance]
+    encoding = seconds_to_encode(collection)
 
     print(describe_machine())
-    print(f"{arguments.folder.name}: {len(collection.ids)} passages, {len(asked)} questions")
+    print(f"{collection.name}: {len(collection.texts)} passages, which take {encoding:.0f} s to encode")
     with tempfile.TemporaryDirectory() as temporary, MuveraIndex.create(Path(temporary) / "index") as index:
-        start = time.perf_counter()
-        index.add(collection.texts, ids=collection.ids, show_progress=True)
-        encoding = time.perf_counter() - start
-        print(f"add: {encoding:.0f} s")
+        index.add_embeddings(collection.documents, [str(i) for i in range(len(collection.texts))], collection.texts)
         report("as it was made", index.evaluate(questions, answers))
         start = time.perf_counter()
         print(index.optimize(arguments.target_recall, show_progress=True).measured)
         seconds = time.perf_counter() - start
-        print(f"optimize: {seconds:.0f} s, {seconds / encoding:.0%} of the time that adding took")
+        print(f"optimize: {seconds:.0f} s, {seconds / encoding:.0%} of the time that encoding takes")
         report("optimized with stand-ins", index.evaluate(questions, answers))
         print(index.optimize(arguments.target_recall, questions[::2], show_progress=True).measured)
         report("optimized with half of the questions, on the others", index.evaluate(questions[1::2], answers[1::2]))

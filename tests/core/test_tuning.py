@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,57 @@ def test_passages_stand_in_for_questions(nq_600: MuveraIndex, passages: Any, mon
     # What is learned for finding says less about how alike two documents are.
     np.testing.assert_array_equal(nq_600._collection.similarities(documents), similarities)
     assert len(nq_600.search_diverse(passages.questions[0], 3)) == 3
+
+
+def corpus_of(documents: TokenEmbeddings, texts: list[str | None], encode_queries: Any) -> tuning.Corpus:
+    return tuning.Corpus(
+        np.arange(len(documents)),
+        lambda keys: TokenEmbeddings.from_list([documents[key] for key in keys]),
+        lambda keys: [texts[key] for key in keys],
+        lambda *_: (_ for _ in ()).throw(AssertionError("nothing is to be reranked")),
+        encode_queries,
+    )
+
+
+def test_stand_ins_are_parts_of_texts_encoded_as_questions(encoder: BundledEncoder, passages: Any) -> None:
+    texts = [None if i % 3 == 0 else text for i, text in enumerate(passages.texts)]
+    encoded: list[str] = []
+
+    def encode_queries(parts: Sequence[str]) -> TokenEmbeddings:
+        encoded.extend(parts)
+        return encoder.encode_queries(parts)
+
+    drawn = tuning.pseudo_queries(corpus_of(passages.documents, texts, encode_queries), 200, seed=1)
+    assert len(drawn) == 200
+    assert 100 < len(encoded) < 170
+    words = [" ".join(text.split()) for text in texts if text]
+    assert all(any(part in text for text in words) for part in encoded)
+    rows = {row.tobytes() for row in passages.documents.vectors}
+    runs = [tokens for tokens in drawn if all(row.tobytes() in rows for row in tokens)]
+    assert len(runs) == 200 - len(encoded)
+    assert 8 <= np.median([len(tokens) for tokens in drawn]) <= 24
+    asked = {tokens.tobytes() for tokens in encoder.encode_queries(encoded)}
+    assert sum(tokens.tobytes() in asked for tokens in drawn) == len(encoded)
+
+
+def test_without_a_model_stand_ins_are_runs_of_tokens(passages: Any) -> None:
+    drawn = tuning.pseudo_queries(corpus_of(passages.documents, passages.texts, None), 50, seed=1)
+    rows = {row.tobytes() for row in passages.documents.vectors}
+    assert all(row.tobytes() in rows for tokens in drawn for row in tokens)
+
+
+def test_half_of_many_questions_are_learned_from_and_the_others_measured_with() -> None:
+    corpus = corpus_of(random_tokens(0, 20), [None] * 20, None)
+    given = list(random_tokens(1, 120))
+    examples, asked = tuning.questions(corpus, given, 10)
+    assert [id(tokens) for tokens in asked] == [id(tokens) for tokens in given[::2]]
+    assert [id(tokens) for tokens in examples[:60]] == [id(tokens) for tokens in given[1::2]]
+    assert len(examples) == 60 + 1500
+    examples, asked = tuning.questions(corpus, given[:99], 10)
+    assert (len(examples), len(asked)) == (1500, 99)
+    examples, asked = tuning.questions(corpus, None, 10)
+    assert (len(examples), len(asked)) == (1500, 10)
+    assert not {tokens.tobytes() for tokens in asked} & {tokens.tobytes() for tokens in examples[:10]}
 
 
 def choice(recall: float, seconds: float) -> tuning.Choice:
