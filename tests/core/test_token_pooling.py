@@ -78,8 +78,13 @@ def test_alike_tokens_are_merged_in_the_order_in_which_they_first_occur() -> Non
 
 def test_tokens_of_other_lengths_are_compared_by_direction_and_keep_their_mean_length() -> None:
     x, y = np.eye(4)[0], np.eye(4)[1]
-    found = pooled([x, 2 * x, 3 * y, 4 * x, 5 * y], 2)
-    np.testing.assert_allclose(found, np.stack([x, 3 * x, 4 * y]), atol=1e-6)
+    found = pooled([x, 1 * x, 2 * y, 9 * x, 8 * y], 2)
+    np.testing.assert_allclose(found, np.stack([x, 5 * x, 5 * y]), atol=1e-6)
+
+
+def test_tokens_as_long_as_can_be_stored_are_pooled() -> None:
+    edge = 2.0**40
+    np.testing.assert_allclose(pooled([[edge, 0], [edge, edge], [edge, -edge]], 2), [[edge, 0], [edge, 0]])
 
 
 def test_factor_1_changes_nothing() -> None:
