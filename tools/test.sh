@@ -15,7 +15,7 @@ python="${PYTHON:-python3}"
 
 "$python" -m venv .venv-test
 .venv-test/bin/python -m pip install --quiet -r tests/requirements.txt \
-    -e '.[colbert,plot]' -e ./integrations/langchain -e ./integrations/llama-index
+    -e '.[colbert,plot,pooling]' -e ./integrations/langchain -e ./integrations/llama-index
 .venv-test/bin/ruff check .
 .venv-test/bin/ruff format --check .
 .venv-test/bin/mypy

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Collection as AnyCollection
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -46,6 +47,7 @@ from muvera_core.store import Store, StoredDocument
 from muvera_core.text_encoder import matching_fde
 from muvera_core.token_codec import TokenPrecision
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings, require_dimension
+from muvera_core.token_pooling import pool_tokens, require_pool_factor, require_scipy
 from muvera_core.validation import (
     require_count,
     require_encoded,
@@ -87,6 +89,7 @@ class MuveraIndex:
         fde: FDEConfig | None = None,
         *,
         token_precision: TokenPrecision = "int8",
+        pool_factor: int = 1,
     ) -> MuveraIndex:
         """Make an empty index.
 
@@ -95,15 +98,24 @@ class MuveraIndex:
             encoder: turns text into token vectors; None takes the bundled one.
             fde: settings of stage one; None takes the defaults. Its dimension must be the encoder's.
             token_precision: how token vectors are stored: "int8" or "float16", which takes twice the space.
+            pool_factor: merge tokens of a document that are alike until about one in so many is left, which saves
+                space and time and loses some of what is found. From 1, which keeps all, to 16; adding then needs SciPy.
 
         Raises:
             IndexExistsError: the folder is in use.
             DimensionMismatchError: ``fde`` is for vectors of another width.
             ReadOnlyIndexError: the folder can't be made or written.
+            MissingExtraError: ``pool_factor`` isn't 1 and SciPy isn't installed.
         """
+        if require_pool_factor(pool_factor) > 1:
+            require_scipy()
         encoder = default_encoder() if encoder is None else require_encoder(encoder)
         fde = matching_fde(encoder, fde)
-        manifest = Manifest(uuid.uuid4().hex, encoder.fingerprint, token_precision, fde)
+        return cls._make(path, Manifest(_new_id(), encoder.fingerprint, token_precision, fde, pool_factor), encoder)
+
+    @classmethod
+    def _make(cls, path: str | os.PathLike[str] | None, manifest: Manifest, encoder: TokenEncoder) -> MuveraIndex:
+        """An empty index of these settings."""
         if path is None:
             return cls(Collection(manifest, Store(None, manifest.codec, threading.RLock())), encoder)
         folder = require_path("path", path)
@@ -202,7 +214,8 @@ class MuveraIndex:
             with tqdm(total=len(texts), desc="encoding", unit="doc", disable=not show_progress) as bar:
                 for start in range(0, len(texts), batch_size):
                     some = texts[start : start + batch_size]
-                    yield require_encoded(self._encoder.encode_documents(some), len(some), self._encoder.dimension)
+                    encoded = require_encoded(self._encoder.encode_documents(some), len(some), self._encoder.dimension)
+                    yield pool_tokens(encoded, self.pool_factor)
                     bar.update(len(some))
 
         return self._add(batches(), len(texts), ids, texts, metadatas)
@@ -230,6 +243,7 @@ class MuveraIndex:
             token_embeddings = TokenEmbeddings.from_list(token_embeddings)
         require_dimension(token_embeddings, self._encoder.dimension, "this index")
         checked = None if texts is None else require_texts("texts", texts)
+        token_embeddings = pool_tokens(token_embeddings, self.pool_factor)
         return self._add([token_embeddings], len(token_embeddings), ids, checked, metadatas)
 
     def delete(self, ids: str | Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
@@ -379,6 +393,9 @@ class MuveraIndex:
     def explain(self, query: str, id: str) -> list[TokenMatch]:
         """Which document token matched each query token best.
 
+        Of tokens that were merged (``pool_factor``), the one nearest to the query token is named, but the similarity is
+        that of the merged one, which counts in the score. To find it the document is encoded again.
+
         Returns:
             One match per query token, in order; their similarities add up to the hit's score.
 
@@ -396,7 +413,7 @@ class MuveraIndex:
             return found[0], self._collection.embeddings(directory, [found[0].key])
 
         document, tokens = self._collection.consistently(read)
-        return match_tokens(self._encoder, query, encoded.vectors, document.text, tokens.vectors)
+        return match_tokens(self._encoder, query, encoded.vectors, document.text, tokens.vectors, self.pool_factor)
 
     # Reading
 
@@ -442,7 +459,7 @@ class MuveraIndex:
                 for start in range(0, len(keys), _COPY_BATCH):
                     yield collection.embeddings(directory, keys[start : start + _COPY_BATCH])
 
-            copy = MuveraIndex.create(path, self._encoder, manifest.fde, token_precision=manifest.token_precision)
+            copy = MuveraIndex._make(path, replace(manifest, index_id=_new_id(), tuning=None), self._encoder)
             try:
                 copy._add(
                     batches(),
@@ -482,6 +499,11 @@ class MuveraIndex:
     def n_tokens(self) -> int:
         """Number of token vectors of all documents."""
         return self._collection.snapshot().n_tokens
+
+    @property
+    def pool_factor(self) -> int:
+        """Of so many tokens of a document about one is stored; see ``create``."""
+        return self._collection.manifest.pool_factor
 
     # Keeping
 
@@ -646,6 +668,10 @@ class MuveraIndex:
         require_length("texts", texts, n)
         self._collection.add(batches, checked_ids, texts, checked_metadatas)
         return checked_ids
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
 
 
 def _require_clock(clock: StageClock | None) -> StageClock:

@@ -51,6 +51,7 @@ class IndexInformation:
             "encoder": self.manifest.encoder,
             "format_version": FORMAT_VERSION,
             "token_precision": self.manifest.token_precision,
+            "pool_factor": self.manifest.pool_factor,
             "fde": asdict(self.manifest.fde),
             "tuning": None if self.manifest.tuning is None else asdict(self.manifest.tuning),
             "bytes": self.n_bytes,

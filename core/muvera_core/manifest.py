@@ -23,6 +23,7 @@ from muvera_core.fde import FDEConfig
 from muvera_core.files import read_small, storage_errors, write_json
 from muvera_core.lemur import LearnedSetEncoderConfig
 from muvera_core.token_codec import TokenCodec, TokenPrecision
+from muvera_core.token_pooling import require_pool_factor
 from muvera_core.validation import require_count, shown
 
 MANIFEST_NAME = "manifest.json"
@@ -87,6 +88,7 @@ class Manifest:
         encoder: fingerprint of the token encoder.
         token_precision: how token vectors are stored.
         fde: settings of stage one, which also give the token vectors' dimension.
+        pool_factor: of so many tokens of a document about one is stored; see ``token_pooling``.
         tuning: what was chosen for stage one later.
     """
 
@@ -94,10 +96,12 @@ class Manifest:
     encoder: str
     token_precision: TokenPrecision
     fde: FDEConfig
+    pool_factor: int = 1
     tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         _ = self.codec  # refuses an unknown precision
+        require_pool_factor(self.pool_factor)
         learned = None if self.tuning is None else self.tuning.set_encoder
         if learned is not None and learned.dimension != self.fde.dimension:
             raise InvalidInputError(f"set_encoder is for dimension {learned.dimension}, not {self.fde.dimension}")
@@ -166,6 +170,7 @@ class Manifest:
                 encoder=_text(content["encoder"]),
                 token_precision=content["token_precision"],
                 fde=FDEConfig(**content["fde"]),
+                pool_factor=content.get("pool_factor", 1),
                 tuning=None if content.get("tuning") is None else Tuning.from_json(content["tuning"]),
             )
         except (KeyError, TypeError, ValueError, MuveraError) as error:

@@ -37,6 +37,7 @@ from muvera_core.salvage import Salvage, SalvagedDocument
 from muvera_core.stage_one import DESCRIPTION_NAME, read_description
 from muvera_core.store import Store
 from muvera_core.token_log import token_generations, tokens_path
+from muvera_core.token_pooling import pool_tokens
 from muvera_core.validation import require_encoded, require_path
 from muvera_core.weights import load_weights
 
@@ -148,6 +149,7 @@ def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = No
         EncoderMismatchError: tokens are lost, and this isn't the encoder that they were made with.
         CorruptIndexError: the settings are lost, of which there are two copies.
         StorageError: no room for the copy.
+        MissingExtraError: tokens are lost that were pooled, and SciPy isn't installed.
     """
     folder = require_path("path", path)
     _require_index(folder)
@@ -287,7 +289,8 @@ def _reencode(
             encoded = encoder.encode_documents([text for text in texts if text is not None])
         except InvalidInputError:  # an encoder for precomputed embeddings takes no text
             return done
-        rebuild.add_embeddings(ids, texts, metadatas, require_encoded(encoded, len(batch), encoder.dimension))
+        encoded = require_encoded(encoded, len(batch), encoder.dimension)
+        rebuild.add_embeddings(ids, texts, metadatas, pool_tokens(encoded, manifest.pool_factor))
         done += ids
     return done
 

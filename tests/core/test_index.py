@@ -565,6 +565,7 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
         ({"fde": {"dimension": -1}}, CorruptIndexError),
         ({"fde": {"unknown": 1}}, CorruptIndexError),
         ({"token_precision": "int2"}, CorruptIndexError),
+        ({"pool_factor": 0}, CorruptIndexError),
         ({"encoder": 3}, CorruptIndexError),
         (None, CorruptIndexError),
     ],

@@ -671,6 +671,7 @@ def test_junk_for_objects_is_refused(short: BundledEncoder, tmp_path: Path) -> N
     refuse_junk(lambda value: FixedDimensionalEncoder(FDE, matrices=FDEMatrices(value)), "simhash")
     refuse_junk(lambda value: make(None, ENCODER, FDE, token_precision=value), "precision")
     refuse_junk(lambda value: make(missing, ENCODER, FDE, token_precision=value), "precision")
+    refuse_junk(lambda value: make(None, ENCODER, FDE, pool_factor=value), "pool_factor", but=("number",))
     refuse_junk(lambda value: PrecomputedEmbeddings(D, value), "model", but=("text",))
     refuse_junk(lambda value: PrecomputedEmbeddings(value, "model"), "dimension", but=("number",))
     refuse_junk(lambda value: BundledEncoder(num_threads=value), "num_threads", but=("none", "number"))

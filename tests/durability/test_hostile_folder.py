@@ -217,6 +217,7 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "id with a path": lambda m: {**m, "index_id": "../outside/secret"},
     "encoder with a path": lambda m: {**m, "encoder": "/etc/passwd"},
     "precision with a path": lambda m: {**m, "token_precision": "../../x"},
+    "many pooled to one": lambda m: {**m, "pool_factor": 10**12},
     "projection with a path": lambda m: {**m, "fde": {**m["fde"], "projection": "../x"}},
     "other settings": lambda m: {**m, "fde": {**m["fde"], "no_such": 1}, "files": ["../outside/secret"]},
     "wide": lambda m: {**m, "fde": {**m["fde"], "projection_dimension": 10**9}},

@@ -72,6 +72,16 @@ async def test_async_twins_make_the_same_store(tmp_path: Path, encoder: BundledE
         assert ids_of(await store.asimilarity_search("owl")) == ["owl"]
 
 
+def test_from_texts_can_pool_tokens(encoder: BundledEncoder) -> None:
+    pytest.importorskip("scipy", reason="SciPy isn't installed (muvera-core[pooling])")
+    n_tokens = {}
+    for factor in (1, 2):
+        with MuveraVectorStore.from_documents(ANIMALS, encoder=encoder, pool_factor=factor) as store:
+            n_tokens[factor] = store.index.n_tokens
+            assert store.similarity_search(NOCTURNAL, k=1)[0].id == "owl"
+    assert n_tokens[2] < 0.7 * n_tokens[1]
+
+
 def test_an_index_is_never_overwritten_by_from_texts(tmp_path: Path, encoder: BundledEncoder) -> None:
     MuveraVectorStore.from_texts(["Owls hunt at night."], ids=["owl"], path=tmp_path, encoder=encoder).close()
     with pytest.raises(IndexExistsError):

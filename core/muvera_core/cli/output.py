@@ -103,12 +103,13 @@ def information_as_text(information: IndexInformation) -> str:
     """What an index is, as lines of text."""
     manifest = information.manifest
     settings = ", ".join(f"{name} {value}" for name, value in asdict(manifest.fde).items())
+    pooled = "" if manifest.pool_factor == 1 else f", pooled by {manifest.pool_factor}"
     rows = {
         "index": str(information.path),
         "documents": f"{information.n_documents:,}",
         "tokens": f"{information.n_tokens:,}",
         "encoder": manifest.encoder,
-        "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}",
+        "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}{pooled}",
         "stage one": settings,
         **({} if manifest.tuning is None else {"optimized": tuning_as_text(manifest.tuning)}),
         "size": f"{size_as_text(information.n_bytes)}, {size_as_text(information.bytes_per_document)} per document",

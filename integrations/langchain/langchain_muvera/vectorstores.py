@@ -63,6 +63,7 @@ class MuveraVectorStore(VectorStore):
         path: str | os.PathLike[str] | None = None,
         encoder: TokenEncoder | None = None,
         fde: FDEConfig | None = None,
+        pool_factor: int = 1,
         **kwargs: Any,
     ) -> Self:
         """Make an index of these texts.
@@ -76,6 +77,7 @@ class MuveraVectorStore(VectorStore):
             path: a folder that doesn't exist or is empty; None keeps the index in memory.
             encoder: turns text into token vectors; None takes the bundled one.
             fde: settings of stage one; None takes the defaults.
+            pool_factor: store about one token in so many; see ``MuveraIndex.create``.
             **kwargs: see ``add_texts``.
 
         Raises:
@@ -89,7 +91,7 @@ class MuveraVectorStore(VectorStore):
                 f"embedding must be None or MuveraEmbeddings, got {type(embedding).__name__}, which gives one vector "
                 "per text: pass a token encoder as encoder=, or leave both out for the bundled one"
             )
-        store = cls(MuveraIndex.create(path, encoder, fde))
+        store = cls(MuveraIndex.create(path, encoder, fde, pool_factor=pool_factor))
         try:
             store.add_texts(texts, metadatas, ids=ids, **kwargs)
         except BaseException:
