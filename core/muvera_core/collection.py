@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -101,11 +101,11 @@ class Collection:
         self._writes = False
         # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.
         self._unsettled = False
-        set_encoder, beam = self._make_set_encoder(), self._beam
+        set_encoder = self._make_set_encoder()
         self.stage_one = (
-            StageOne(set_encoder, self._state, beam=beam)
+            StageOne(set_encoder, self._state, tuning=self.manifest.tuning)
             if folder is None
-            else StageOne.load(folder, manifest.index_id, set_encoder, self._state, beam)
+            else StageOne.load(folder, manifest.index_id, set_encoder, self._state, self.manifest.tuning)
         )
         added, removed = self.stage_one.difference(store.directory.keys)
         self._n_unsaved = len(added) + len(removed)
@@ -343,7 +343,7 @@ class Collection:
             manifest.write(self.folder)
         with self._state:
             # In this order: an interruption in between can't leave few candidates to an encoding that needs many.
-            self.stage_one = StageOne(choice.encoder, self._state, choice.candidates, choice.beam)
+            self.stage_one = StageOne(choice.encoder, self._state, choice.candidates, tuning)
             self.manifest = manifest
         self._n_unsaved = max(1, self._n_unsaved)
         self._save_stage_one()
@@ -368,10 +368,6 @@ class Collection:
                 "stage one in memory": self.stage_one.candidates.n_bytes,
                 "directory in memory": sum(column.nbytes for column in directory.rows.columns),
             }
-
-    @property
-    def _beam(self) -> int:
-        return HnswCandidates.BEAM if self.manifest.tuning is None else self.manifest.tuning.beam
 
     def close(self) -> None:
         """Save stage one and let go of the folder."""
@@ -513,7 +509,7 @@ class Collection:
             return
         mean = self._store.mean_token().astype("<f4").tobytes()
         self._commit(lambda change: change.put_state("mean_token", mean))
-        centred = StageOne(self._make_fde(), self._state, beam=self._beam)
+        centred = StageOne(self._make_fde(), self._state, tuning=self.manifest.tuning)
         self._stage(centred, directory.keys, directory)
         centred.publish(_NONE)
         with self._state:
@@ -559,4 +555,6 @@ def _as_tuning(choice: Choice, k: int, target_recall: float, n_queries: int, sec
         "n_queries": n_queries,
         "seconds_to_choose": round(seconds, 1),
     }
-    return Tuning(learned, None, None, k, choice.n_candidates, choice.beam, measured)
+    if isinstance(choice.candidates, HnswCandidates):
+        measured |= asdict(choice.graph)
+    return Tuning(learned, None, None, k, choice.n_candidates, choice.beam, measured, choice.graph)

@@ -21,6 +21,7 @@ from muvera_core.errors import (
 )
 from muvera_core.fde import FDEConfig
 from muvera_core.files import read_small, storage_errors, write_json
+from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.lemur import LearnedSetEncoderConfig
 from muvera_core.token_codec import TokenCodec, TokenPrecision
 from muvera_core.validation import require_count, shown
@@ -46,6 +47,7 @@ class Tuning:
         n_candidates: how many candidates to rerank for ``k`` hits.
         beam: of the graph; see ``HnswCandidates``.
         measured: what was measured when it was chosen, by name.
+        graph: what the graph is made with.
     """
 
     set_encoder: LearnedSetEncoderConfig | None
@@ -55,6 +57,7 @@ class Tuning:
     n_candidates: int
     beam: int
     measured: dict[str, float]
+    graph: GraphParameters = DEFAULT_GRAPH
 
     def __post_init__(self) -> None:
         for name in ("k", "n_candidates", "beam"):
@@ -75,7 +78,8 @@ class Tuning:
         learned = None if settings is None else LearnedSetEncoderConfig(**settings)
         if (learned is None) != (content["weights"] is None):
             raise InvalidInputError("set_encoder and weights must both be there, or neither")
-        return cls(**{**content, "set_encoder": learned, "measured": dict(content["measured"])})
+        graph = GraphParameters(**content.get("graph", {}))  # earlier versions had but the default
+        return cls(**{**content, "set_encoder": learned, "measured": dict(content["measured"]), "graph": graph})
 
 
 @dataclass(frozen=True)

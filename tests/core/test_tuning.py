@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from muvera_core import (
 from muvera_core.candidates import HnswCandidates
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
 from muvera_core.errors import CorruptIndexError, IndexClosedError, InvalidInputError, ReadOnlyIndexError, StorageError
+from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.information import read_information
 from muvera_core.manifest import MANIFEST_NAME, Manifest
 from muvera_core.stage_one import StageOne
@@ -176,7 +177,7 @@ def test_passages_stand_in_for_questions(nq_600: MuveraIndex, passages: Any, mon
 
 
 def choice(recall: float, seconds: float) -> tuning.Choice:
-    return tuning.Choice(None, None, 1, 1, recall, seconds)  # type: ignore[arg-type]
+    return tuning.Choice(None, None, 1, 1, DEFAULT_GRAPH, recall, seconds)  # type: ignore[arg-type]
 
 
 def test_the_cheapest_that_reaches_the_target_is_taken_or_else_the_nearest() -> None:
@@ -290,15 +291,116 @@ def test_a_graph_is_tuned_and_keeps_its_beam(
             index.compact()
 
 
+def graphs_that_are_made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, GraphParameters]]:
+    """The width and the parameters of every graph that is made from here on."""
+    made = []
+    holding = HnswCandidates.holding
+
+    def hold(keys: Any, vectors: Any, beam: int = HnswCandidates.BEAM, parameters: Any = DEFAULT_GRAPH) -> Any:
+        made.append((vectors.shape[1], parameters))
+        return holding(keys, vectors, beam, parameters)
+
+    monkeypatch.setattr(HnswCandidates, "holding", staticmethod(hold))
+    return made
+
+
+def test_a_better_graph_is_made_where_the_default_one_misses_the_target(
+    tmp_path: Path, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is kept through all that makes graphs anew."""
+    good = GraphParameters(24, 300)
+    for module in (stage_one, tuning):
+        monkeypatch.setattr(module, "FLAT_LIMIT", 50)
+    monkeypatch.setattr(tuning, "DEFAULT_GRAPH", GraphParameters(2, 2))
+    monkeypatch.setattr(tuning, "OTHER_GRAPHS", (good, GraphParameters(2, 3)))
+    monkeypatch.setattr(HnswCandidates, "BEAM", 1)
+    monkeypatch.setattr(tuning, "_BEAMS", (1.0,))
+    with make(tmp_path / "index") as index:
+        chosen = index.optimize(n_queries=40)
+        assert chosen.graph == good
+        assert {"m": 24, "ef_construction": 300}.items() <= chosen.measured.items()
+        before = answers(index)
+    assert Manifest.read(tmp_path / "index").tuning == chosen
+    made = graphs_that_are_made(monkeypatch)
+    with reopen(tmp_path / "index") as index:
+        assert answers(index) == before
+        assert made == [], "the saved graph wasn't used"
+        index.delete(ids(100))
+        index.compact()
+        index.add_embeddings(random_tokens(3, 100), ids=ids(100))
+    for file in (tmp_path / "index").glob("stage_one*"):
+        file.unlink()
+    with reopen(tmp_path / "index") as index:
+        graph = index._collection.stage_one.candidates
+        assert isinstance(graph, HnswCandidates)
+        assert graph._graph.M == 24
+    assert [parameters for _, parameters in made] == [good, good]
+
+
+def test_other_graphs_are_made_of_the_chosen_encoding_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (stage_one, tuning):
+        monkeypatch.setattr(module, "FLAT_LIMIT", 50)
+    fit_quickly(monkeypatch)
+    monkeypatch.setattr(tuning, "WIDTHS", (16, 32))
+    with make(None) as index:
+        made = graphs_that_are_made(monkeypatch)
+        width = index.optimize(n_queries=20).measured["dimension"]
+    assert made[:3] == [(FDE.output_dimension, DEFAULT_GRAPH), (16, DEFAULT_GRAPH), (32, DEFAULT_GRAPH)]
+    assert made[3:] == [(width, parameters) for parameters in tuning.OTHER_GRAPHS]
+    assert DEFAULT_GRAPH not in tuning.OTHER_GRAPHS
+
+
+def test_a_graph_is_worth_making_where_it_saves_time_or_comes_nearer() -> None:
+    present, sooner, little_sooner, misses = choice(0.96, 10), choice(0.95, 8), choice(0.97, 9.5), choice(0.9, 1)
+    assert tuning.with_better_graph(present, [little_sooner, misses], 0.95) is present
+    assert tuning.with_better_graph(present, [little_sooner, sooner, misses], 0.95) is sooner
+    nearer, reaches, farther = choice(0.93, 20), choice(0.95, 30), choice(0.8, 0.1)
+    assert tuning.with_better_graph(misses, [farther], 0.95) is misses
+    assert tuning.with_better_graph(misses, [farther, nearer], 0.95) is nearer
+    assert tuning.with_better_graph(misses, [farther, nearer, reaches], 0.95) is reaches
+
+
+def test_a_scan_is_tuned_without_making_graphs(quickly_learned: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = graphs_that_are_made(monkeypatch)
+    with make(None) as index:
+        chosen = index.optimize(n_queries=20)
+    assert made == []
+    assert chosen.graph == DEFAULT_GRAPH
+    assert not {"m", "ef_construction"} & chosen.measured.keys()
+
+
+def test_a_graph_that_was_tuned_before_there_was_a_choice_is_used_as_it_is(
+    tmp_path: Path, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (stage_one, tuning):
+        monkeypatch.setattr(module, "FLAT_LIMIT", 50)
+    monkeypatch.setattr(tuning, "OTHER_GRAPHS", (DEFAULT_GRAPH,))
+    with make(tmp_path / "index") as index:
+        index.optimize(n_queries=40)
+        before = answers(index)
+
+    def without_graph(content: dict[str, Any]) -> dict[str, Any]:
+        del content["tuning"]["graph"]
+        return content
+
+    rewrite(tmp_path / "index", without_graph)
+    made = graphs_that_are_made(monkeypatch)
+    with reopen(tmp_path / "index") as index:
+        assert answers(index) == before
+    assert made == []
+
+
 def test_a_flat_index_that_outgrows_its_scan_gets_a_graph_with_the_beam(
     tuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_one, "FLAT_LIMIT", 130)
+    forge(tuned, graph={"m": 7, "ef_construction": 70})
     with reopen(tuned) as index:
         index.add_embeddings(random_tokens(3, 40), ids=ids(40, N))
         graph = index._collection.stage_one.candidates
         assert isinstance(graph, HnswCandidates)
         assert graph.beam == HnswCandidates.BEAM
+        assert graph.parameters == GraphParameters(7, 70)
         assert len(graph) == N + 40
         assert answers(index) == answers(index, n_candidates=index.default_candidates())
 
@@ -725,16 +827,23 @@ def test_repair_of_tokens_keeps_what_was_learned(tuned: Path) -> None:
 # Forged manifests
 
 
-def forge(path: Path, **changes: Any) -> None:
-    content = json.loads((path / MANIFEST_NAME).read_text())
-    for name, value in changes.items():
-        outer, _, inner = name.partition("__")
-        if inner:
-            content["tuning"][outer][inner] = value
-        else:
-            content["tuning"][outer] = value
+def rewrite(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    content = change(json.loads((path / MANIFEST_NAME).read_text()))
     content["checksum"] = manifest._checksum(content)
     (path / MANIFEST_NAME).write_text(json.dumps(content))
+
+
+def forge(path: Path, **changes: Any) -> None:
+    def change(content: dict[str, Any]) -> dict[str, Any]:
+        for name, value in changes.items():
+            outer, _, inner = name.partition("__")
+            if inner:
+                content["tuning"][outer][inner] = value
+            else:
+                content["tuning"][outer] = value
+        return content
+
+    rewrite(path, change)
 
 
 @pytest.mark.parametrize(
@@ -769,6 +878,17 @@ def forge(path: Path, **changes: Any) -> None:
         {"beam": -1},
         {"beam": 1 << 40},
         {"beam": True},
+        {"graph": None},
+        {"graph": 7},
+        {"graph": [16, 200]},
+        {"graph": {"m": 16, "unknown": 1}},
+        {"graph__m": 1},
+        {"graph__m": 1 << 20},
+        {"graph__m": "16"},
+        {"graph__m": 16.0},
+        {"graph__ef_construction": 8},
+        {"graph__ef_construction": 1 << 40},
+        {"graph__ef_construction": True},
         {"measured": [1]},
         {"measured": {"recall": "high"}},
         {"measured": {"recall": 10**400}},
@@ -790,8 +910,7 @@ def test_a_tuning_that_can_not_be_is_damage(tuned: Path, changes: dict[str, Any]
 
 @pytest.mark.parametrize("wrong", [7, [], "tuned"], ids=str)
 def test_a_tuning_of_another_type_is_damage(tuned: Path, wrong: Any) -> None:
-    content = json.loads((tuned / MANIFEST_NAME).read_text()) | {"tuning": wrong}
-    (tuned / MANIFEST_NAME).write_text(json.dumps(content | {"checksum": manifest._checksum(content)}))
+    rewrite(tuned, lambda content: content | {"tuning": wrong})
     with pytest.raises(CorruptIndexError):
         reopen(tuned)
 
@@ -817,10 +936,7 @@ def test_a_huge_file_of_another_size_is_not_read(tuned: Path, monkeypatch: pytes
 
 def test_an_index_without_tuning_opens_as_before(pristine: Path, tmp_path: Path, warned: Callable[[], bool]) -> None:
     shutil.copytree(pristine / "plain", tmp_path / "index")
-    content = json.loads((tmp_path / "index" / MANIFEST_NAME).read_text())
-    del content["tuning"]  # as versions wrote it that knew of none
-    content["checksum"] = manifest._checksum(content)
-    (tmp_path / "index" / MANIFEST_NAME).write_text(json.dumps(content))
+    rewrite(tmp_path / "index", lambda content: {key: content[key] for key in content if key != "tuning"})
     with reopen(tmp_path / "index") as index:
         assert index.default_candidates() == collection.MIN_CANDIDATES
         assert index.default_candidates(100) == 1000
@@ -828,5 +944,5 @@ def test_an_index_without_tuning_opens_as_before(pristine: Path, tmp_path: Path,
 
 
 def test_a_tuning_is_what_was_written() -> None:
-    content = Tuning(None, None, None, 10, 50, 200, {"recall": 0.95})
-    assert Tuning.from_json(json.loads(json.dumps(content.__dict__))) == content
+    content = Tuning(None, None, None, 10, 50, 200, {"recall": 0.95}, GraphParameters(32, 400))
+    assert Tuning.from_json(json.loads(json.dumps(asdict(content)))) == content

@@ -42,6 +42,7 @@ from muvera_core import (
 )
 from muvera_core.errors import CorruptIndexError, IndexExistsError, MuveraError, StorageError
 from muvera_core.graph_file import check_graph_file
+from muvera_core.graph_parameters import DEFAULT_GRAPH
 
 DOCUMENTS = [model_document(f"d{i}", i, {"group": i % 4}) for i in range(30)]
 OTHERS = [model_document(f"o{i}", 100 + i, {"group": i % 4}) for i in range(12)]
@@ -331,9 +332,7 @@ def test_a_graph_file_without_elements_is_damage(top: int, entry: int, tmp_path:
     path.write_bytes(HNSW_HEADER.pack(*header))
     vouch_for_stage_one(folder)
     with pytest.raises(CorruptIndexError):
-        check_graph_file(
-            path, FDE.output_dimension, candidates.HnswCandidates.M, candidates.HnswCandidates.EF_CONSTRUCTION
-        )
+        check_graph_file(path, FDE.output_dimension, DEFAULT_GRAPH)
     with MuveraIndex.open(folder, ENCODER) as index:
         add_to(index, OTHERS)
         assert_answers(index, ReferenceModel().with_documents([*DOCUMENTS, *OTHERS]))
