@@ -149,6 +149,17 @@ class Manifest:
         return cls.from_json(read_manifest(folder), folder / MANIFEST_NAME)
 
     @classmethod
+    def from_text(cls, text: Any, source: Path) -> Manifest:
+        """What ``as_text`` made. Raises as ``read`` does; ``source`` is named in errors."""
+        try:
+            content = json.loads(text)
+            if not isinstance(content, dict):
+                raise TypeError("it isn't a JSON object")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise _damaged(source, error) from error
+        return cls.from_json(content, source)
+
+    @classmethod
     def from_json(cls, content: dict[str, Any], source: Path) -> Manifest:
         """What ``as_json`` made. Raises as ``read`` does; ``source`` is named in errors."""
         if "checksum" in content and content["checksum"] != _checksum(content):

@@ -98,6 +98,15 @@ def always_learn(monkeypatch: pytest.MonkeyPatch, width: int = 32) -> None:
     monkeypatch.setattr(tuning, "_encodings", learned_only)
 
 
+def never_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave only the index's own encoding."""
+
+    def own_only(corpus: tuning.Corpus, present: Any, show_progress: bool) -> Iterator[Any]:
+        yield present, tuning._encode_all(corpus, present, show_progress)
+
+    monkeypatch.setattr(tuning, "_encodings", own_only)
+
+
 @pytest.fixture
 def quickly_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     fit_quickly(monkeypatch)
@@ -460,30 +469,12 @@ def test_in_memory(quickly_learned: None) -> None:
         assert len(answers(index)[0]) == 10
 
 
-def test_readers_go_on_and_see_it_when_they_open_the_index_again(
-    pristine: Path, tmp_path: Path, quickly_learned: None
-) -> None:
-    shutil.copytree(pristine / "plain", tmp_path / "index")
-    with reopen(tmp_path / "index") as writer, reopen(tmp_path / "index", read_only=True) as reader:
-        before = answers(reader)
-        chosen = writer.optimize(n_queries=40)
-        assert answers(reader) == before
-        reader.refresh()
-        assert answers(reader) == before
-        writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
-        assert reader.refresh()
-        assert answers(reader, exact=True) == answers(writer, exact=True)
-        with reopen(tmp_path / "index", read_only=True) as later:
-            assert later.default_candidates() == chosen.n_candidates
-            assert answers(later) == answers(writer)
-
-
 def test_a_copy_has_the_documents_and_starts_untuned(tuned: Path, tmp_path: Path, warned: Callable[[], bool]) -> None:
     with reopen(tuned) as index:
         index.copy_to(tmp_path / "copy")
         with reopen(tmp_path / "copy") as copy:
             assert not is_learned(copy)
-            assert copy.default_candidates() == collection.MIN_CANDIDATES
+            assert copy.default_candidates() == stage_one.MIN_CANDIDATES
             assert answers(copy, exact=True) == answers(index, exact=True)
     assert not warned()
 
@@ -550,7 +541,7 @@ def test_too_few_documents_are_not_tuned(quickly_learned: None) -> None:
         index.add_embeddings(random_tokens(0, 10), ids=ids(10))
         with pytest.raises(InvalidInputError, match="there are 10 documents, and 10 of them"):
             index.optimize()
-        assert index.default_candidates() == collection.MIN_CANDIDATES
+        assert index.default_candidates() == stage_one.MIN_CANDIDATES
 
 
 @pytest.mark.parametrize("n", [2, 3, 11])
@@ -671,7 +662,7 @@ def test_interrupted_at_any_step_the_index_is_whole(
 
 
 def good_enough(index: MuveraIndex, exact: Answers) -> None:
-    assert is_learned(index) or index.default_candidates() == collection.MIN_CANDIDATES
+    assert is_learned(index) or index.default_candidates() == stage_one.MIN_CANDIDATES
     both = zip(answers(index), exact, strict=True)
     assert sum(len(set(found) & set(best)) for found, best in both) >= 0.8 * sum(map(len, exact))
 
@@ -751,7 +742,7 @@ def test_lost_weights_cost_time_and_no_answer(tuned: Path, damage: str, warned: 
         with reopen(tuned, read_only=read_only) as index:
             assert warned()
             assert not is_learned(index)
-            assert index.default_candidates() == collection.MIN_CANDIDATES
+            assert index.default_candidates() == stage_one.MIN_CANDIDATES
             assert answers(index, k=N) == answers(index, k=N, exact=True) == exact
     report = check_index(tuned)
     (problem,) = report.problems
@@ -781,6 +772,8 @@ def test_repair_lets_go_of_lost_weights(tuned: Path, quickly_learned: None, warn
     flip(tuned / name)
     assert repair_index(tuned, ENCODER).n_documents == N
     assert check_index(tuned).ok
+    with reopen(tuned, read_only=True) as index:
+        assert index.refresh() is False
     with reopen(tuned) as index:
         assert not warned()
         assert answers(index, exact=True) == exact
@@ -822,6 +815,216 @@ def test_repair_of_tokens_keeps_what_was_learned(tuned: Path) -> None:
     with reopen(tuned) as index:
         assert is_learned(index)
         assert answers(index, k=N, n_candidates=N) == answers(index, k=N, exact=True)
+
+
+# Readers
+
+
+@pytest.fixture
+def writer_and_reader(pristine: Path, tmp_path: Path) -> Iterator[tuple[MuveraIndex, MuveraIndex]]:
+    shutil.copytree(pristine / "plain", tmp_path / "index")
+    with reopen(tmp_path / "index") as writer, reopen(tmp_path / "index", read_only=True) as reader:
+        yield writer, reader
+
+
+Both = tuple[MuveraIndex, MuveraIndex]
+
+
+def test_readers_take_it_up_when_they_are_refreshed(writer_and_reader: Both, quickly_learned: None) -> None:
+    writer, reader = writer_and_reader
+    before = answers(reader)
+    chosen = writer.optimize(n_queries=40)
+    assert answers(reader) == before
+    assert reader.default_candidates() == stage_one.MIN_CANDIDATES
+    assert reader.refresh() is True
+    assert is_learned(reader)
+    assert reader.default_candidates() == chosen.n_candidates
+    assert answers(reader) == answers(writer)
+    assert reader.refresh() is False
+    writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+    assert reader.refresh() is True
+    assert answers(reader) == answers(writer)
+
+
+def test_a_refresh_takes_up_documents_and_tuning_at_once(
+    writer_and_reader: Both, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = writer_and_reader
+    writer.delete(ids(20))
+    writer.optimize(n_queries=40)
+    writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+    writer.compact()
+    assert reader.refresh() is True
+    assert len(reader) == N - 20 + 30
+    assert answers(reader) == answers(writer)
+    never_learn(monkeypatch)
+    writer.optimize(n_queries=40)
+    assert reader.refresh() is True
+    assert not is_learned(reader)
+    assert reader.default_candidates() == writer.default_candidates() < stage_one.MIN_CANDIDATES
+    assert answers(reader) == answers(writer)
+
+
+def test_a_refresh_uses_the_vectors_that_the_writer_has_saved(
+    writer_and_reader: Both, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = writer_and_reader
+    writer.optimize(n_queries=40)
+    expected = answers(writer)
+
+    def encode_documents(*_: Any) -> None:
+        raise AssertionError("documents are encoded again")
+
+    monkeypatch.setattr(LearnedSetEncoder, "encode_documents", encode_documents)
+    assert reader.refresh() is True
+    assert answers(reader) == expected
+
+
+def test_a_search_that_has_to_catch_up_keeps_its_stage_one(writer_and_reader: Both, quickly_learned: None) -> None:
+    writer, reader = writer_and_reader
+    best = reader.search_embeddings(random_tokens(99, 1)[0], 1)[0].id
+    writer.optimize(n_queries=40)
+    writer.delete(best)
+    assert reader.search_embeddings(random_tokens(99, 1)[0], 1)[0].id != best
+    assert len(reader) == N - 1
+    assert not is_learned(reader)
+    assert reader.refresh() is True
+    assert is_learned(reader)
+
+
+def test_a_reader_whose_weights_are_replaced_while_it_loads_them_takes_the_next(
+    writer_and_reader: Both, quickly_learned: None, monkeypatch: pytest.MonkeyPatch, warned: Callable[[], bool]
+) -> None:
+    """On its way to the present tuning, and to the first one at its opening."""
+    writer, reader = writer_and_reader
+    assert writer.path is not None
+    load = weights.load_weights
+    replaced: list[str | None] = []
+
+    def load_too_late(folder: Path, tuning: Tuning) -> LearnedSetEncoder:
+        if len(replaced) < 2:
+            replaced.append(tuning.weights)
+            writer.add_embeddings(random_tokens(7 + len(replaced), 30), ids=ids(30, N))  # or the same is learned
+            writer.optimize(n_queries=40)
+            assert replaced[-1] not in weights_files(folder)
+        return load(folder, tuning)
+
+    writer.optimize(n_queries=40)
+    with monkeypatch.context() as patch:
+        patch.setattr(collection, "load_weights", load_too_late)
+        assert reader.refresh() is True
+        assert len(replaced) == 2
+        assert is_learned(reader)
+        assert reader.refresh() is True  # the documents that came meanwhile
+        assert answers(reader) == answers(writer)
+        replaced.clear()
+        with reopen(writer.path, read_only=True) as late:
+            assert len(replaced) == 2
+            assert is_learned(late)
+            late.refresh()
+            assert answers(late) == answers(writer)
+    assert not warned()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+@pytest.mark.parametrize("learned_before", [False, True])
+def test_a_reader_that_finds_the_weights_lost_falls_back(
+    writer_and_reader: Both,
+    quickly_learned: None,
+    damage: str,
+    learned_before: bool,
+    warned: Callable[[], bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer, reader = writer_and_reader
+    assert writer.path is not None
+    if learned_before:
+        writer.optimize(n_queries=40)
+        reader.refresh()
+        writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+    chosen = writer.optimize(n_queries=40)
+    assert chosen.weights is not None
+    DAMAGES[damage](writer.path / chosen.weights)
+    assert not warned()
+    assert reader.refresh() is True
+    assert warned()
+    assert not is_learned(reader)
+    assert reader.default_candidates() == stage_one.MIN_CANDIDATES
+    assert answers(reader, k=N) == answers(writer, k=N, exact=True)
+    monkeypatch.setattr(collection, "load_weights", None)
+    assert reader.refresh() is False, "it was tried again"
+    monkeypatch.undo()
+    fit_quickly(monkeypatch)
+    always_learn(monkeypatch)
+    writer.add_embeddings(random_tokens(2, 30), ids=ids(30, N + 30))
+    writer.optimize(n_queries=40)
+    assert reader.refresh() is True
+    assert is_learned(reader)
+    assert answers(reader) == answers(writer)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(collection, "load_weights"), (StageOne, "load"), (StageOne, "stage"), (StageOne, "publish")],
+    ids=["weights", "load", "stage", "publish"],
+)
+@pytest.mark.parametrize("when", [before, after], ids=["before", "after"])
+def test_a_reader_that_is_interrupted_goes_on_as_before(
+    writer_and_reader: Both, quickly_learned: None, place: Any, name: str, when: Callable[..., Any]
+) -> None:
+    def cut() -> None:
+        raise KeyboardInterrupt
+
+    writer, reader = writer_and_reader
+    writer.optimize(n_queries=40)
+    writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+    assert reader._collection._catch_up()
+    expected = answers(reader)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, name, when(getattr(place, name), cut))
+        with pytest.raises(KeyboardInterrupt):
+            reader.refresh()
+    assert answers(reader) == expected
+    assert reader.refresh() is True
+    assert answers(reader) == answers(writer)
+
+
+def test_a_search_takes_as_many_candidates_as_its_encoding_needs(
+    writer_and_reader: Both, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its reader goes on to another encoding in the midst of it."""
+    monkeypatch.setattr(stage_one, "MIN_CANDIDATES", 90)
+    writer, reader = writer_and_reader
+    encode, find = StageOne.encode_query, StageOne.search
+    asked: list[tuple[bool, int]] = []
+    taken_up: list[bool] = []
+
+    def encode_and_refresh(self: StageOne, tokens: Any) -> Any:
+        vector = encode(self, tokens)
+        if not taken_up:
+            taken_up.append(reader.refresh())
+        return vector
+
+    def search(self: StageOne, vector: Any, n_candidates: int, allowed: Any = None) -> Any:
+        asked.append((isinstance(self.encoder, LearnedSetEncoder), n_candidates))
+        return find(self, vector, n_candidates, allowed)
+
+    def ask() -> tuple[bool, int]:
+        taken_up.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(StageOne, "encode_query", encode_and_refresh)
+            patch.setattr(StageOne, "search", search)
+            reader.search_embeddings(random_tokens(99, 1)[0])
+        assert taken_up == [True]
+        return asked[-1]
+
+    chosen = writer.optimize(n_queries=40)
+    assert chosen.n_candidates < 90
+    assert ask() == (True, chosen.n_candidates)
+    never_learn(monkeypatch)
+    own = writer.optimize(0.99, n_queries=40)
+    assert chosen.n_candidates != own.n_candidates < N
+    assert ask() == (False, own.n_candidates)
 
 
 # Forged manifests
@@ -938,7 +1141,7 @@ def test_an_index_without_tuning_opens_as_before(pristine: Path, tmp_path: Path,
     shutil.copytree(pristine / "plain", tmp_path / "index")
     rewrite(tmp_path / "index", lambda content: {key: content[key] for key in content if key != "tuning"})
     with reopen(tmp_path / "index") as index:
-        assert index.default_candidates() == collection.MIN_CANDIDATES
+        assert index.default_candidates() == stage_one.MIN_CANDIDATES
         assert index.default_candidates(100) == 1000
     assert not warned()
 

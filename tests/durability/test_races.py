@@ -40,7 +40,7 @@ from muvera_core import (
     stage_one,
     store,
 )
-from muvera_core.errors import CorruptIndexError, IndexExistsError, MuveraError, StorageError
+from muvera_core.errors import CorruptIndexError, IndexExistsError, IndexLockedError, MuveraError, StorageError
 from muvera_core.graph_file import check_graph_file
 from muvera_core.graph_parameters import DEFAULT_GRAPH
 
@@ -149,6 +149,28 @@ def test_a_refresh_after_an_interrupted_one_shows_the_latest_state(
         reader.refresh()
         assert_answers(reader, expected)
         assert answers(reader) == answers(writer)
+
+
+def test_a_commit_amid_a_refresh_does_not_look_like_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_PATIENCE", 0.2)
+    checksum = database._state_checksum
+    with MuveraIndex.open(folder, ENCODER) as writer, MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
+
+        def write() -> None:
+            with contextlib.suppress(IndexLockedError):  # the reader is in its way
+                writer.delete(DELETED)
+
+        write_once = once(write)
+
+        def checksum_after_a_write(db: sqlite3.Connection) -> int:
+            write_once()
+            return checksum(db)
+
+        monkeypatch.setattr(database, "_state_checksum", checksum_after_a_write)
+        reader.refresh()
+        writer.delete(DELETED)
+        reader.refresh()
+        assert_answers(reader, LEFT)
 
 
 # After a commit
