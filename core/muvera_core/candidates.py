@@ -21,6 +21,7 @@ import numpy.typing as npt
 from muvera_core.errors import CorruptIndexError
 from muvera_core.files import write_new
 from muvera_core.graph_file import check_graph_file
+from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 INITIAL_CAPACITY = 64
@@ -223,27 +224,32 @@ class HnswCandidates:
 
     kind: ClassVar[str] = "hnsw"
     file_names: ClassVar[tuple[str, ...]] = ("stage_one.hnsw",)
-    M: ClassVar[int] = 16
-    EF_CONSTRUCTION: ClassVar[int] = 200
     # Of 400 candidates 97 % are then those of a flat scan.
     BEAM: ClassVar[int] = 200
     SEED: ClassVar[int] = 42
 
-    def __init__(self, dimension: int, capacity: int = INITIAL_CAPACITY, beam: int = BEAM) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        capacity: int = INITIAL_CAPACITY,
+        beam: int = BEAM,
+        parameters: GraphParameters = DEFAULT_GRAPH,
+    ) -> None:
         """Make an empty graph.
 
         Args:
             dimension: width of the vectors.
             capacity: how many to make room for.
             beam: how many of the best found so far a search goes on from ("ef"), or k where that is more.
+            parameters: what it is made with.
         """
-        self.beam = beam
+        self.beam, self.parameters = beam, parameters
         self._dimension = dimension
         self._graph: Any = hnswlib.Index(space="ip", dim=dimension)
         self._graph.init_index(
             max_elements=max(INITIAL_CAPACITY, capacity),
-            M=self.M,
-            ef_construction=self.EF_CONSTRUCTION,
+            M=parameters.m,
+            ef_construction=parameters.ef_construction,
             random_seed=self.SEED,
         )
         self._live: set[int] = set()
@@ -313,8 +319,8 @@ class HnswCandidates:
 
     @property
     def n_bytes(self) -> int:
-        # On the ground level; the levels above have a sixteenth of the entries.
-        return int(self._graph.get_current_count()) * (4 * self._dimension + 4 * (2 * self.M + 1) + 8)
+        # On the ground level; the levels above have one in m of the entries.
+        return int(self._graph.get_current_count()) * (4 * self._dimension + 4 * (2 * self.parameters.m + 1) + 8)
 
     @property
     def n_deleted(self) -> int:
@@ -325,12 +331,14 @@ class HnswCandidates:
         return self.n_deleted > max(INITIAL_CAPACITY, _MAX_DELETED * len(self._live))
 
     def compacted(self) -> HnswCandidates:
-        return self.holding(self.keys(), self.vectors(self.keys()), self.beam)
+        return self.holding(self.keys(), self.vectors(self.keys()), self.beam, self.parameters)
 
     @classmethod
-    def holding(cls, keys: IntArray, vectors: FloatArray, beam: int = BEAM) -> HnswCandidates:
+    def holding(
+        cls, keys: IntArray, vectors: FloatArray, beam: int = BEAM, parameters: GraphParameters = DEFAULT_GRAPH
+    ) -> HnswCandidates:
         """A graph of these."""
-        graph = cls(vectors.shape[1], len(keys), beam)
+        graph = cls(vectors.shape[1], len(keys), beam, parameters)
         graph.stage(keys, vectors)
         graph.publish([])
         return graph
@@ -341,11 +349,11 @@ class HnswCandidates:
         self._graph.save_index(str(path))
 
     @classmethod
-    def load(cls, folder: Path, dimension: int) -> HnswCandidates:
-        """Read what ``save`` wrote. Raises CorruptIndexError where the file is damaged."""
+    def load(cls, folder: Path, dimension: int, parameters: GraphParameters = DEFAULT_GRAPH) -> HnswCandidates:
+        """Read what ``save`` wrote. Raises CorruptIndexError where the file is damaged, or of other parameters."""
         path = folder / cls.file_names[0]
-        n, live = check_graph_file(path, dimension, cls.M, cls.EF_CONSTRUCTION)
-        held = cls(dimension)
+        n, live = check_graph_file(path, dimension, parameters)
+        held = cls(dimension, parameters=parameters)
         held._graph = hnswlib.Index(space="ip", dim=dimension)
         try:
             held._graph.load_index(str(path), max_elements=n)

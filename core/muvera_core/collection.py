@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from muvera_core.candidates import HnswCandidates
+from muvera_core.database import DATABASE_NAME
 from muvera_core.directory import Directory
 from muvera_core.errors import (
     CorruptIndexError,
@@ -34,7 +35,7 @@ from muvera_core.errors import (
     StageOneNotSavedWarning,
     StorageError,
 )
-from muvera_core.fde import FixedDimensionalEncoder, SetEncoder, unit_length
+from muvera_core.fde import FixedDimensionalEncoder, unit_length
 from muvera_core.filters import Condition
 from muvera_core.folder_lock import ForkGuard
 from muvera_core.lemur import LearnedSetEncoder
@@ -46,9 +47,6 @@ from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 from muvera_core.tuning import Choice, Corpus, choose, questions, require_enough
 from muvera_core.weights import load_weights, remove_other_weights, save_weights
 
-# Per hit asked for, and at least. Stage one is cheap and narrow; reranking 400 short passages takes 3 ms.
-CANDIDATES_PER_HIT = 10
-MIN_CANDIDATES = 400
 # A mean over fewer tokens says little about the corpus; until then a centring index encodes without one.
 MIN_TOKENS_FOR_MEAN = 16_384
 _STAGE_ONE_BATCH = 256
@@ -101,12 +99,7 @@ class Collection:
         self._writes = False
         # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.
         self._unsettled = False
-        set_encoder, beam = self._make_set_encoder(), self._beam
-        self.stage_one = (
-            StageOne(set_encoder, self._state, beam=beam)
-            if folder is None
-            else StageOne.load(folder, manifest.index_id, set_encoder, self._state, beam)
-        )
+        self.manifest, self.stage_one = self._load_stage_one(manifest)
         added, removed = self.stage_one.difference(store.directory.keys)
         self._n_unsaved = len(added) + len(removed)
         self._stage(self.stage_one, added, store.directory, show_progress=show_progress)
@@ -126,7 +119,7 @@ class Collection:
 
         def latest() -> _T:
             if self._read_only:
-                self.refresh()
+                self._catch_up()
             return read(self.snapshot())
 
         for _ in range(_ATTEMPTS - 1):
@@ -134,7 +127,7 @@ class Collection:
                 return read(self.snapshot())
             except StaleError:
                 if self._read_only:  # else it is this index that has changed it
-                    self.refresh()
+                    self._catch_up()
         with self._writing if self._read_only else nullcontext(), self._state:
             self.require_open()
             return self._store.frozen(latest)
@@ -165,22 +158,30 @@ class Collection:
             return self._store.documents(directory, [keys[id] for id in ids if id in keys])
 
     def find_candidates(
-        self, tokens: FloatArray, n_candidates: int | None, condition: Condition | None
+        self, tokens: FloatArray, k: int, n_candidates: int | None, condition: Condition | None, *, exact: bool = False
     ) -> tuple[Directory, IntArray]:
-        """Keys of the documents to rerank; all that the filter admits where ``n_candidates`` is None.
+        """Keys of the documents to rerank for ``k`` hits.
+
+        Args:
+            tokens: of the query.
+            k: how many hits are wanted.
+            n_candidates: how many to rerank; None leaves it to stage one, which knows how many its encoding needs.
+            condition: the filter.
+            exact: give all that the filter admits.
 
         Returns:
             The committed state that they were found in, and the keys.
         """
         stage_one, vector = self.stage_one, None
-        if n_candidates is not None and len(self.snapshot()) > n_candidates:
+        n_candidates = max(k, stage_one.n_candidates(k) if n_candidates is None else n_candidates)
+        if not exact and len(self.snapshot()) > n_candidates:
             vector = stage_one.encode_query(tokens)
         with self._state:
             directory = self.snapshot()
             if self.stage_one is not stage_one:
                 raise StaleError
             keys = self._store.matching(directory, condition)
-            if vector is not None and n_candidates is not None and stage_one.is_worth_it(len(keys), n_candidates):
+            if vector is not None and stage_one.is_worth_it(len(keys), n_candidates):
                 keys = stage_one.search(vector, n_candidates, None if condition is None else keys)
         return directory, keys
 
@@ -282,6 +283,13 @@ class Collection:
             self.require_open()
             if not self._read_only:
                 return False
+            caught_up = self._catch_up()
+            return self._take_up_tuning() or caught_up
+
+    def _catch_up(self) -> bool:
+        """Go on to the documents that are committed now. Returns whether there were others."""
+        with self._writing:
+            self.require_open()
             now = self._store.load()
             if now is self._store.directory:
                 return False
@@ -297,6 +305,26 @@ class Collection:
             self.require_open()
             self._store.directory = now
             self.stage_one.publish(removed)
+
+    def _take_up_tuning(self) -> bool:
+        """Go on to the stage one that another process has chosen, made beside the present one; hold ``_writing``.
+
+        Returns:
+            Whether it had chosen one.
+        """
+        tuning = self._committed_tuning()
+        if tuning == self.manifest.tuning:
+            return False
+        directory = self.snapshot()
+        manifest, stage_one = self._load_stage_one(replace(self.manifest, tuning=tuning))
+        added, removed = stage_one.difference(directory.keys)
+        self._stage(stage_one, added, directory)
+        stage_one.publish(removed)
+        with self._state:
+            self.require_open()
+            self.stage_one = stage_one
+            self.manifest = manifest
+        return True
 
     def compact(self) -> int:
         """See ``MuveraIndex.compact``."""
@@ -351,21 +379,13 @@ class Collection:
         if self.folder is not None:
             manifest.write(self.folder)
         with self._state:
-            # In this order: an interruption in between can't leave few candidates to an encoding that needs many.
-            self.stage_one = StageOne(choice.encoder, self._state, choice.candidates, choice.beam)
+            self.stage_one = StageOne(choice.encoder, self._state, choice.candidates, tuning)
             self.manifest = manifest
         self._n_unsaved = max(1, self._n_unsaved)
         self._save_stage_one()
         if self.folder is not None:
             remove_other_weights(self.folder, tuning)
         return tuning
-
-    def n_candidates(self, k: int) -> int:
-        """How many candidates to rerank for ``k`` hits, where nobody says."""
-        tuning = self.manifest.tuning
-        if tuning is None:
-            return max(MIN_CANDIDATES, CANDIDATES_PER_HIT * k)
-        return -(-tuning.n_candidates * max(k, tuning.k) // tuning.k)
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each part, by name."""
@@ -377,10 +397,6 @@ class Collection:
                 "stage one in memory": self.stage_one.candidates.n_bytes,
                 "directory in memory": sum(column.nbytes for column in directory.rows.columns),
             }
-
-    @property
-    def _beam(self) -> int:
-        return HnswCandidates.BEAM if self.manifest.tuning is None else self.manifest.tuning.beam
 
     def close(self) -> None:
         """Save stage one and let go of the folder."""
@@ -478,16 +494,37 @@ class Collection:
                 stage_one.stage(some, self._store.embeddings(directory, some))
                 bar.update(len(some))
 
-    def _make_set_encoder(self) -> SetEncoder:
-        tuning = self.manifest.tuning
-        if self.folder is None or tuning is None or tuning.set_encoder is None:
-            return self._make_fde()
-        try:
-            return load_weights(self.folder, tuning)
-        except (EncoderError, CorruptIndexError, OSError) as error:
-            _log.warning("%s searches with its first encoding until it is optimized again: %s", self.folder, error)
-            self.manifest = replace(self.manifest, tuning=None)  # its few candidates were for what was learned
-            return self._make_fde()
+    def _load_stage_one(self, manifest: Manifest) -> tuple[Manifest, StageOne]:
+        """What is saved of the stage one that a manifest asks for; what it lacks remains to be staged.
+
+        Where what it has learned is lost, it is the first encoding's. Where that is gone because a writer has optimized
+        the index again meanwhile, it is what the manifest asks for now.
+
+        Returns:
+            The manifest that it is of, and stage one.
+        """
+        if self.folder is None:
+            return manifest, StageOne(self._make_fde(), self._state)
+        tuning, learned = manifest.tuning, None
+        if tuning is not None and tuning.set_encoder is not None:
+            try:
+                learned = load_weights(self.folder, tuning)
+            except (EncoderError, CorruptIndexError, OSError) as error:
+                later = self._committed_tuning()
+                if later != tuning:
+                    return self._load_stage_one(replace(manifest, tuning=later))
+                _log.warning("%s searches with its first encoding until it is optimized again: %s", self.folder, error)
+                tuning = None  # its few candidates were for what was learned
+        encoder = learned or self._make_fde()
+        return manifest, StageOne.load(self.folder, manifest.index_id, encoder, self._state, tuning)
+
+    def _committed_tuning(self) -> Tuning | None:
+        """The tuning that the writer has committed. It does so before it lets go of what an earlier one has learned."""
+        with self._state:
+            manifest = self._store.get_state("manifest")
+        if self.folder is None or manifest is None:
+            return self.manifest.tuning
+        return Manifest.from_text(manifest, self.folder / DATABASE_NAME).tuning
 
     @cached_property
     def _own(self) -> FixedDimensionalEncoder:
@@ -522,7 +559,7 @@ class Collection:
             return
         mean = self._store.mean_token().astype("<f4").tobytes()
         self._commit(lambda change: change.put_state("mean_token", mean))
-        centred = StageOne(self._make_fde(), self._state, beam=self._beam)
+        centred = StageOne(self._make_fde(), self._state, tuning=self.stage_one.tuning)
         self._stage(centred, directory.keys, directory)
         centred.publish(_NONE)
         with self._state:
@@ -568,4 +605,6 @@ def _as_tuning(choice: Choice, k: int, target_recall: float, n_queries: int, sec
         "n_queries": n_queries,
         "seconds_to_choose": round(seconds, 1),
     }
-    return Tuning(learned, None, None, k, choice.n_candidates, choice.beam, measured)
+    if isinstance(choice.candidates, HnswCandidates):
+        measured |= asdict(choice.graph)
+    return Tuning(learned, None, None, k, choice.n_candidates, choice.beam, measured, choice.graph)

@@ -16,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_core.errors import CorruptIndexError
+from muvera_core.graph_parameters import GraphParameters
 from muvera_core.token_embeddings import IntArray
 
 _HEADER = struct.Struct("<QQQQQQiIQQQdQ")
 _DELETED = 1 << 16
 
 
-def check_graph_file(path: Path, dimension: int, M: int, ef_construction: int) -> tuple[int, IntArray]:  # noqa: N803
-    """Check that hnswlib can load a graph of vectors of this width, made with these settings, without harm.
+def check_graph_file(path: Path, dimension: int, parameters: GraphParameters) -> tuple[int, IntArray]:
+    """Check that hnswlib can load a graph of vectors of this width, made with these parameters, without harm.
 
     Returns:
         How many elements it has, the deleted ones included, and the labels of those that aren't deleted.
@@ -32,15 +33,16 @@ def check_graph_file(path: Path, dimension: int, M: int, ef_construction: int) -
         CorruptIndexError: it can't.
     """
     size = path.stat().st_size
-    ground_width, upper_width = 2 * M + 1, M + 1
+    ground_width, upper_width = 2 * parameters.m + 1, parameters.m + 1
     element_size = 4 * ground_width + 4 * dimension + 8
     with path.open("rb") as file:
         header = file.read(_HEADER.size)
     _require(len(header) == _HEADER.size, "it is too short")
     level_offset, capacity, n, *layout, top, entry, m, m0, m_again, mult, ef = _HEADER.unpack(header)
     _require(level_offset == 0 and layout == [element_size, element_size - 8, 4 * ground_width], "its layout is off")
-    _require((m, m0, m_again, ef) == (M, 2 * M, M, ef_construction), "its settings are off")
-    _require(math.isclose(mult, 1 / math.log(M)), "its settings are off")
+    _require((m, m0, m_again) == (parameters.m, 2 * parameters.m, parameters.m), "its settings are off")
+    _require(ef == parameters.ef_construction, "its settings are off")
+    _require(math.isclose(mult, 1 / math.log(parameters.m)), "its settings are off")
     _require(0 < n <= capacity and n * (element_size + 4) <= size - _HEADER.size, "it has fewer elements than it says")
     elements = np.memmap(path, np.uint8, "r", _HEADER.size, (n, element_size))
     ground = np.ascontiguousarray(elements[:, : 4 * ground_width]).view("<u4")

@@ -334,16 +334,15 @@ class MuveraIndex:
         """Hits for a question whose token embeddings are at hand, shape (tokens, dimension). See ``search``."""
         self._collection.require_open()
         k = require_count("k", k)
-        if n_candidates is None:
-            n_candidates = self._collection.n_candidates(k)
-        n_candidates = max(k, require_count("n_candidates", n_candidates))
+        if n_candidates is not None:
+            n_candidates = require_count("n_candidates", n_candidates)
         tokens = require_query_tokens(query_tokens, self._encoder.dimension)
         clock = _require_clock(clock)
         condition = compile_filter(filter)
 
         def search(_: Directory) -> list[Hit]:
             with clock.stage("candidates"):
-                directory, keys = self._collection.find_candidates(tokens, None if exact else n_candidates, condition)
+                directory, keys = self._collection.find_candidates(tokens, k, n_candidates, condition, exact=exact)
             with clock.stage("rerank"):
                 keys, scores = self._collection.rerank(directory, tokens, keys)
             with clock.stage("fetch"):
@@ -514,6 +513,10 @@ class MuveraIndex:
         in a later one by itself only where it must: a document that it would return is gone, or a filter has to be
         answered that it doesn't know the answer to. The index that writes is always up to date.
 
+        After ``optimize`` has chosen another stage one, it is loaded beside the present one, or derived where the
+        writer hasn't saved it yet; searches go on with the present one meanwhile. If what was learned is lost, it is
+        the index's first encoding, and the log says so.
+
         Returns:
             Whether anything had changed.
 
@@ -540,7 +543,7 @@ class MuveraIndex:
 
     def default_candidates(self, k: int = 10) -> int:
         """How many documents a search for ``k`` hits reranks where it isn't told."""
-        return self._collection.n_candidates(require_count("k", k))
+        return self._collection.stage_one.n_candidates(require_count("k", k))
 
     def sizes(self) -> dict[str, int]:
         """Bytes that each part takes, on disk or in memory, by name."""
@@ -582,10 +585,11 @@ class MuveraIndex:
         """Choose and fit stage one for the documents that are there, and use it from now on.
 
         Measures the encoding that the index was made with and learned ones (``LearnedSetEncoder``) of several widths,
-        and takes the one that finds the target in the least time, with as many candidates as it needs for that.
-        Searches go on meanwhile; writes wait. What is added later is encoded with what was learned: optimize again
-        when the index has grown several times over, or is about something else. It needs memory for the vectors of all
-        documents. Processes that read the index go on as before until they open it again.
+        and takes the one that finds the target in the least time, with as many candidates as it needs for that. Where
+        there are enough documents for a graph, that one is also measured in graphs of more links, and of links chosen
+        from more, and the fastest is kept. Searches go on meanwhile; writes wait. What is added later is encoded with
+        what was learned: optimize again when the index has grown several times over, or is about something else. It
+        needs memory for the vectors of all documents. Processes that read the index go on as before until ``refresh``.
 
         Args:
             target_recall: share of the ``k`` best documents, by exact MaxSim, that a search is to find.

@@ -21,6 +21,7 @@ from muvera_core.errors import (
 )
 from muvera_core.fde import FDEConfig
 from muvera_core.files import read_small, storage_errors, write_json
+from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.lemur import LearnedSetEncoderConfig
 from muvera_core.token_codec import TokenCodec, TokenPrecision
 from muvera_core.token_pooling import require_pool_factor
@@ -47,6 +48,7 @@ class Tuning:
         n_candidates: how many candidates to rerank for ``k`` hits.
         beam: of the graph; see ``HnswCandidates``.
         measured: what was measured when it was chosen, by name.
+        graph: what the graph is made with.
     """
 
     set_encoder: LearnedSetEncoderConfig | None
@@ -56,6 +58,7 @@ class Tuning:
     n_candidates: int
     beam: int
     measured: dict[str, float]
+    graph: GraphParameters = DEFAULT_GRAPH
 
     def __post_init__(self) -> None:
         for name in ("k", "n_candidates", "beam"):
@@ -76,7 +79,8 @@ class Tuning:
         learned = None if settings is None else LearnedSetEncoderConfig(**settings)
         if (learned is None) != (content["weights"] is None):
             raise InvalidInputError("set_encoder and weights must both be there, or neither")
-        return cls(**{**content, "set_encoder": learned, "measured": dict(content["measured"])})
+        graph = GraphParameters(**content.get("graph", {}))  # earlier versions had but the default
+        return cls(**{**content, "set_encoder": learned, "measured": dict(content["measured"]), "graph": graph})
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,17 @@ class Manifest:
             CorruptIndexError: it is damaged.
         """
         return cls.from_json(read_manifest(folder), folder / MANIFEST_NAME)
+
+    @classmethod
+    def from_text(cls, text: Any, source: Path) -> Manifest:
+        """What ``as_text`` made. Raises as ``read`` does; ``source`` is named in errors."""
+        try:
+            content = json.loads(text)
+            if not isinstance(content, dict):
+                raise TypeError("it isn't a JSON object")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise _damaged(source, error) from error
+        return cls.from_json(content, source)
 
     @classmethod
     def from_json(cls, content: dict[str, Any], source: Path) -> Manifest:

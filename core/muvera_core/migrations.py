@@ -5,7 +5,6 @@ Format 1 had no checksums, its token file had no number, and its documents' plac
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -50,7 +49,7 @@ def _from_1_to_2(folder: Path, content: dict[str, Any]) -> None:
     if schema_version(database) == SCHEMA_VERSION:  # interrupted after the new database was in place
         db = connect(database, write=True)
         try:
-            manifest = Manifest.from_json(json.loads(read_state(db)["manifest"]), folder / MANIFEST_NAME)
+            manifest = Manifest.from_text(read_state(db).get("manifest"), folder / MANIFEST_NAME)
         finally:
             db.close()
     else:

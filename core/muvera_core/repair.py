@@ -164,7 +164,7 @@ def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = No
         if any(problem.file == DESCRIPTION_NAME for problem in report.problems):
             (folder / DESCRIPTION_NAME).unlink()
         if all(problem.file == DESCRIPTION_NAME or problem.file.endswith(".weights") for problem in report.problems):
-            _without_lost_weights(folder, Manifest.read(folder)).write(folder)
+            _let_go_of_lost_weights(folder)
             return RepairReport(folder, report.n_documents)
         return _rebuild(folder, encoder)
 
@@ -223,6 +223,15 @@ def _without_lost_weights(folder: Path, manifest: Manifest) -> Manifest:
     """The manifest, without its tuning where that refers to weights that can't be used."""
     lost = manifest.tuning is not None and _weights_damage(folder, manifest.tuning) is not None
     return replace(manifest, tuning=None) if lost else manifest
+
+
+def _let_go_of_lost_weights(folder: Path) -> None:
+    manifest = Manifest.read(folder)
+    kept = _without_lost_weights(folder, manifest)
+    if kept != manifest:
+        with closing(Store(folder, kept.codec, threading.RLock())) as store:
+            store.apply(lambda change: change.put_state("manifest", kept.as_text()))
+        kept.write(folder)
 
 
 def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
@@ -342,8 +351,8 @@ def _manifest(folder: Path, salvage: Salvage) -> Manifest:
     with suppress(CorruptIndexError, NotAnIndexError):
         return Manifest.read(folder)
     try:
-        return Manifest.from_json(json.loads(salvage.state["manifest"]), folder / MANIFEST_NAME)
-    except (KeyError, TypeError, ValueError, RecursionError, MuveraError):
+        return Manifest.from_text(salvage.state.get("manifest"), folder / MANIFEST_NAME)
+    except MuveraError:
         raise CorruptIndexError(
             f"both copies of the index's settings are damaged, in {MANIFEST_NAME} and in {DATABASE_NAME} in {folder}: "
             "restore one of the two files from a backup"

@@ -21,8 +21,13 @@ from muvera_core.checksums import file_checksum
 from muvera_core.errors import CorruptIndexError
 from muvera_core.fde import SetEncoder, unit_length
 from muvera_core.files import is_plain_file, read_small, storage_errors, write_json
+from muvera_core.graph_parameters import DEFAULT_GRAPH
+from muvera_core.manifest import Tuning
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
+# Per hit asked for, and at least, where no tuning says how many. Reranking 400 short passages takes 3 ms.
+CANDIDATES_PER_HIT = 10
+MIN_CANDIDATES = 400
 DESCRIPTION_NAME = "stage_one.json"
 _DESCRIPTION_LIMIT = 1 << 16
 # How vectors are made of encodings: files that were made in another way are not used.
@@ -45,7 +50,7 @@ class StageOne:
         encoder: SetEncoder,
         lock: threading.RLock | None = None,
         candidates: Candidates | None = None,
-        beam: int = HnswCandidates.BEAM,
+        tuning: Tuning | None = None,
     ) -> None:
         """Start with ``candidates``, or empty.
 
@@ -53,14 +58,21 @@ class StageOne:
             encoder: makes the vectors.
             lock: held whenever what a search sees is changed; searches hold it, too.
             candidates: what is there already.
-            beam: of a graph; see ``HnswCandidates``.
+            tuning: says how many candidates to rerank, and how a graph is made and searched; None takes the defaults.
         """
-        self.encoder = encoder
-        self._beam = beam
+        self.encoder, self.tuning = encoder, tuning
+        self._beam = HnswCandidates.BEAM if tuning is None else tuning.beam
+        self._graph = DEFAULT_GRAPH if tuning is None else tuning.graph
         self._lock = lock or threading.RLock()
         self.candidates: Candidates = candidates or FlatCandidates(encoder.output_dimension)
         if isinstance(self.candidates, HnswCandidates):
-            self.candidates.beam = beam
+            self.candidates.beam = self._beam
+
+    def n_candidates(self, k: int) -> int:
+        """How many candidates to rerank for ``k`` hits, where nobody says."""
+        if self.tuning is None:
+            return max(MIN_CANDIDATES, CANDIDATES_PER_HIT * k)
+        return -(-self.tuning.n_candidates * max(k, self.tuning.k) // self.tuning.k)
 
     def encode_documents(self, embeddings: TokenEmbeddings) -> FloatArray:
         """The vectors of documents, float32, shape (documents, output dimension), of unit length.
@@ -84,7 +96,7 @@ class StageOne:
             vectors = self.encode_documents(some)
             held = self.candidates
             if isinstance(held, FlatCandidates) and len(held) + len(held.staged[0]) + len(some) > FLAT_LIMIT:
-                graph = HnswCandidates.holding(held.keys(), held.vectors(held.keys()), self._beam)
+                graph = HnswCandidates.holding(held.keys(), held.vectors(held.keys()), self._beam, self._graph)
                 graph.stage(*held.staged)
                 with self._lock:
                     self.candidates = graph
@@ -156,19 +168,24 @@ class StageOne:
         index_id: str,
         encoder: SetEncoder,
         lock: threading.RLock,
-        beam: int = HnswCandidates.BEAM,
+        tuning: Tuning | None = None,
     ) -> StageOne:
         """Read what ``save`` wrote, or start empty where it can't be used: it can all be derived again."""
+        empty = cls(encoder, lock, tuning=tuning)
         try:
             description = read_description(folder)
             expected = {"index_id": index_id, "encoder": encoder.fingerprint, "vectors": VECTORS}
             if description.items() >= expected.items():
-                candidates = KINDS[description["kind"]].load(folder, encoder.output_dimension)
+                candidates: Candidates
+                if description["kind"] == FlatCandidates.kind:
+                    candidates = FlatCandidates.load(folder, encoder.output_dimension)
+                else:
+                    candidates = HnswCandidates.load(folder, encoder.output_dimension, empty._graph)
                 if read_description(folder, compare=False) == description:  # else a writer has saved others meanwhile
-                    return cls(encoder, lock, candidates, beam)
+                    return cls(encoder, lock, candidates, tuning)
         except (OSError, CorruptIndexError):
             pass
-        return cls(encoder, lock, beam=beam)
+        return empty
 
 
 def read_description(folder: Path, *, compare: bool = True) -> dict[str, Any]:

@@ -244,7 +244,7 @@ class Store:
     def get_state(self, name: str) -> Any:
         """A named value that is committed with the documents, or None."""
         with self._using():
-            return read_state(self._db).get(name)
+            return read_one_state(self._db, lambda: read_state(self._db)).get(name)
 
     def load(self) -> Directory:
         """What is committed now; ``directory`` itself where that is it. Needs no lock."""

@@ -1,4 +1,4 @@
-"""Choosing stage one for a corpus: which encoding, how wide, how many candidates, how wide a beam.
+"""Choosing stage one for a corpus: which encoding, how wide, how many candidates, which graph, how wide a beam.
 
 Everything is measured on the corpus itself: questions are asked of every choice, and what it finds is compared with
 exact MaxSim over all documents. Of the choices that reach the target the one with the cheapest search is taken.
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
 from muvera_core.errors import InvalidInputError
 from muvera_core.fde import SetEncoder, unit_length
+from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.lemur import LearnedSetEncoder, LearnedSetEncoderConfig
 from muvera_core.pseudo_queries import part_of_text, run_of_tokens
 from muvera_core.stage_one import FLAT_LIMIT
@@ -37,6 +38,10 @@ _BEAMS = (1.0, 1.5, 2.0, 3.0, 4.0)
 _MARGIN = 0.4
 # Of what the target leaves to be missed, the share that a graph may miss of what a scan finds.
 _GRAPH_SHARE = 0.5
+# Graphs that are tried beside the default one.
+OTHER_GRAPHS = (GraphParameters(32, 200), GraphParameters(16, 400), GraphParameters(32, 400))
+# They take longer to make, and more memory: of the time of a search, the share that one has to save.
+_WORTH_ANOTHER_GRAPH = 0.1
 _T = TypeVar("_T")
 
 
@@ -68,6 +73,7 @@ class Choice:
         candidates: holds those of all documents.
         n_candidates: how many to rerank.
         beam: of a graph.
+        graph: what it was made with.
         recall: share of the exact best documents among the candidates.
         seconds: a search takes for candidates and rerank.
     """
@@ -76,6 +82,7 @@ class Choice:
     candidates: Candidates
     n_candidates: int
     beam: int
+    graph: GraphParameters
     recall: float
     seconds: float
 
@@ -92,6 +99,9 @@ def choose(
 ) -> Choice:
     """Measure the present encoding and learned ones of several widths, and take the cheapest that reaches the target.
 
+    Where there are enough documents for graphs, all encodings are measured in the default one, and only the one that
+    is taken also in others: making graphs is what takes long.
+
     Args:
         corpus: the documents.
         present: the encoding that the index has without tuning.
@@ -105,22 +115,38 @@ def choose(
     aim = target_recall + (1 - target_recall) * _MARGIN
     exact = [corpus.rerank(query, corpus.keys)[0][:k] for query in tqdm(queries, "exact", disable=not show_progress)]
     rerank_seconds = _seconds_per_candidate(corpus, queries)
-    choices = []
-    for encoder, vectors in _encodings(corpus, present, examples, show_progress):
+
+    def measured(encoder: SetEncoder, vectors: FloatArray, graph: GraphParameters) -> Choice:
         asked = encoder.encode_queries(TokenEmbeddings.from_list(queries))
         n_candidates = _needed(corpus.keys, vectors, asked, exact, _scan_target(corpus, aim))
-        held, beam, n_candidates, recall = _held(corpus.keys, vectors, asked, exact, n_candidates, aim)
+        held, beam, n_candidates, recall = _held(corpus.keys, vectors, asked, exact, n_candidates, aim, graph)
         seconds = _median_seconds(partial(held.search, k=n_candidates), asked)
         seconds += _median_seconds(encoder.encode_queries, [TokenEmbeddings.from_list([query]) for query in queries])
         seconds += n_candidates * rerank_seconds
-        choices.append(Choice(encoder, held, n_candidates, beam, recall, seconds))
-    return best(choices, aim)
+        return Choice(encoder, held, n_candidates, beam, graph, recall, seconds)
+
+    encodings = _encodings(corpus, present, examples, show_progress)
+    chosen = best([measured(encoder, vectors, DEFAULT_GRAPH) for encoder, vectors in encodings], aim)
+    if isinstance(chosen.candidates, FlatCandidates):
+        return chosen
+    vectors = chosen.candidates.vectors(corpus.keys)
+    graphs = tqdm(OTHER_GRAPHS, "graphs", disable=not show_progress)
+    return with_better_graph(chosen, [measured(chosen.encoder, vectors, graph) for graph in graphs], aim)
 
 
 def best(choices: Sequence[Choice], aim: float) -> Choice:
     """The cheapest choice that reaches ``aim``; where none does, the one that comes nearest."""
     enough = [choice for choice in choices if choice.recall >= aim]
     return min(enough, key=lambda choice: choice.seconds) if enough else max(choices, key=lambda choice: choice.recall)
+
+
+def with_better_graph(chosen: Choice, others: Sequence[Choice], aim: float) -> Choice:
+    """``chosen``, or the same encoding in another graph, where that reaches ``aim`` sooner or comes nearer to it."""
+    other = best(others, aim)
+    if chosen.recall < aim:
+        return best([chosen, other], aim)
+    saves = other.seconds <= chosen.seconds * (1 - _WORTH_ANOTHER_GRAPH)
+    return other if other.recall >= aim and saves else chosen
 
 
 def questions(
@@ -234,6 +260,7 @@ def _held(
     exact: Sequence[IntArray],
     n_candidates: int,
     target: float,
+    graph: GraphParameters,
 ) -> tuple[Candidates, int, int, float]:
     """The holder for so many documents, with the beam, number of candidates and recall that it has in the end."""
     held: Candidates
@@ -241,7 +268,7 @@ def _held(
     if len(keys) <= FLAT_LIMIT:
         held = FlatCandidates.holding(keys, vectors)
         return held, HnswCandidates.BEAM, n_candidates, _recall(held, queries, exact, n_candidates)
-    held = HnswCandidates.holding(keys, vectors)
+    held = HnswCandidates.holding(keys, vectors, parameters=graph)
     recall = 0.0
     for wider in _BEAMS:
         held.beam = int(max(HnswCandidates.BEAM, n_candidates) * wider)

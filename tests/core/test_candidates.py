@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
+from muvera_core.errors import CorruptIndexError, InvalidInputError
+from muvera_core.graph_parameters import GraphParameters
 
 D = 16
 KINDS = pytest.mark.parametrize("kind", [FlatCandidates, HnswCandidates], ids=["flat", "hnsw"])
@@ -130,3 +132,54 @@ def test_saved_candidates_come_back(kind: type[FlatCandidates | HnswCandidates],
     loaded.publish([7])
     assert len(loaded) == 119
     assert 7 not in loaded.search(query, 119).tolist()
+
+
+def made_with(candidates: HnswCandidates) -> GraphParameters:
+    return GraphParameters(candidates._graph.M, candidates._graph.ef_construction)
+
+
+def test_a_graph_keeps_the_parameters_that_it_is_made_with(tmp_path: Path) -> None:
+    parameters = GraphParameters(m=5, ef_construction=30)
+    graph = HnswCandidates.holding(np.arange(120), vectors(0, 120), parameters=parameters)
+    assert made_with(graph) == parameters
+    graph.publish([3])
+    assert made_with(graph.compacted()) == graph.compacted().parameters == parameters
+    graph.save(tmp_path)
+    loaded = HnswCandidates.load(tmp_path, D, parameters)
+    assert made_with(loaded) == loaded.parameters == parameters
+    add(loaded, [120], vectors(1, 1))
+    assert sorted(loaded.search(vectors(1, 1)[0], 120).tolist()) == [i for i in range(121) if i != 3]
+
+
+def test_more_links_take_more_memory() -> None:
+    few, many = (
+        HnswCandidates.holding(np.arange(100), vectors(0, 100), parameters=GraphParameters(m)).n_bytes for m in (8, 32)
+    )
+    assert many - few == 100 * 4 * 2 * (32 - 8)
+
+
+@pytest.mark.parametrize("other", [GraphParameters(6, 30), GraphParameters(5, 31), GraphParameters()], ids=str)
+def test_a_saved_graph_of_other_parameters_is_refused(other: GraphParameters, tmp_path: Path) -> None:
+    HnswCandidates.holding(np.arange(50), vectors(0, 50), parameters=GraphParameters(5, 30)).save(tmp_path)
+    with pytest.raises(CorruptIndexError, match=r"(settings|layout) (are|is) off"):
+        HnswCandidates.load(tmp_path, D, other)
+
+
+@pytest.mark.parametrize(
+    ("m", "ef_construction"),
+    [(1, 200), (0, 200), (-16, 200), (129, 200), (1 << 40, 1 << 41), (16, 15), (16, 4097), (True, 200), (16.0, 200)],
+)
+def test_parameters_that_no_graph_is_made_with_are_refused(m: int, ef_construction: int) -> None:
+    with pytest.raises(InvalidInputError):
+        GraphParameters(m, ef_construction)
+
+
+@pytest.mark.parametrize("parameters", [GraphParameters(2, 2), GraphParameters(128, 4096)], ids=str)
+def test_the_least_and_the_greatest_parameters_make_graphs(parameters: GraphParameters, tmp_path: Path) -> None:
+    graph = HnswCandidates.holding(np.arange(60), vectors(0, 60), parameters=parameters)
+    assert made_with(graph) == parameters
+    graph.save(tmp_path)
+    query = vectors(1, 1)[0]
+    found = HnswCandidates.load(tmp_path, D, parameters).search(query, 60).tolist()
+    assert found == graph.search(query, 60).tolist()
+    assert sorted(found) == list(range(60))

@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from muvera_core import (
 from muvera_core.candidates import HnswCandidates
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
 from muvera_core.errors import CorruptIndexError, IndexClosedError, InvalidInputError, ReadOnlyIndexError, StorageError
+from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.information import read_information
 from muvera_core.manifest import MANIFEST_NAME, Manifest
 from muvera_core.stage_one import StageOne
@@ -97,6 +98,15 @@ def always_learn(monkeypatch: pytest.MonkeyPatch, width: int = 32) -> None:
 
     monkeypatch.setattr(tuning, "WIDTHS", (width,))
     monkeypatch.setattr(tuning, "_encodings", learned_only)
+
+
+def never_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave only the index's own encoding."""
+
+    def own_only(corpus: tuning.Corpus, present: Any, show_progress: bool) -> Iterator[Any]:
+        yield present, tuning._encode_all(corpus, present, show_progress)
+
+    monkeypatch.setattr(tuning, "_encodings", own_only)
 
 
 @pytest.fixture
@@ -215,7 +225,7 @@ def test_without_a_model_stand_ins_are_runs_of_tokens(passages: Any) -> None:
 
 
 def test_half_of_many_questions_are_learned_from_and_the_others_measured_with() -> None:
-    corpus = corpus_of(random_tokens(0, 20), [None] * 20, None)
+    corpus = corpus_of(TokenEmbeddings.from_list(random_tokens(0, 20)), [None] * 20, None)
     given = list(random_tokens(1, 120))
     examples, asked = tuning.questions(corpus, given, 10)
     assert [id(tokens) for tokens in asked] == [id(tokens) for tokens in given[::2]]
@@ -229,7 +239,7 @@ def test_half_of_many_questions_are_learned_from_and_the_others_measured_with() 
 
 
 def choice(recall: float, seconds: float) -> tuning.Choice:
-    return tuning.Choice(None, None, 1, 1, recall, seconds)  # type: ignore[arg-type]
+    return tuning.Choice(None, None, 1, 1, DEFAULT_GRAPH, recall, seconds)  # type: ignore[arg-type]
 
 
 def test_the_cheapest_that_reaches_the_target_is_taken_or_else_the_nearest() -> None:
@@ -346,15 +356,116 @@ def test_a_graph_is_tuned_and_keeps_its_beam(
             index.compact()
 
 
+def graphs_that_are_made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, GraphParameters]]:
+    """The width and the parameters of every graph that is made from here on."""
+    made = []
+    holding = HnswCandidates.holding
+
+    def hold(keys: Any, vectors: Any, beam: int = HnswCandidates.BEAM, parameters: Any = DEFAULT_GRAPH) -> Any:
+        made.append((vectors.shape[1], parameters))
+        return holding(keys, vectors, beam, parameters)
+
+    monkeypatch.setattr(HnswCandidates, "holding", staticmethod(hold))
+    return made
+
+
+def test_a_better_graph_is_made_where_the_default_one_misses_the_target(
+    tmp_path: Path, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is kept through all that makes graphs anew."""
+    good = GraphParameters(24, 300)
+    for module in (stage_one, tuning):
+        monkeypatch.setattr(module, "FLAT_LIMIT", 50)
+    monkeypatch.setattr(tuning, "DEFAULT_GRAPH", GraphParameters(2, 2))
+    monkeypatch.setattr(tuning, "OTHER_GRAPHS", (good, GraphParameters(2, 3)))
+    monkeypatch.setattr(HnswCandidates, "BEAM", 1)
+    monkeypatch.setattr(tuning, "_BEAMS", (1.0,))
+    with make(tmp_path / "index") as index:
+        chosen = index.optimize(n_queries=40)
+        assert chosen.graph == good
+        assert {"m": 24, "ef_construction": 300}.items() <= chosen.measured.items()
+        before = answers(index)
+    assert Manifest.read(tmp_path / "index").tuning == chosen
+    made = graphs_that_are_made(monkeypatch)
+    with reopen(tmp_path / "index") as index:
+        assert answers(index) == before
+        assert made == [], "the saved graph wasn't used"
+        index.delete(ids(100))
+        index.compact()
+        index.add_embeddings(random_tokens(3, 100), ids=ids(100))
+    for file in (tmp_path / "index").glob("stage_one*"):
+        file.unlink()
+    with reopen(tmp_path / "index") as index:
+        graph = index._collection.stage_one.candidates
+        assert isinstance(graph, HnswCandidates)
+        assert graph._graph.M == 24
+    assert [parameters for _, parameters in made] == [good, good]
+
+
+def test_other_graphs_are_made_of_the_chosen_encoding_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (stage_one, tuning):
+        monkeypatch.setattr(module, "FLAT_LIMIT", 50)
+    fit_quickly(monkeypatch)
+    monkeypatch.setattr(tuning, "WIDTHS", (16, 32))
+    with make(None) as index:
+        made = graphs_that_are_made(monkeypatch)
+        width = index.optimize(n_queries=20).measured["dimension"]
+    assert made[:3] == [(FDE.output_dimension, DEFAULT_GRAPH), (16, DEFAULT_GRAPH), (32, DEFAULT_GRAPH)]
+    assert made[3:] == [(width, parameters) for parameters in tuning.OTHER_GRAPHS]
+    assert DEFAULT_GRAPH not in tuning.OTHER_GRAPHS
+
+
+def test_a_graph_is_worth_making_where_it_saves_time_or_comes_nearer() -> None:
+    present, sooner, little_sooner, misses = choice(0.96, 10), choice(0.95, 8), choice(0.97, 9.5), choice(0.9, 1)
+    assert tuning.with_better_graph(present, [little_sooner, misses], 0.95) is present
+    assert tuning.with_better_graph(present, [little_sooner, sooner, misses], 0.95) is sooner
+    nearer, reaches, farther = choice(0.93, 20), choice(0.95, 30), choice(0.8, 0.1)
+    assert tuning.with_better_graph(misses, [farther], 0.95) is misses
+    assert tuning.with_better_graph(misses, [farther, nearer], 0.95) is nearer
+    assert tuning.with_better_graph(misses, [farther, nearer, reaches], 0.95) is reaches
+
+
+def test_a_scan_is_tuned_without_making_graphs(quickly_learned: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = graphs_that_are_made(monkeypatch)
+    with make(None) as index:
+        chosen = index.optimize(n_queries=20)
+    assert made == []
+    assert chosen.graph == DEFAULT_GRAPH
+    assert not {"m", "ef_construction"} & chosen.measured.keys()
+
+
+def test_a_graph_that_was_tuned_before_there_was_a_choice_is_used_as_it_is(
+    tmp_path: Path, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (stage_one, tuning):
+        monkeypatch.setattr(module, "FLAT_LIMIT", 50)
+    monkeypatch.setattr(tuning, "OTHER_GRAPHS", (DEFAULT_GRAPH,))
+    with make(tmp_path / "index") as index:
+        index.optimize(n_queries=40)
+        before = answers(index)
+
+    def without_graph(content: dict[str, Any]) -> dict[str, Any]:
+        del content["tuning"]["graph"]
+        return content
+
+    rewrite(tmp_path / "index", without_graph)
+    made = graphs_that_are_made(monkeypatch)
+    with reopen(tmp_path / "index") as index:
+        assert answers(index) == before
+    assert made == []
+
+
 def test_a_flat_index_that_outgrows_its_scan_gets_a_graph_with_the_beam(
     tuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_one, "FLAT_LIMIT", 130)
+    forge(tuned, graph={"m": 7, "ef_construction": 70})
     with reopen(tuned) as index:
         index.add_embeddings(random_tokens(3, 40), ids=ids(40, N))
         graph = index._collection.stage_one.candidates
         assert isinstance(graph, HnswCandidates)
         assert graph.beam == HnswCandidates.BEAM
+        assert graph.parameters == GraphParameters(7, 70)
         assert len(graph) == N + 40
         assert answers(index) == answers(index, n_candidates=index.default_candidates())
 
@@ -414,30 +525,12 @@ def test_in_memory(quickly_learned: None) -> None:
         assert len(answers(index)[0]) == 10
 
 
-def test_readers_go_on_and_see_it_when_they_open_the_index_again(
-    pristine: Path, tmp_path: Path, quickly_learned: None
-) -> None:
-    shutil.copytree(pristine / "plain", tmp_path / "index")
-    with reopen(tmp_path / "index") as writer, reopen(tmp_path / "index", read_only=True) as reader:
-        before = answers(reader)
-        chosen = writer.optimize(n_queries=40)
-        assert answers(reader) == before
-        reader.refresh()
-        assert answers(reader) == before
-        writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
-        assert reader.refresh()
-        assert answers(reader, exact=True) == answers(writer, exact=True)
-        with reopen(tmp_path / "index", read_only=True) as later:
-            assert later.default_candidates() == chosen.n_candidates
-            assert answers(later) == answers(writer)
-
-
 def test_a_copy_has_the_documents_and_starts_untuned(tuned: Path, tmp_path: Path, warned: Callable[[], bool]) -> None:
     with reopen(tuned) as index:
         index.copy_to(tmp_path / "copy")
         with reopen(tmp_path / "copy") as copy:
             assert not is_learned(copy)
-            assert copy.default_candidates() == collection.MIN_CANDIDATES
+            assert copy.default_candidates() == stage_one.MIN_CANDIDATES
             assert answers(copy, exact=True) == answers(index, exact=True)
     assert not warned()
 
@@ -504,7 +597,7 @@ def test_too_few_documents_are_not_tuned(quickly_learned: None) -> None:
         index.add_embeddings(random_tokens(0, 10), ids=ids(10))
         with pytest.raises(InvalidInputError, match="there are 10 documents, and 10 of them"):
             index.optimize()
-        assert index.default_candidates() == collection.MIN_CANDIDATES
+        assert index.default_candidates() == stage_one.MIN_CANDIDATES
 
 
 @pytest.mark.parametrize("n", [2, 3, 11])
@@ -625,7 +718,7 @@ def test_interrupted_at_any_step_the_index_is_whole(
 
 
 def good_enough(index: MuveraIndex, exact: Answers) -> None:
-    assert is_learned(index) or index.default_candidates() == collection.MIN_CANDIDATES
+    assert is_learned(index) or index.default_candidates() == stage_one.MIN_CANDIDATES
     both = zip(answers(index), exact, strict=True)
     assert sum(len(set(found) & set(best)) for found, best in both) >= 0.8 * sum(map(len, exact))
 
@@ -705,7 +798,7 @@ def test_lost_weights_cost_time_and_no_answer(tuned: Path, damage: str, warned: 
         with reopen(tuned, read_only=read_only) as index:
             assert warned()
             assert not is_learned(index)
-            assert index.default_candidates() == collection.MIN_CANDIDATES
+            assert index.default_candidates() == stage_one.MIN_CANDIDATES
             assert answers(index, k=N) == answers(index, k=N, exact=True) == exact
     report = check_index(tuned)
     (problem,) = report.problems
@@ -735,6 +828,8 @@ def test_repair_lets_go_of_lost_weights(tuned: Path, quickly_learned: None, warn
     flip(tuned / name)
     assert repair_index(tuned, ENCODER).n_documents == N
     assert check_index(tuned).ok
+    with reopen(tuned, read_only=True) as index:
+        assert index.refresh() is False
     with reopen(tuned) as index:
         assert not warned()
         assert answers(index, exact=True) == exact
@@ -778,19 +873,236 @@ def test_repair_of_tokens_keeps_what_was_learned(tuned: Path) -> None:
         assert answers(index, k=N, n_candidates=N) == answers(index, k=N, exact=True)
 
 
+# Readers
+
+
+@pytest.fixture
+def writer_and_reader(pristine: Path, tmp_path: Path) -> Iterator[tuple[MuveraIndex, MuveraIndex]]:
+    shutil.copytree(pristine / "plain", tmp_path / "index")
+    with reopen(tmp_path / "index") as writer, reopen(tmp_path / "index", read_only=True) as reader:
+        yield writer, reader
+
+
+Both = tuple[MuveraIndex, MuveraIndex]
+
+
+def test_readers_take_it_up_when_they_are_refreshed(writer_and_reader: Both, quickly_learned: None) -> None:
+    writer, reader = writer_and_reader
+    before = answers(reader)
+    chosen = writer.optimize(n_queries=40)
+    assert answers(reader) == before
+    assert reader.default_candidates() == stage_one.MIN_CANDIDATES
+    assert reader.refresh() is True
+    assert is_learned(reader)
+    assert reader.default_candidates() == chosen.n_candidates
+    assert answers(reader) == answers(writer)
+    assert reader.refresh() is False
+    writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+    assert reader.refresh() is True
+    assert answers(reader) == answers(writer)
+
+
+def test_a_refresh_takes_up_documents_and_tuning_at_once(
+    writer_and_reader: Both, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = writer_and_reader
+    writer.delete(ids(20))
+    writer.optimize(n_queries=40)
+    writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+    writer.compact()
+    assert reader.refresh() is True
+    assert len(reader) == N - 20 + 30
+    assert answers(reader) == answers(writer)
+    never_learn(monkeypatch)
+    writer.optimize(n_queries=40)
+    assert reader.refresh() is True
+    assert not is_learned(reader)
+    assert reader.default_candidates() == writer.default_candidates() < stage_one.MIN_CANDIDATES
+    assert answers(reader) == answers(writer)
+
+
+def test_a_refresh_uses_the_vectors_that_the_writer_has_saved(
+    writer_and_reader: Both, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader = writer_and_reader
+    writer.optimize(n_queries=40)
+    expected = answers(writer)
+
+    def encode_documents(*_: Any) -> None:
+        raise AssertionError("documents are encoded again")
+
+    monkeypatch.setattr(LearnedSetEncoder, "encode_documents", encode_documents)
+    assert reader.refresh() is True
+    assert answers(reader) == expected
+
+
+def test_a_search_that_has_to_catch_up_keeps_its_stage_one(writer_and_reader: Both, quickly_learned: None) -> None:
+    writer, reader = writer_and_reader
+    best = reader.search_embeddings(random_tokens(99, 1)[0], 1)[0].id
+    writer.optimize(n_queries=40)
+    writer.delete(best)
+    assert reader.search_embeddings(random_tokens(99, 1)[0], 1)[0].id != best
+    assert len(reader) == N - 1
+    assert not is_learned(reader)
+    assert reader.refresh() is True
+    assert is_learned(reader)
+
+
+def test_a_reader_whose_weights_are_replaced_while_it_loads_them_takes_the_next(
+    writer_and_reader: Both, quickly_learned: None, monkeypatch: pytest.MonkeyPatch, warned: Callable[[], bool]
+) -> None:
+    """On its way to the present tuning, and to the first one at its opening."""
+    writer, reader = writer_and_reader
+    assert writer.path is not None
+    load = weights.load_weights
+    replaced: list[str | None] = []
+
+    def load_too_late(folder: Path, tuning: Tuning) -> LearnedSetEncoder:
+        if len(replaced) < 2:
+            replaced.append(tuning.weights)
+            writer.add_embeddings(random_tokens(7 + len(replaced), 30), ids=ids(30, N))  # or the same is learned
+            writer.optimize(n_queries=40)
+            assert replaced[-1] not in weights_files(folder)
+        return load(folder, tuning)
+
+    writer.optimize(n_queries=40)
+    with monkeypatch.context() as patch:
+        patch.setattr(collection, "load_weights", load_too_late)
+        assert reader.refresh() is True
+        assert len(replaced) == 2
+        assert is_learned(reader)
+        assert reader.refresh() is True  # the documents that came meanwhile
+        assert answers(reader) == answers(writer)
+        replaced.clear()
+        with reopen(writer.path, read_only=True) as late:
+            assert len(replaced) == 2
+            assert is_learned(late)
+            late.refresh()
+            assert answers(late) == answers(writer)
+    assert not warned()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+@pytest.mark.parametrize("learned_before", [False, True])
+def test_a_reader_that_finds_the_weights_lost_falls_back(
+    writer_and_reader: Both,
+    quickly_learned: None,
+    damage: str,
+    learned_before: bool,
+    warned: Callable[[], bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer, reader = writer_and_reader
+    assert writer.path is not None
+    if learned_before:
+        writer.optimize(n_queries=40)
+        reader.refresh()
+        writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+    chosen = writer.optimize(n_queries=40)
+    assert chosen.weights is not None
+    DAMAGES[damage](writer.path / chosen.weights)
+    assert not warned()
+    assert reader.refresh() is True
+    assert warned()
+    assert not is_learned(reader)
+    assert reader.default_candidates() == stage_one.MIN_CANDIDATES
+    assert answers(reader, k=N) == answers(writer, k=N, exact=True)
+    monkeypatch.setattr(collection, "load_weights", None)
+    assert reader.refresh() is False, "it was tried again"
+    monkeypatch.undo()
+    fit_quickly(monkeypatch)
+    always_learn(monkeypatch)
+    writer.add_embeddings(random_tokens(2, 30), ids=ids(30, N + 30))
+    writer.optimize(n_queries=40)
+    assert reader.refresh() is True
+    assert is_learned(reader)
+    assert answers(reader) == answers(writer)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(collection, "load_weights"), (StageOne, "load"), (StageOne, "stage"), (StageOne, "publish")],
+    ids=["weights", "load", "stage", "publish"],
+)
+@pytest.mark.parametrize("when", [before, after], ids=["before", "after"])
+def test_a_reader_that_is_interrupted_goes_on_as_before(
+    writer_and_reader: Both, quickly_learned: None, place: Any, name: str, when: Callable[..., Any]
+) -> None:
+    def cut() -> None:
+        raise KeyboardInterrupt
+
+    writer, reader = writer_and_reader
+    writer.optimize(n_queries=40)
+    writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
+    assert reader._collection._catch_up()
+    expected = answers(reader)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, name, when(getattr(place, name), cut))
+        with pytest.raises(KeyboardInterrupt):
+            reader.refresh()
+    assert answers(reader) == expected
+    assert reader.refresh() is True
+    assert answers(reader) == answers(writer)
+
+
+def test_a_search_takes_as_many_candidates_as_its_encoding_needs(
+    writer_and_reader: Both, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its reader goes on to another encoding in the midst of it."""
+    monkeypatch.setattr(stage_one, "MIN_CANDIDATES", 90)
+    writer, reader = writer_and_reader
+    encode, find = StageOne.encode_query, StageOne.search
+    asked: list[tuple[bool, int]] = []
+    taken_up: list[bool] = []
+
+    def encode_and_refresh(self: StageOne, tokens: Any) -> Any:
+        vector = encode(self, tokens)
+        if not taken_up:
+            taken_up.append(reader.refresh())
+        return vector
+
+    def search(self: StageOne, vector: Any, n_candidates: int, allowed: Any = None) -> Any:
+        asked.append((isinstance(self.encoder, LearnedSetEncoder), n_candidates))
+        return find(self, vector, n_candidates, allowed)
+
+    def ask() -> tuple[bool, int]:
+        taken_up.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(StageOne, "encode_query", encode_and_refresh)
+            patch.setattr(StageOne, "search", search)
+            reader.search_embeddings(random_tokens(99, 1)[0])
+        assert taken_up == [True]
+        return asked[-1]
+
+    chosen = writer.optimize(n_queries=40)
+    assert chosen.n_candidates < 90
+    assert ask() == (True, chosen.n_candidates)
+    never_learn(monkeypatch)
+    own = writer.optimize(0.99, n_queries=40)
+    assert chosen.n_candidates != own.n_candidates < N
+    assert ask() == (False, own.n_candidates)
+
+
 # Forged manifests
 
 
-def forge(path: Path, **changes: Any) -> None:
-    content = json.loads((path / MANIFEST_NAME).read_text())
-    for name, value in changes.items():
-        outer, _, inner = name.partition("__")
-        if inner:
-            content["tuning"][outer][inner] = value
-        else:
-            content["tuning"][outer] = value
+def rewrite(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    content = change(json.loads((path / MANIFEST_NAME).read_text()))
     content["checksum"] = manifest._checksum(content)
     (path / MANIFEST_NAME).write_text(json.dumps(content))
+
+
+def forge(path: Path, **changes: Any) -> None:
+    def change(content: dict[str, Any]) -> dict[str, Any]:
+        for name, value in changes.items():
+            outer, _, inner = name.partition("__")
+            if inner:
+                content["tuning"][outer][inner] = value
+            else:
+                content["tuning"][outer] = value
+        return content
+
+    rewrite(path, change)
 
 
 @pytest.mark.parametrize(
@@ -825,6 +1137,17 @@ def forge(path: Path, **changes: Any) -> None:
         {"beam": -1},
         {"beam": 1 << 40},
         {"beam": True},
+        {"graph": None},
+        {"graph": 7},
+        {"graph": [16, 200]},
+        {"graph": {"m": 16, "unknown": 1}},
+        {"graph__m": 1},
+        {"graph__m": 1 << 20},
+        {"graph__m": "16"},
+        {"graph__m": 16.0},
+        {"graph__ef_construction": 8},
+        {"graph__ef_construction": 1 << 40},
+        {"graph__ef_construction": True},
         {"measured": [1]},
         {"measured": {"recall": "high"}},
         {"measured": {"recall": 10**400}},
@@ -846,8 +1169,7 @@ def test_a_tuning_that_can_not_be_is_damage(tuned: Path, changes: dict[str, Any]
 
 @pytest.mark.parametrize("wrong", [7, [], "tuned"], ids=str)
 def test_a_tuning_of_another_type_is_damage(tuned: Path, wrong: Any) -> None:
-    content = json.loads((tuned / MANIFEST_NAME).read_text()) | {"tuning": wrong}
-    (tuned / MANIFEST_NAME).write_text(json.dumps(content | {"checksum": manifest._checksum(content)}))
+    rewrite(tuned, lambda content: content | {"tuning": wrong})
     with pytest.raises(CorruptIndexError):
         reopen(tuned)
 
@@ -873,16 +1195,13 @@ def test_a_huge_file_of_another_size_is_not_read(tuned: Path, monkeypatch: pytes
 
 def test_an_index_without_tuning_opens_as_before(pristine: Path, tmp_path: Path, warned: Callable[[], bool]) -> None:
     shutil.copytree(pristine / "plain", tmp_path / "index")
-    content = json.loads((tmp_path / "index" / MANIFEST_NAME).read_text())
-    del content["tuning"]  # as versions wrote it that knew of none
-    content["checksum"] = manifest._checksum(content)
-    (tmp_path / "index" / MANIFEST_NAME).write_text(json.dumps(content))
+    rewrite(tmp_path / "index", lambda content: {key: content[key] for key in content if key != "tuning"})
     with reopen(tmp_path / "index") as index:
-        assert index.default_candidates() == collection.MIN_CANDIDATES
+        assert index.default_candidates() == stage_one.MIN_CANDIDATES
         assert index.default_candidates(100) == 1000
     assert not warned()
 
 
 def test_a_tuning_is_what_was_written() -> None:
-    content = Tuning(None, None, None, 10, 50, 200, {"recall": 0.95})
-    assert Tuning.from_json(json.loads(json.dumps(content.__dict__))) == content
+    content = Tuning(None, None, None, 10, 50, 200, {"recall": 0.95}, GraphParameters(32, 400))
+    assert Tuning.from_json(json.loads(json.dumps(asdict(content)))) == content

@@ -53,7 +53,7 @@ DECISIVE = {
     "__exit__",
 }
 # The moments in which a read begins and ends (one that doesn't end keeps writers out), and a reader moves on.
-READING_CODE = {"reading", "load", "_load", "matching", "frozen", "read_directory", "refresh", "publish", "discard"}
+READING_CODE = {"reading", "load", "_load", "matching", "frozen", "read_directory", "_catch_up", "publish", "discard"}
 N_SAMPLES = 6
 # A vector that was encoded again may differ in the last bits.
 VECTOR_TOLERANCE = 1e-5

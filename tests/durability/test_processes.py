@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +34,15 @@ from reference_model import (
     unfiltered_answers,
 )
 
-from muvera_core import MuveraError, MuveraIndex, stage_one
+from muvera_core import (
+    LearnedSetEncoder,
+    LearnedSetEncoderConfig,
+    MuveraError,
+    MuveraIndex,
+    TokenEmbeddings,
+    stage_one,
+    tuning,
+)
 from muvera_core.errors import ForkedIndexError, IndexLockedError
 
 HERE = str(Path(__file__).parent)
@@ -298,6 +308,73 @@ def test_a_reader_sees_what_was_committed_before_a_writer_was_killed(tmp_path: P
     with MuveraIndex.open(path, ENCODER) as index:
         assert as_json(answers(index)) == found
         assert_state(index, History(3), 5)
+
+
+# Readers beside a writer that optimizes
+
+
+class Warnings(logging.Handler):
+    """Collects what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def read_what_is_tuned(path: str, stop: str) -> None:
+    """A reading process: refreshes, and searches as the present tuning has it, until it is told to stop."""
+    logged = Warnings()
+    logging.getLogger("muvera_core").addHandler(logged)
+    refreshes, searches = 0, 0
+    with MuveraIndex.open(path, ENCODER, read_only=True) as index:
+        exact = [{h.id: h.score for h in index.search_embeddings(q, 1000, exact=True)} for q in QUESTIONS]
+        print("open", flush=True)
+        while True:
+            stopped = Path(stop).exists()
+            refreshes += index.refresh()
+            for question, scores in zip(QUESTIONS, exact, strict=True):
+                hits = index.search_embeddings(question, 5)
+                assert [hit.score for hit in hits] == sorted((scores[hit.id] for hit in hits), reverse=True)
+                assert len({hit.id for hit in hits}) == 5
+                searches += 1
+            if stopped:
+                break
+        assert not index.refresh(), "nothing was written since the last refresh"
+        found = unfiltered_answers(index), index.default_candidates()
+    print(json.dumps({"refreshes": refreshes, "searches": searches, "found": found, "logged": logged.messages}))
+
+
+def test_a_reading_process_takes_up_one_tuning_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit, seeds = LearnedSetEncoder.fit, count()
+
+    def fit_quickly(sample: TokenEmbeddings, config: LearnedSetEncoderConfig) -> LearnedSetEncoder:
+        """Another encoder each time."""
+        small = {"num_features": 32, "num_anchors": 50, "num_training_tokens": 100, "num_sample_tokens": 200}
+        return fit(sample, replace(config, **small, seed=next(seeds)))
+
+    monkeypatch.setattr(LearnedSetEncoder, "fit", fit_quickly)
+    monkeypatch.setattr(tuning, "WIDTHS", (16,))
+    path, stop = tmp_path / "index", tmp_path / "stop"
+    with create(path) as index:
+        History(5).change(0).apply(index)
+        with process("read_what_is_tuned", path, stop) as reader:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "open\n"
+            names = set()
+            for number in range(12):
+                # By turns the index's own encoding, which is the first, and what is learned.
+                monkeypatch.setattr(tuning, "best", lambda choices, _, which=-(number % 3 > 0): choices[which])
+                names.add(index.optimize(n_queries=10, k=3).weights)
+            stop.touch()
+            read = output(reader)
+        assert len(names) == 1 + 8
+        assert read["logged"] == []
+        assert read["refreshes"] > 0
+        assert read["searches"] > 0
+        assert read["found"] == as_json([unfiltered_answers(index), index.default_candidates()])
 
 
 def assert_in_order(found: list[Any], states: list[list[Any]], first: int = 0) -> int:

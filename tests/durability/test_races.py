@@ -40,8 +40,9 @@ from muvera_core import (
     stage_one,
     store,
 )
-from muvera_core.errors import CorruptIndexError, IndexExistsError, MuveraError, StorageError
+from muvera_core.errors import CorruptIndexError, IndexExistsError, IndexLockedError, MuveraError, StorageError
 from muvera_core.graph_file import check_graph_file
+from muvera_core.graph_parameters import DEFAULT_GRAPH
 
 DOCUMENTS = [model_document(f"d{i}", i, {"group": i % 4}) for i in range(30)]
 OTHERS = [model_document(f"o{i}", 100 + i, {"group": i % 4}) for i in range(12)]
@@ -148,6 +149,28 @@ def test_a_refresh_after_an_interrupted_one_shows_the_latest_state(
         reader.refresh()
         assert_answers(reader, expected)
         assert answers(reader) == answers(writer)
+
+
+def test_a_commit_amid_a_refresh_does_not_look_like_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_PATIENCE", 0.2)
+    checksum = database._state_checksum
+    with MuveraIndex.open(folder, ENCODER) as writer, MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
+
+        def write() -> None:
+            with contextlib.suppress(IndexLockedError):  # the reader is in its way
+                writer.delete(DELETED)
+
+        write_once = once(write)
+
+        def checksum_after_a_write(db: sqlite3.Connection) -> int:
+            write_once()
+            return checksum(db)
+
+        monkeypatch.setattr(database, "_state_checksum", checksum_after_a_write)
+        reader.refresh()
+        writer.delete(DELETED)
+        reader.refresh()
+        assert_answers(reader, LEFT)
 
 
 # After a commit
@@ -331,9 +354,7 @@ def test_a_graph_file_without_elements_is_damage(top: int, entry: int, tmp_path:
     path.write_bytes(HNSW_HEADER.pack(*header))
     vouch_for_stage_one(folder)
     with pytest.raises(CorruptIndexError):
-        check_graph_file(
-            path, FDE.output_dimension, candidates.HnswCandidates.M, candidates.HnswCandidates.EF_CONSTRUCTION
-        )
+        check_graph_file(path, FDE.output_dimension, DEFAULT_GRAPH)
     with MuveraIndex.open(folder, ENCODER) as index:
         add_to(index, OTHERS)
         assert_answers(index, ReferenceModel().with_documents([*DOCUMENTS, *OTHERS]))
