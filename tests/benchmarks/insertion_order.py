@@ -1,0 +1,148 @@
+"""Whether the order in which documents enter an hnswlib graph changes what searches find.
+
+usage: python tests/benchmarks/insertion_order.py FOLDER [--cache FOLDER] [--others N] [--questions 300] [--seeds 5]
+
+Builds graphs of the same vectors, as stage one holds them, in several orders: as given; at random, several times, which
+tells how much is chance; by local intrinsic dimensionality (LID), which arXiv 2405.17813 found to matter; and by
+distance from the mean. (By norm there is no order: all vectors are of unit length.) Prints, for each number of best
+found so far that a search goes on from (ef), the share of a flat scan's 100 candidates among the graph's 100, the share
+of exact MaxSim's top 10 among these, and the milliseconds of a search on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hnswlib
+import numpy as np
+from embedded import embed, exact_top
+from machine import describe_machine
+
+from muvera_core import FDEConfig, FixedDimensionalEncoder, LearnedSetEncoder, LearnedSetEncoderConfig
+from muvera_core.candidates import HnswCandidates
+from muvera_core.fde import SetEncoder, unit_length
+from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
+from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+
+K = 10
+N_CANDIDATES = 100
+BEAMS = (100, 200, 400)
+WIDTHS = (256, 512)
+# As the paper has it.
+LID_NEIGHBOURS = 100
+# The fastest of so many tells what a search takes where other work runs on the machine.
+REPEATS = 3
+_BLOCK = 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder for token embeddings")
+    parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
+    parser.add_argument("--questions", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=5, help="number of random orders")
+    arguments = parser.parse_args()
+    collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
+    exact = np.stack(exact_top(collection.queries, collection.documents, K))
+
+    print(describe_machine())
+    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} questions")
+    for name, encoder in encoders(collection.documents):
+        vectors = unit_length(encoder.encode_documents(collection.documents))
+        queries = encoder.encode_queries(collection.queries)
+        scanned = flat_scan(vectors, queries, N_CANDIDATES)
+        dimensionality = local_intrinsic_dimensionality(vectors)
+        print(
+            f"--- {name}, {vectors.shape[1]}-d: median LID {np.median(dimensionality):.1f}, "
+            f"exact top {K} in the scan's {N_CANDIDATES}: {share(exact, scanned):.4f}"
+        )
+        columns = "".join(f"{f'ef {beam}: scan':>16}{'exact':>8}{'ms':>7}" for beam in BEAMS)
+        print(f"{'order':20}{'build s':>8}{columns}")
+        for order_name, order in orders(vectors, dimensionality, arguments.seeds):
+            seconds, graph = build(vectors, order)
+            line = f"{order_name:20}{seconds:8.1f}"
+            for beam in BEAMS:
+                found, milliseconds = search(graph, queries, N_CANDIDATES, beam)
+                line += f"{share(scanned, found):16.4f}{share(exact, found):8.4f}{milliseconds:7.3f}"
+            print(line, flush=True)
+
+
+def encoders(documents: TokenEmbeddings) -> Iterator[tuple[str, SetEncoder]]:
+    """The encodings that indexes have by default, and learned ones."""
+    config = LearnedSetEncoderConfig(dimension=documents.dimension, output_dimension=WIDTHS[-1])
+    widest = LearnedSetEncoder.fit(documents, config)
+    for width in WIDTHS:
+        yield "learned", widest.truncated(width)
+    yield "FDE", FixedDimensionalEncoder(FDEConfig(dimension=documents.dimension))
+
+
+def orders(vectors: FloatArray, dimensionality: FloatArray, n_random: int) -> Iterator[tuple[str, IntArray]]:
+    """Names of orders, with the numbers of all documents in that order."""
+    yield "as given", np.arange(len(vectors))
+    for seed in range(n_random):
+        yield f"random {seed}", np.random.default_rng(seed).permutation(len(vectors))
+    distance = np.linalg.norm(vectors - vectors.mean(axis=0), axis=1)
+    for name, values in (("LID", dimensionality), ("distance", distance)):
+        yield f"{name} descending", np.argsort(-values, kind="stable")
+        yield f"{name} ascending", np.argsort(values, kind="stable")
+
+
+def local_intrinsic_dimensionality(vectors: FloatArray) -> FloatArray:
+    """Of each vector, from the distances to its nearest others, by maximum likelihood (Amsaleg et al., KDD 2015).
+
+    Returns:
+        float64, shape (vectors,).
+    """
+    estimates = []
+    for start in range(0, len(vectors), _BLOCK):
+        squared = np.maximum(0, 2 - 2 * (vectors[start : start + _BLOCK] @ vectors.T))
+        rows = np.arange(len(squared))
+        squared[rows, start + rows] = np.inf
+        nearest = np.sort(np.partition(squared, LID_NEIGHBOURS, axis=1)[:, :LID_NEIGHBOURS], axis=1).astype(np.float64)
+        nearest = np.maximum(nearest, 1e-12)  # equal documents
+        estimates.append(-1 / np.mean(np.log(nearest / nearest[:, -1:]) / 2, axis=1))
+    return np.concatenate(estimates)
+
+
+def build(vectors: FloatArray, order: IntArray, parameters: GraphParameters = DEFAULT_GRAPH) -> tuple[float, Any]:
+    """A graph made on one thread, so that the order decides, and the seconds that it took."""
+    start = time.perf_counter()
+    graph = hnswlib.Index(space="ip", dim=vectors.shape[1])
+    graph.init_index(
+        len(vectors),
+        M=parameters.m,
+        ef_construction=parameters.ef_construction,
+        random_seed=HnswCandidates.SEED,
+    )
+    graph.add_items(vectors[order], order, num_threads=1)
+    return time.perf_counter() - start, graph
+
+
+def search(graph: Any, queries: FloatArray, n: int, beam: int) -> tuple[IntArray, float]:
+    """Numbers of the ``n`` candidates of each query, int64, shape (queries, n), and milliseconds a query."""
+    graph.set_ef(beam)
+    milliseconds = np.inf
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        labels, _ = graph.knn_query(queries, k=n, num_threads=1)
+        milliseconds = min(milliseconds, (time.perf_counter() - start) * 1000 / len(queries))
+    return labels.astype(np.int64), milliseconds
+
+
+def flat_scan(vectors: FloatArray, queries: FloatArray, n: int) -> IntArray:
+    """The same numbers by the inner products with all vectors."""
+    return np.argpartition(-(queries @ vectors.T), n - 1, axis=1)[:, :n]
+
+
+def share(wanted: IntArray, found: IntArray) -> float:
+    """Share of what is wanted that was found, over all queries."""
+    return float(np.mean([np.isin(some, others).mean() for some, others in zip(wanted, found, strict=True)]))
+
+
+if __name__ == "__main__":
+    main()
