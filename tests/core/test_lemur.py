@@ -20,11 +20,9 @@ from muvera_core import (
     lemur,
     maxsim,
 )
-from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import DimensionMismatchError, EncoderError, InvalidInputError
 from muvera_core.lemur import LearnedMatrices
 from muvera_core.lemur.settings import MAX_SEED, MAX_SIZE
-from muvera_core.pseudo_queries import part_of_text
 
 SMALL = LearnedSetEncoderConfig(output_dimension=64, num_features=256, num_anchors=512, num_query_tokens=1024)
 TINY = LearnedSetEncoderConfig(dimension=8, output_dimension=6, num_features=16, num_anchors=20, num_query_tokens=40)
@@ -133,16 +131,24 @@ def test_the_length_of_token_vectors_makes_no_difference(passages: Any) -> None:
 # Fitting
 
 
-def test_questions_make_it_find_more_for_questions(
-    learned: LearnedSetEncoder, encoder: BundledEncoder, passages: Any, exact_top_10: np.ndarray
-) -> None:
+def test_given_queries_are_what_it_is_fitted_to() -> None:
     rng = np.random.default_rng(0)
-    parts = [part_of_text(text, 0.15, rng) for text in passages.texts[:500]]
-    documents = part(passages.documents, 0, 500)
-    fitted = LearnedSetEncoder.fit(documents, SMALL, encoder.encode_queries(parts))
-    assert recall(fitted, passages, exact_top_10) > recall(learned, passages, exact_top_10) + 0.005
+    documents = random_embeddings(0, n_texts=100)
+    direction = 2 * np.eye(8, dtype=np.float32)[0]
+    given, asked = (
+        TokenEmbeddings.from_list([direction + 0.3 * rng.standard_normal((5, 8)) for _ in range(100)]) for _ in range(2)
+    )
+    config = replace(TINY, output_dimension=12, num_features=64, num_anchors=200, num_query_tokens=400)
+    exact = np.stack([maxsim(tokens, documents) for tokens in asked])
+
+    def correlation(encoder: LearnedSetEncoder) -> float:
+        products = encoder.encode_queries(asked) @ encoder.encode_documents(documents).T
+        return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(products, exact, strict=True)]))
+
+    without, fitted = (correlation(LearnedSetEncoder.fit(documents, config, queries)) for queries in (None, given))
+    assert fitted > without + 0.04
     with pytest.raises(DimensionMismatchError, match="9-d"):
-        LearnedSetEncoder.fit(documents, SMALL, random_embeddings(0, dimension=9))
+        LearnedSetEncoder.fit(documents, config, random_embeddings(0, dimension=9))
 
 
 def test_a_seed_gives_the_same_encoder_and_another_seed_another() -> None:
