@@ -6,7 +6,9 @@ smaller collection is the beginning of a larger one, so that a longer run goes o
 
 from __future__ import annotations
 
+import argparse
 import random
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,21 @@ class Embedded:
     questions: list[str]
     queries: TokenEmbeddings
     relevance: list[dict[int, float]]
+
+
+def collection_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of what ``embed`` takes: the collection, the cache, and how many questions and passages."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a collection in BEIR's form")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "muvera-benchmarks",
+        help="folder to keep the token embeddings in between runs (default: one among the temporary files)",
+    )
+    parser.add_argument("--questions", type=int, default=300, help="how many, drawn at random (default: 300)")
+    parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
+    return parser
 
 
 def embed(folder: Path, cache: Path, n_questions: int, *, others: int | None = None) -> Embedded:

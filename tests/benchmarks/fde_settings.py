@@ -1,127 +1,145 @@
-"""What each setting of the Fixed Dimensional Encoding buys: share of exact MaxSim's top 10 among N candidates.
+"""What each setting of the Fixed Dimensional Encoding buys, compared with the others that are as wide.
 
-usage: python tests/benchmarks/fde_settings.py FOLDER [--cache FILE.npz] [--questions 300]
+usage: python tests/benchmarks/fde_settings.py FOLDER [--cache DIR] [--questions 300] [--others N] [--plot FILE.png]
 
-All settings see the same token embeddings, those of the bundled encoder. Candidates come from a flat scan, so that
-only the encoding is measured: first with the document encodings scaled to unit length, as an index has them, then as
-they are.
+For each width, prints all settings with that many dimensions, the best first: the share of exact MaxSim's top 10 among
+N candidates of a flat scan, mean and standard deviation over seeds, first with the document encodings scaled to unit
+length, as an index has them, then as they are. All see the same token embeddings. Filled partitions are tried where
+there are enough partitions for many to be empty. A setting of fewer repetitions is the first part of the encoding with
+more.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from embedded import Embedded, collection_parser, embed, exact_top
 from machine import describe_machine
+from matplotlib.figure import Figure
+from places import places_by_repetitions, share_found
 from tqdm import tqdm
 
-from muvera_core import FDEConfig, FixedDimensionalEncoder, TokenEmbeddings, maxsim
-from muvera_core.encoders import BundledEncoder
-from muvera_core.evaluation import BeirCollection, read_beir
-from muvera_core.fde import unit_length
+from muvera_core import FDEConfig, FixedDimensionalEncoder, TokenEmbeddings
+from muvera_core.token_embeddings import FloatArray, IntArray
 
 K = 10
-DEPTHS = (50, 100, 200, 400)
-SHAPES = [
-    (10, 3, 16),
-    (10, 4, 16),
-    (20, 3, 16),
-    (20, 4, 8),
-    (10, 4, 32),
-    (20, 4, 16),
-    (10, 5, 16),
-    (40, 3, 16),
-    (20, 5, 16),
-]
-VARIANTS: list[dict[str, Any]] = [
-    {"projection": "count_sketch"},
-    {"center": True},
-    {"final_projection_dimension": 2560},
-]
+SEEDS = range(3)
+BUDGETS = (640, 1280, 2560, 5120, 10240)
+HYPERPLANES = (1, 2, 3, 4, 5)
+WIDTHS = (8, 16, 32, 64, None)
+FEWEST_FILLED = 4  # hyperplanes
+_TIMED = 200  # documents
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a setting buys.
+
+    Attributes:
+        config: the setting.
+        at_100: share of the top among 100 candidates, one per seed, document encodings of unit length.
+        at_400: the same among 400.
+        plain_at_100: among 100, document encodings as they are.
+    """
+
+    config: FDEConfig
+    at_100: FloatArray
+    at_400: FloatArray
+    plain_at_100: FloatArray
+
+    @property
+    def name(self) -> str:
+        c = self.config
+        return (
+            f"R{c.num_repetitions} k{c.num_simhash_projections} p{c.projection_dimension or 'all'}"
+            f"{' filled' if c.fill_empty_partitions else ''}{' count sketch' if c.projection == 'count_sketch' else ''}"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--cache", type=Path, help="file to keep the token embeddings in between runs")
-    parser.add_argument("--questions", type=int, default=300)
+    parser = collection_parser(__doc__)
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    collection = read_beir(arguments.folder)
-    every = max(1, len(collection.queries) // arguments.questions)
-    questions = list(collection.queries.values())[::every][: arguments.questions]
-    documents, queries = encode(collection, questions, arguments.cache)
-    exact = [set(np.argsort(-maxsim(query, documents), kind="stable")[:K].tolist()) for query in tqdm(queries)]
+    collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
+    best = np.stack(exact_top(collection.queries, collection.documents, K))
+    kinds = [
+        FDEConfig(num_simhash_projections=k, projection_dimension=p, fill_empty_partitions=filled)
+        for k in HYPERPLANES
+        for p in WIDTHS
+        for filled in (False, True)
+        if not filled or k >= FEWEST_FILLED
+    ]
+    kinds.append(FDEConfig(projection="count_sketch"))
+    rows = [row for kind in tqdm(kinds) for row in measure(kind, collection, best)]
 
     print(describe_machine())
-    print(f"{arguments.folder.name}: {len(documents)} documents, {len(queries)} questions")
-    print(
-        f"{'settings':44}{'dims':>7}{'µs/doc':>8}{'µs/query':>9}{'scan ms':>8}"
-        + "".join(f"{f'@{n}':>7}" for n in DEPTHS)
-    )
-    for repetitions, projections, width in SHAPES:
-        for fill in (True, False):
-            report(settings(repetitions, projections, width, fill_empty_partitions=fill), documents, queries, exact)
-    for fill in (True, False):
-        for variant in VARIANTS:
-            report(settings(20, 4, 16, fill_empty_partitions=fill, **variant), documents, queries, exact)
-
-
-def settings(repetitions: int, projections: int, width: int, **others: Any) -> FDEConfig:
-    return FDEConfig(
-        num_repetitions=repetitions, num_simhash_projections=projections, projection_dimension=width, **others
-    )
-
-
-def encode(
-    collection: BeirCollection, questions: list[str], cache: Path | None
-) -> tuple[TokenEmbeddings, TokenEmbeddings]:
-    if cache is not None and cache.exists():
-        with np.load(cache) as arrays:
-            return (
-                TokenEmbeddings(arrays["vectors"], arrays["offsets"]),
-                TokenEmbeddings(arrays["query_vectors"], arrays["query_offsets"]),
+    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} questions")
+    timed = TokenEmbeddings.from_list([collection.documents[i] for i in range(_TIMED)])
+    for budget in BUDGETS:
+        print(f"\n{budget} dimensions{'@100':>28}{'@400':>8}{'plain @100':>12}{'µs/doc':>8}{'µs/query':>10}")
+        as_wide = [row for row in rows if row.config.output_dimension == budget]
+        for row in sorted(as_wide, key=lambda row: -row.at_100.mean()):
+            encoder = FixedDimensionalEncoder(row.config)
+            start = time.perf_counter()
+            encoder.encode_documents(timed)
+            middle = time.perf_counter()
+            encoder.encode_queries(collection.queries)
+            end = time.perf_counter()
+            print(
+                f"{row.name:28}{f'{row.at_100.mean():.3f} ± {row.at_100.std(ddof=1):.3f}':>16}"
+                f"{row.at_400.mean():>8.3f}{row.plain_at_100.mean():>12.3f}"
+                f"{(middle - start) / _TIMED * 1e6:>8.0f}{(end - middle) / len(collection.queries) * 1e6:>10.0f}",
+                flush=True,
             )
-    encoder = BundledEncoder()
-    texts = collection.texts
-    batches = [encoder.encode_documents(texts[i : i + 64]) for i in tqdm(range(0, len(texts), 64), desc="encoding")]
-    documents, queries = TokenEmbeddings.concatenate(batches), encoder.encode_queries(questions)
-    if cache is not None:
-        np.savez(
-            cache,
-            vectors=documents.vectors,
-            offsets=documents.offsets,
-            query_vectors=queries.vectors,
-            query_offsets=queries.offsets,
+    if arguments.plot:
+        draw(rows, f"{collection.name}, {len(collection.documents)} passages", arguments.plot)
+
+
+def measure(kind: FDEConfig, collection: Embedded, best: IntArray) -> list[Row]:
+    """A row for each budget that a whole number of repetitions of ``kind`` fills."""
+    width = kind.output_dimension // kind.num_repetitions
+    repetitions = [budget // width for budget in BUDGETS if budget % width == 0]
+    if not repetitions:
+        return []
+    widest = replace(kind, num_repetitions=repetitions[-1])
+    found = [
+        places_by_repetitions(replace(widest, seed=seed), repetitions, collection.queries, collection.documents, best)
+        for seed in SEEDS
+    ]
+    unit_length, plain = zip(*found, strict=True)
+    return [
+        Row(
+            replace(kind, num_repetitions=n),
+            np.array([share_found(places[i], 100) for places in unit_length]),
+            np.array([share_found(places[i], 400) for places in unit_length]),
+            np.array([share_found(places[i], 100) for places in plain]),
         )
-    return documents, queries
+        for i, n in enumerate(repetitions)
+    ]
 
 
-def report(config: FDEConfig, documents: TokenEmbeddings, queries: TokenEmbeddings, exact: list[set[int]]) -> None:
-    encoder = FixedDimensionalEncoder(config, mean=documents.vectors.mean(axis=0) if config.center else None)
-    start = time.perf_counter()
-    vectors = encoder.encode_documents(documents)
-    document_time = (time.perf_counter() - start) / len(documents)
-    start = time.perf_counter()
-    query_vectors = encoder.encode_queries(queries)
-    query_time = (time.perf_counter() - start) / len(queries)
-    recalls = []
-    for scanned in (unit_length(vectors), vectors):
-        ranked = [np.argsort(-(scanned @ query))[: max(DEPTHS)].tolist() for query in query_vectors]
-        recalls += [np.mean([len(e & set(r[:n])) / K for e, r in zip(exact, ranked, strict=True)]) for n in DEPTHS]
-    name = f"R{config.num_repetitions} k{config.num_simhash_projections} p{config.projection_dimension}"
-    name += (
-        f"{'' if config.fill_empty_partitions else ' unfilled'}{' centred' if config.center else ''}"
-        f"{' count sketch' if config.projection == 'count_sketch' else ''}"
-        f"{f' → {config.final_projection_dimension}' if config.final_projection_dimension else ''}"
-    )
-    print(
-        f"{name:44}{config.output_dimension:>7}{document_time * 1e6:>8.0f}{query_time * 1e6:>9.0f}"
-        + "".join(f"{recall:>7.3f}" for recall in recalls),
-        flush=True,
-    )
+def draw(rows: list[Row], title: str, path: Path) -> None:
+    """For each number of hyperplanes, filled or not, the best that each budget buys."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for k in HYPERPLANES:
+        for filled in {False, k >= FEWEST_FILLED}:
+            kind = [
+                r for r in rows if (r.config.num_simhash_projections, r.config.fill_empty_partitions) == (k, filled)
+            ]
+            best = {}
+            for budget in BUDGETS:
+                if shares := [row.at_100.mean() for row in kind if row.config.output_dimension == budget]:
+                    best[budget] = max(shares)
+            label = f"{k} hyperplane{'s' if k > 1 else ''}{', filled' if filled else ''}"
+            axes.plot(list(best), list(best.values()), "--" if filled else "-", color=f"C{k}", marker=".", label=label)
+    axes.set(xscale="log", xlabel="dimensions", ylabel=f"share of exact top {K} among 100", title=title)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=80)
 
 
 if __name__ == "__main__":

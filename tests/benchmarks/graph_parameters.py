@@ -8,11 +8,8 @@ Graphs of the same vectors with different m and ef_construction, searched for 10
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
-from embedded import embed
+from embedded import collection_parser, embed
 from insertion_order import build, encoders, flat_scan, search, share
 from machine import describe_machine
 
@@ -28,11 +25,7 @@ WIDER = (1, 1.5, 2, 3, 4)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder for token embeddings")
-    parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
-    parser.add_argument("--questions", type=int, default=300)
+    parser = collection_parser(__doc__)
     arguments = parser.parse_args()
     collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
 

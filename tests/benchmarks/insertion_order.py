@@ -11,15 +11,13 @@ of exact MaxSim's top 10 among these, and the milliseconds of a search on one th
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import hnswlib
 import numpy as np
-from embedded import embed, exact_top
+from embedded import collection_parser, embed, exact_top
 from machine import describe_machine
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, LearnedSetEncoder, LearnedSetEncoderConfig
@@ -40,11 +38,7 @@ _BLOCK = 1024
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--cache", type=Path, default=Path("cache"), help="folder for token embeddings")
-    parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
-    parser.add_argument("--questions", type=int, default=300)
+    parser = collection_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="number of random orders")
     arguments = parser.parse_args()
     collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)

@@ -1,6 +1,6 @@
 """What ``optimize`` gains on a collection, on questions that it hasn't seen.
 
-usage: python tests/benchmarks/optimize.py FOLDER --cache FOLDER [--questions 300] [--target-recall 0.97]
+usage: python tests/benchmarks/optimize.py FOLDER [--cache FOLDER] [--questions 300] [--target-recall 0.97]
        [--others N] [--with-questions]
 
 Evaluates a default index with real questions; again after ``optimize`` with stand-ins for questions; and, if asked to,
@@ -9,24 +9,19 @@ on half of the questions after ``optimize`` with the other half.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 
-from embedded import embed, seconds_to_encode
+from embedded import collection_parser, embed, seconds_to_encode
 from machine import describe_machine
 
 from muvera_core import Evaluation, MuveraIndex
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--cache", type=Path, required=True, help="folder for token embeddings")
-    parser.add_argument("--questions", type=int, default=300)
+    parser = collection_parser(__doc__)
     parser.add_argument("--target-recall", type=float, default=0.97)
-    parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
     parser.add_argument("--with-questions", action="store_true", help="optimize with half of the questions, too")
     arguments = parser.parse_args()
     collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)

@@ -1,6 +1,6 @@
 """Encodings for stage one beside each other: what 100 candidates hold of exact MaxSim's top 10, and what that takes.
 
-usage: python tests/benchmarks/stage_one.py FOLDER --cache FOLDER [--others 20000] [--questions 300] [--plot FILE.png]
+usage: python tests/benchmarks/stage_one.py FOLDER [--cache FOLDER] [--others 20000] [--questions 300] [--plot FILE.png]
 
 The FDE of 10,240 dimensions and LEMUR as their authors have them, by plain inner product; the default FDE of an index;
 learned encodings of several widths. Every one is scanned, and searched in the same graph (hnswlib) with several beams.
@@ -9,7 +9,6 @@ Needs PyTorch for the published LEMUR (leave it out with --no-published).
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from statistics import median
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from embedded import Embedded, embed, exact_top, seconds_to_encode
+from embedded import Embedded, collection_parser, embed, exact_top, seconds_to_encode
 from machine import describe_machine
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, LearnedSetEncoder, LearnedSetEncoderConfig, TokenEmbeddings
@@ -51,11 +50,7 @@ class Row(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--cache", type=Path, required=True, help="folder for token embeddings")
-    parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
-    parser.add_argument("--questions", type=int, default=300)
+    parser = collection_parser(__doc__)
     parser.add_argument("--no-published", action="store_true", help="leave the published LEMUR out")
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
