@@ -510,8 +510,7 @@ class Collection:
             try:
                 learned = load_weights(self.folder, tuning)
             except (EncoderError, CorruptIndexError, OSError) as error:
-                later = self._committed_tuning()
-                if later != tuning:
+                if self._read_only and (later := self._committed_tuning()) != tuning:
                     return self._load_stage_one(replace(manifest, tuning=later))
                 _log.warning("%s searches with its first encoding until it is optimized again: %s", self.folder, error)
                 tuning = None  # its few candidates were for what was learned
