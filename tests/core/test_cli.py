@@ -511,7 +511,9 @@ def questions(tmp_path: Path) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = LearnedSetEncoder.fit
     small = {"num_features": 32, "num_anchors": 40, "num_query_tokens": 80}
-    monkeypatch.setattr(LearnedSetEncoder, "fit", lambda sample, config: fit(sample, replace(config, **small)))
+    monkeypatch.setattr(
+        LearnedSetEncoder, "fit", lambda sample, config, queries: fit(sample, replace(config, **small), queries)
+    )
     monkeypatch.setattr(tuning, "WIDTHS", (16,))
 
 

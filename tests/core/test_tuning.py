@@ -103,7 +103,7 @@ def always_learn(monkeypatch: pytest.MonkeyPatch, width: int = 32) -> None:
 def never_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave only the index's own encoding."""
 
-    def own_only(corpus: tuning.Corpus, present: Any, show_progress: bool) -> Iterator[Any]:
+    def own_only(corpus: tuning.Corpus, present: Any, examples: Any, show_progress: bool) -> Iterator[Any]:
         yield present, tuning._encode_all(corpus, present, show_progress)
 
     monkeypatch.setattr(tuning, "_encodings", own_only)
