@@ -302,6 +302,9 @@ def test_matrices_that_do_not_fit_the_settings_are_refused(tiny: LearnedSetEncod
     ):
         with pytest.raises(InvalidInputError, match="must be finite float32"):
             LearnedSetEncoder(tiny.config, wrong)
+    for spread in (0.0, -1.0):
+        with pytest.raises(InvalidInputError, match="spread must be above 0"):
+            LearnedSetEncoder(tiny.config, replace(tiny.matrices, spread=np.array(spread, dtype=np.float32)))
 
 
 # Files

@@ -110,10 +110,12 @@ class LearnedMatrices:
         return 4 * sum(map(math.prod, cls.shapes(config)))
 
     def check(self, config: LearnedSetEncoderConfig) -> None:
-        """Raise InvalidInputError unless the matrices fit ``config`` and are finite."""
+        """Raise InvalidInputError unless the matrices fit ``config``, are finite and can be computed with."""
         for field, expected in zip(fields(self), self.shapes(config), strict=True):
             matrix = getattr(self, field.name)
             if matrix.shape != expected or matrix.dtype != np.float32 or not np.isfinite(matrix).all():
                 raise InvalidInputError(
                     f"{field.name} must be finite float32 of shape {expected}, got {matrix.dtype} of {matrix.shape}"
                 )
+        if not self.spread > 0:
+            raise InvalidInputError(f"spread must be above 0, got {self.spread}")
