@@ -51,6 +51,7 @@ PATIENCE = 60.0
 COMPACT_EVERY = 15
 MIN_WRITES = 2 * COMPACT_EVERY
 N_READERS = 3
+_READER_PREFIX = "reader-"
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -132,6 +133,7 @@ def read_history(path: str, ledger_path: str, seed: int, flat_limit: int) -> Non
     ledger, history = Ledger(Path(ledger_path)), History(seed)
     refreshes = 0
     with MuveraIndex.open(path, ENCODER, read_only=True) as index:
+        (Path(ledger_path) / f"{_READER_PREFIX}{os.getpid()}").touch()
         witness = Witness(history)
         while True:
             stopped = ledger.stop.exists()
@@ -170,6 +172,9 @@ def read_while_another_process_writes(folder: Path, seconds: float, seed: int, f
             stack.enter_context(process("read_history", folder / "index", folder, seed, flat_limit))
             for _ in range(N_READERS)
         ]
+        deadline = time.monotonic() + PATIENCE
+        while len(list(folder.glob(f"{_READER_PREFIX}*"))) < N_READERS and time.monotonic() < deadline:
+            time.sleep(0.01)
         try:
             written = run_within(seconds + PATIENCE, "write_history", folder / "index", folder, seed, seconds)
         finally:
@@ -350,10 +355,12 @@ def read_what_is_tuned(path: str, stop: str) -> None:
 def test_a_reading_process_takes_up_one_tuning_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit, seeds = LearnedSetEncoder.fit, count()
 
-    def fit_quickly(sample: TokenEmbeddings, config: LearnedSetEncoderConfig) -> LearnedSetEncoder:
+    def fit_quickly(
+        sample: TokenEmbeddings, config: LearnedSetEncoderConfig, queries: TokenEmbeddings
+    ) -> LearnedSetEncoder:
         """Another encoder each time."""
-        small = {"num_features": 32, "num_anchors": 50, "num_training_tokens": 100, "num_sample_tokens": 200}
-        return fit(sample, replace(config, **small, seed=next(seeds)))
+        small = {"num_features": 32, "num_anchors": 50, "num_query_tokens": 100, "num_sample_tokens": 200}
+        return fit(sample, replace(config, **small, seed=next(seeds)), queries)
 
     monkeypatch.setattr(LearnedSetEncoder, "fit", fit_quickly)
     monkeypatch.setattr(tuning, "WIDTHS", (16,))
