@@ -137,6 +137,7 @@ def read_history(path: str, ledger_path: str, seed: int, flat_limit: int) -> Non
         witness = Witness(history)
         while True:
             stopped = ledger.stop.exists()
+            time.sleep(0.03)  # so that something has been committed since the last look, which takes commits in, too
             first = ledger.last_acknowledged()
             refreshes += index.refresh()
             for _ in range(2):
