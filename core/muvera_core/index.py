@@ -107,7 +107,8 @@ class MuveraIndex:
             ReadOnlyIndexError: the folder can't be made or written.
             MissingExtraError: ``pool_factor`` isn't 1 and SciPy isn't installed.
         """
-        if require_pool_factor(pool_factor) > 1:
+        pool_factor = require_pool_factor(pool_factor)
+        if pool_factor > 1:
             require_scipy()
         encoder = default_encoder() if encoder is None else require_encoder(encoder)
         fde = matching_fde(encoder, fde)

@@ -157,6 +157,11 @@ def test_other_factors_are_refused(factor: object, tmp_path: Path) -> None:
 # An index of pooled tokens
 
 
+def test_a_factor_that_numpy_counted_is_kept_as_a_number(tmp_path: Path) -> None:
+    MuveraIndex.create(tmp_path, ENCODER, pool_factor=np.int64(2)).close()  # type: ignore[arg-type]
+    assert Manifest.read(tmp_path).pool_factor == 2
+
+
 def test_an_index_pools_what_it_is_given_and_remembers_to(tmp_path: Path, encoder: BundledEncoder) -> None:
     expected = pool_tokens(encoder.encode_documents([OWLS, ANTS]), 2)
     with MuveraIndex.create(tmp_path / "index", encoder, pool_factor=2) as index:
