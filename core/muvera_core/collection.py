@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -35,17 +35,21 @@ from muvera_core.errors import (
     StageOneNotSavedWarning,
     StorageError,
 )
-from muvera_core.fde import FixedDimensionalEncoder, unit_length
+from muvera_core.fde import FixedDimensionalEncoder, SetEncoder, unit_length
 from muvera_core.filters import Condition
 from muvera_core.folder_lock import ForkGuard
 from muvera_core.lemur import LearnedSetEncoder
 from muvera_core.manifest import Manifest, Tuning
 from muvera_core.maxsim.cpu import maxsim_scaled
+from muvera_core.maxsim.ranking import Ranking, Task
 from muvera_core.stage_one import StageOne
 from muvera_core.store import AppendedTokens, Change, StaleError, Store, StoredDocument
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 from muvera_core.tuning import Choice, Corpus, choose, questions, require_enough
 from muvera_core.weights import load_weights, remove_other_weights, save_weights
+
+if TYPE_CHECKING:
+    from muvera_core.cuda.accelerator import Accelerator
 
 # A mean over fewer tokens says little about the corpus; until then a centring index encodes without one.
 MIN_TOKENS_FOR_MEAN = 16_384
@@ -73,8 +77,9 @@ class Collection:
         lock: FileLock | None = None,
         read_only: bool = False,
         show_progress: bool = False,
+        gpu: Accelerator | None = None,
     ) -> None:
-        """Take over an open store and derive what stage one lacks.
+        """Take over an open store, derive what stage one lacks and bring to a card what it is to hold.
 
         Args:
             manifest: the index's settings.
@@ -82,7 +87,8 @@ class Collection:
             folder: where the store is; None where it is in memory.
             lock: the claim to the folder; None for reading.
             read_only: allow no changes.
-            show_progress: show a bar while stage one is derived.
+            show_progress: show bars.
+            gpu: the card to use, if any.
         """
         self.manifest, self._store = manifest, store
         self.folder, self._folder_lock, self._read_only = folder, lock, read_only
@@ -95,6 +101,7 @@ class Collection:
         self._next_key = 0
         if folder is not None:
             manifest.require_copy(store.get_state("manifest"), folder)
+        self._gpu = None if gpu is None else gpu.attach(manifest.codec, store.token_rows)
         # Set while a write is under way; one that finds it set comes after one that was interrupted beyond help.
         self._writes = False
         # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.
@@ -104,6 +111,8 @@ class Collection:
         self._n_unsaved = len(added) + len(removed)
         self._stage(self.stage_one, added, store.directory, show_progress=show_progress)
         self.stage_one.publish(removed)
+        if self._gpu is not None:
+            self._gpu.update(store.directory, self.stage_one, show_progress=show_progress)
 
     # Reading
 
@@ -181,20 +190,41 @@ class Collection:
             if self.stage_one is not stage_one:
                 raise StaleError
             keys = self._store.matching(directory, condition)
-            if vector is not None and stage_one.is_worth_it(len(keys), n_candidates):
-                keys = stage_one.search(vector, n_candidates, None if condition is None else keys)
-        return directory, keys
+            if vector is None or not stage_one.is_worth_it(len(keys), n_candidates):
+                return directory, keys
+            if self._gpu is None or condition is not None:
+                return directory, stage_one.search(vector, n_candidates, None if condition is None else keys)
+        found = self._gpu.search(stage_one, directory, vector, n_candidates)
+        if found is not None:
+            return directory, found
+        with self._state:
+            if self.snapshot() is not directory:
+                raise StaleError
+            return directory, stage_one.search(vector, n_candidates)
 
-    def rerank(self, directory: Directory, tokens: FloatArray, keys: IntArray) -> tuple[IntArray, FloatArray]:
-        """Keys by falling MaxSim, ties by rising key, with their scores."""
-        parts = []
-        keys = np.sort(keys)
+    def rerank(self, directory: Directory, tokens: FloatArray, keys: IntArray, k: int | None = None) -> Ranking:
+        """The ``k`` best of the keys (all, where None) by falling MaxSim, ties by rising key, with their scores."""
+        return self.rerank_all([(directory, keys)], [tokens], k)[0]
+
+    def rerank_all(
+        self, found: Sequence[tuple[Directory, IntArray]], queries: Sequence[FloatArray], k: int | None = None
+    ) -> list[Ranking]:
+        """``rerank`` for each of several queries with its own documents."""
+        ascending = {id(keys): keys if keys is directory.keys else np.sort(keys) for directory, keys in found}
+        tasks = [
+            Task(query, directory, ascending[id(keys)]) for query, (directory, keys) in zip(queries, found, strict=True)
+        ]
+        rankings = None if self._gpu is None else self._gpu.rank(tasks, k)
+        return [self._rerank(task, k) for task in tasks] if rankings is None else rankings
+
+    def _rerank(self, task: Task, k: int | None) -> Ranking:
+        keys, parts = task.keys, [np.empty(0, dtype=np.float32)]
         for start in range(0, len(keys), _EXACT_BATCH):
-            rows, offsets = self._store.token_rows(directory, keys[start : start + _EXACT_BATCH])
+            rows, offsets = self._store.token_rows(task.directory, keys[start : start + _EXACT_BATCH])
             codes, scales = self.manifest.codec.split(rows)
-            parts.append(maxsim_scaled(tokens, codes, scales, offsets))
-        scores = np.concatenate([np.empty(0, dtype=np.float32), *parts])
-        order = np.lexsort((keys, -scores))
+            parts.append(maxsim_scaled(task.query, codes, scales, offsets))
+        scores = np.concatenate(parts)
+        order = np.lexsort((keys, -scores))[:k]
         return keys[order], scores[order]
 
     def similarities(self, embeddings: TokenEmbeddings) -> FloatArray:
@@ -295,6 +325,7 @@ class Collection:
                 return False
             self._write(lambda: self._take_in(now))
             self.stage_one.compact()
+            self._bring_to_device()
         return True
 
     def _take_in(self, now: Directory) -> None:
@@ -324,6 +355,7 @@ class Collection:
             self.require_open()
             self.stage_one = stage_one
             self.manifest = manifest
+        self._bring_to_device()
         return True
 
     def compact(self) -> int:
@@ -334,6 +366,7 @@ class Collection:
             self._write(self._store.compact)
             self.stage_one.compact(thoroughly=True)
             self._save_stage_one()
+            self._bring_to_device()
             return before - self._store.size_on_disk()
 
     def optimize(
@@ -356,6 +389,7 @@ class Collection:
                 lambda keys: [document.text for document in self.documents(directory, keys)],
                 lambda tokens, keys: self.rerank(directory, tokens, keys),
                 encode_queries,
+                self._encode_documents,
             )
             require_enough(corpus, k)
             start = time.perf_counter()
@@ -379,12 +413,13 @@ class Collection:
         if self.folder is not None:
             manifest.write(self.folder)
         with self._state:
-            self.stage_one = StageOne(choice.encoder, self._state, choice.candidates, tuning)
+            self.stage_one = StageOne(choice.encoder, self._state, choice.candidates, tuning, self._encode_documents)
             self.manifest = manifest
         self._n_unsaved = max(1, self._n_unsaved)
         self._save_stage_one()
         if self.folder is not None:
             remove_other_weights(self.folder, tuning)
+        self._bring_to_device()
         return tuning
 
     def sizes(self) -> dict[str, int]:
@@ -393,6 +428,8 @@ class Collection:
             on_disk = self._store.size_on_disk()
             directory = self.snapshot()
             parts = {"documents and tokens on disk": on_disk} if on_disk else {}
+            if self._gpu is not None:
+                parts[f"on {self._gpu.name}"] = self._gpu.n_bytes
             return parts | {
                 "stage one in memory": self.stage_one.candidates.n_bytes,
                 "directory in memory": sum(column.nbytes for column in directory.rows.columns),
@@ -411,9 +448,16 @@ class Collection:
                     with self._state:
                         self._closed = True
                         self._store.close()
+                    if self._gpu is not None:
+                        self._gpu.close()
                 finally:
                     if self._folder_lock is not None:
                         self._folder_lock.release()
+
+    @property
+    def device(self) -> str:
+        """Name of the device that searches use."""
+        return "cpu" if self._gpu is None else self._gpu.name
 
     @property
     def is_open(self) -> bool:
@@ -479,6 +523,15 @@ class Collection:
                 self.stage_one.publish(removed)
                 self._unsettled = False
 
+    def _encode_documents(self, encoder: SetEncoder, embeddings: TokenEmbeddings) -> FloatArray:
+        encoded = None if self._gpu is None else self._gpu.encode_documents(encoder, embeddings)
+        return encoder.encode_documents(embeddings) if encoded is None else encoded
+
+    def _bring_to_device(self) -> None:
+        """Let the device have what was written; hold ``_writing``."""
+        if self._gpu is not None:
+            self._gpu.update_after_write(self._store.directory, self.stage_one)
+
     def _new_keys(self, n: int) -> IntArray:
         """Keys that no document ever had. Those of a write that failed may be in the graph, marked as deleted."""
         with self._state:
@@ -504,7 +557,7 @@ class Collection:
             The manifest that it is of, and stage one.
         """
         if self.folder is None:
-            return manifest, StageOne(self._make_fde(), self._state)
+            return manifest, StageOne(self._make_fde(), self._state, encode=self._encode_documents)
         tuning, learned = manifest.tuning, None
         if tuning is not None and tuning.set_encoder is not None:
             try:
@@ -515,7 +568,9 @@ class Collection:
                 _log.warning("%s searches with its first encoding until it is optimized again: %s", self.folder, error)
                 tuning = None  # its few candidates were for what was learned
         encoder = learned or self._make_fde()
-        return manifest, StageOne.load(self.folder, manifest.index_id, encoder, self._state, tuning)
+        return manifest, StageOne.load(
+            self.folder, manifest.index_id, encoder, self._state, tuning, self._encode_documents
+        )
 
     def _committed_tuning(self) -> Tuning | None:
         """The tuning that the writer has committed. It does so before it lets go of what an earlier one has learned."""
@@ -558,7 +613,7 @@ class Collection:
             return
         mean = self._store.mean_token().astype("<f4").tobytes()
         self._commit(lambda change: change.put_state("mean_token", mean))
-        centred = StageOne(self._make_fde(), self._state, tuning=self.stage_one.tuning)
+        centred = StageOne(self._make_fde(), self._state, tuning=self.stage_one.tuning, encode=self._encode_documents)
         self._stage(centred, directory.keys, directory)
         centred.publish(_NONE)
         with self._state:
@@ -578,6 +633,7 @@ class Collection:
         self.stage_one.compact()
         if self._n_unsaved >= max(_MIN_TO_SAVE, len(self._store.directory) // 2):
             self._save_stage_one()
+        self._bring_to_device()
 
     def _save_stage_one(self) -> None:
         if self.folder is None:

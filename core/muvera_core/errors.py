@@ -6,6 +6,7 @@ The tree::
     ├── InvalidInputError (ValueError)       an argument that can't be used; nothing was changed
     │   └── DimensionMismatchError           vectors of another width than the encoder or index has
     ├── MissingExtraError (ImportError)      an optional dependency isn't installed
+    ├── DeviceError                          the GPU can't be used, or has too little memory
     ├── EncoderError                         an encoder can't be loaded or gave unusable output
     │   └── EncoderMismatchError             not the encoder that the index was made with
     └── IndexFolderError                     the index folder can't be used as asked
@@ -39,6 +40,10 @@ class DimensionMismatchError(InvalidInputError):
 
 class MissingExtraError(MuveraError, ImportError):
     """An optional dependency isn't installed; the message names the extra to install."""
+
+
+class DeviceError(MuveraError):
+    """The GPU can't be used as asked: there is none, it fails, or its memory doesn't suffice. Nothing was changed."""
 
 
 class EncoderError(MuveraError):
@@ -91,6 +96,10 @@ class ForkedIndexError(IndexFolderError):
 
 class TruncatedTextWarning(UserWarning):
     """A text was longer than the encoder's limit; the message says what was left out."""
+
+
+class DeviceFallbackWarning(UserWarning):
+    """The GPU couldn't be used, so the CPU did the work; the message says why. Results are not affected."""
 
 
 class StageOneNotSavedWarning(UserWarning):

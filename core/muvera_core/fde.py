@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -52,6 +53,15 @@ class SetEncoder(Protocol):
 
     def encode_queries(self, embeddings: TokenEmbeddings) -> FloatArray:
         """One vector per query, float32, shape (queries, output_dimension)."""
+
+
+# Has an encoder encode documents, wherever that is done.
+EncodeDocuments = Callable[[SetEncoder, TokenEmbeddings], FloatArray]
+
+
+def encode_on_host(encoder: SetEncoder, embeddings: TokenEmbeddings) -> FloatArray:
+    """Encode documents with the encoder as it is."""
+    return encoder.encode_documents(embeddings)
 
 
 @dataclass(frozen=True)
@@ -202,6 +212,12 @@ class FixedDimensionalEncoder:
 
     Texts are encoded one after the other, each with its own matrix product, so an encoding's bits depend on
     nothing but the text: neither on the batch nor on its place in it.
+
+    Attributes:
+        config: the settings.
+        matrices: the random draws.
+        mean: that is subtracted from tokens, float32, shape (d,); None where nothing is.
+        transform: all hyperplanes, then all projections, side by side, float32, shape (d, R * k + R * p).
     """
 
     def __init__(
@@ -235,7 +251,7 @@ class FixedDimensionalEncoder:
         self._bit_weights = 1 << np.arange(config.num_simhash_projections - 1, -1, -1)
         # One product gives every round's hyperplane sides and projected values: columns (simhash | projection).
         blocks = [self.matrices.simhash] + ([] if self.matrices.projection is None else [self.matrices.projection])
-        self._transform = np.concatenate(
+        self.transform = np.concatenate(
             [np.asarray(m, dtype=np.float32).transpose(1, 0, 2).reshape(config.dimension, -1) for m in blocks], axis=1
         )
 
@@ -248,7 +264,7 @@ class FixedDimensionalEncoder:
     def fingerprint(self) -> str:
         """Hash of the configuration and of the matrices themselves, since NumPy may change what a seed draws."""
         digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for array in (self._transform, self.matrices.sketch_index, self.matrices.sketch_sign, self.mean):
+        for array in (self.transform, self.matrices.sketch_index, self.matrices.sketch_sign, self.mean):
             if array is not None:
                 digest.update(np.ascontiguousarray(array).tobytes())
         return f"fde-{digest.hexdigest()[:32]}"
@@ -288,7 +304,7 @@ class FixedDimensionalEncoder:
         if self.mean is not None:
             tokens = tokens - self.mean
         rounds, n = config.num_repetitions, len(tokens)
-        product = tokens @ self._transform
+        product = tokens @ self.transform
         n_hash_columns = rounds * config.num_simhash_projections
         sides = product[:, :n_hash_columns].reshape(n, rounds, config.num_simhash_projections) > 0
         # Contiguous, since the layout decides which kernel multiplies, and so the last bits.

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,12 @@ from muvera_core.validation import (
     require_unicode,
 )
 
+if TYPE_CHECKING:
+    from muvera_core.cuda.accelerator import Accelerator
+
 _COPY_BATCH = 4096
+# That are reranked by one call of the device, and searched anew together where a document is deleted meanwhile.
+_QUERIES_TOGETHER = 64
 Filter = Mapping[str, Any]
 
 
@@ -90,6 +95,8 @@ class MuveraIndex:
         *,
         token_precision: TokenPrecision = "int8",
         pool_factor: int = 1,
+        device: str = "cpu",
+        device_memory: int | None = None,
     ) -> MuveraIndex:
         """Make an empty index.
 
@@ -100,25 +107,36 @@ class MuveraIndex:
             token_precision: how token vectors are stored: "int8" or "float16", which takes twice the space.
             pool_factor: merge tokens of a document that are alike until about one in so many is left, which saves
                 space and time and loses some of what is found. From 1, which keeps all, to 16; adding then needs SciPy.
+            device: what searches, see ``open``; it isn't part of the index.
+            device_memory: see ``open``.
 
         Raises:
             IndexExistsError: the folder is in use.
             DimensionMismatchError: ``fde`` is for vectors of another width.
             ReadOnlyIndexError: the folder can't be made or written.
-            MissingExtraError: ``pool_factor`` isn't 1 and SciPy isn't installed.
+            MissingExtraError: ``pool_factor`` isn't 1 and SciPy isn't installed, or the device is CUDA and CuPy isn't.
+            DeviceError: the device can't be used.
         """
         pool_factor = require_pool_factor(pool_factor)
         if pool_factor > 1:
             require_scipy()
         encoder = default_encoder() if encoder is None else require_encoder(encoder)
         fde = matching_fde(encoder, fde)
-        return cls._make(path, Manifest(_new_id(), encoder.fingerprint, token_precision, fde, pool_factor), encoder)
+        manifest = Manifest(_new_id(), encoder.fingerprint, token_precision, fde, pool_factor)
+        return cls._make(path, manifest, encoder, _accelerator(device, device_memory))
 
     @classmethod
-    def _make(cls, path: str | os.PathLike[str] | None, manifest: Manifest, encoder: TokenEncoder) -> MuveraIndex:
+    def _make(
+        cls,
+        path: str | os.PathLike[str] | None,
+        manifest: Manifest,
+        encoder: TokenEncoder,
+        gpu: Accelerator | None = None,
+    ) -> MuveraIndex:
         """An empty index of these settings."""
         if path is None:
-            return cls(Collection(manifest, Store(None, manifest.codec, threading.RLock())), encoder)
+            store = Store(None, manifest.codec, threading.RLock())
+            return cls(Collection(manifest, store, gpu=gpu), encoder)
         folder = require_path("path", path)
         with ExitStack() as undo:
             lock = claim_new_folder(folder)
@@ -126,7 +144,7 @@ class MuveraIndex:
             undo.callback(remove_unfinished, folder)
             store = Store(folder, manifest.codec, threading.RLock(), create={"manifest": manifest.as_text()})
             undo.callback(store.close)
-            collection = Collection(manifest, store, folder=folder, lock=lock)
+            collection = Collection(manifest, store, folder=folder, lock=lock, gpu=gpu)
             manifest.write(folder)
             undo.pop_all()
         return cls(collection, encoder)
@@ -139,6 +157,8 @@ class MuveraIndex:
         *,
         read_only: bool = False,
         show_progress: bool = False,
+        device: str = "cpu",
+        device_memory: int | None = None,
     ) -> MuveraIndex:
         """Open an index that ``create`` made.
 
@@ -147,9 +167,16 @@ class MuveraIndex:
             encoder: the encoder that the index was made with; None takes the bundled one. An index never loads a
                 model by itself.
             read_only: allow no changes. Needs no right to write, and any number of processes can do it.
-            show_progress: show a bar if part of stage one has to be derived again.
+            show_progress: show a bar if part of stage one has to be derived again, and for what goes to the device.
+            device: what compares, encodes for stage one and scans: "cpu"; "cuda" or "cuda:N", a card, which must work;
+                "auto", the first card, and the CPU, with a ``DeviceFallbackWarning``, where and when it can't be used.
+            device_memory: bytes of the card to keep documents in; None takes half of what is free. Documents beyond it
+                are brought to the card by each search that needs them.
 
         Raises:
+            InvalidInputError: a device that there can't be.
+            MissingExtraError: the device is CUDA and CuPy isn't installed.
+            DeviceError: the device can't be used.
             NotAnIndexError: there is no index.
             EncoderMismatchError: the index was made with another encoder.
             UnsupportedFormatError: a newer muvera wrote it; or an older one did, and ``read_only`` is set.
@@ -160,6 +187,7 @@ class MuveraIndex:
         """
         folder = require_path("path", path)
         read_manifest(folder)  # before a lock file is made in a folder that isn't an index
+        gpu = _accelerator(device, device_memory)
         with ExitStack() as undo:
             lock = None if read_only else claim_folder(folder)
             if lock is not None:
@@ -175,7 +203,13 @@ class MuveraIndex:
             store = Store(folder, manifest.codec, threading.RLock(), read_only=read_only)
             undo.callback(store.close)
             collection = Collection(
-                manifest, store, folder=folder, lock=lock, read_only=read_only, show_progress=show_progress
+                manifest,
+                store,
+                folder=folder,
+                lock=lock,
+                read_only=read_only,
+                show_progress=show_progress,
+                gpu=gpu,
             )
             undo.pop_all()
         return cls(collection, encoder)
@@ -317,10 +351,7 @@ class MuveraIndex:
             return []
         with clock.stage("encode"):
             encoded = require_encoded(self._encoder.encode_queries(queries), len(queries), self._encoder.dimension)
-        return [
-            self.search_embeddings(tokens, k, n_candidates, filter=filter, exact=exact, clock=clock)
-            for tokens in encoded
-        ]
+        return self._search_all(list(encoded), k, n_candidates, filter=filter, exact=exact, clock=clock)
 
     def search_embeddings(
         self,
@@ -334,22 +365,44 @@ class MuveraIndex:
     ) -> list[Hit]:
         """Hits for a question whose token embeddings are at hand, shape (tokens, dimension). See ``search``."""
         self._collection.require_open()
+        tokens = require_query_tokens(query_tokens, self._encoder.dimension)
+        clock = _require_clock(clock)
+        return self._search_all([tokens], k, n_candidates, filter=filter, exact=exact, clock=clock)[0]
+
+    def _search_all(
+        self,
+        queries: Sequence[FloatArray],
+        k: int,
+        n_candidates: int | None,
+        *,
+        filter: Filter | None,
+        exact: bool,
+        clock: StageClock,
+    ) -> list[list[Hit]]:
+        """Hits for each of several questions' token embeddings."""
         k = require_count("k", k)
         if n_candidates is not None:
             n_candidates = require_count("n_candidates", n_candidates)
-        tokens = require_query_tokens(query_tokens, self._encoder.dimension)
-        clock = _require_clock(clock)
         condition = compile_filter(filter)
 
-        def search(_: Directory) -> list[Hit]:
+        def search(some: Sequence[FloatArray]) -> list[list[Hit]]:
             with clock.stage("candidates"):
-                directory, keys = self._collection.find_candidates(tokens, k, n_candidates, condition, exact=exact)
+                found = [
+                    self._collection.find_candidates(tokens, k, n_candidates, condition, exact=exact) for tokens in some
+                ]
             with clock.stage("rerank"):
-                keys, scores = self._collection.rerank(directory, tokens, keys)
+                rankings = self._collection.rerank_all(found, some, k)
             with clock.stage("fetch"):
-                return _as_hits(self._collection.documents(directory, keys[:k]), scores[:k], len(tokens))
+                return [
+                    _as_hits(self._collection.documents(directory, keys), scores, len(tokens))
+                    for tokens, (directory, _), (keys, scores) in zip(some, found, rankings, strict=True)
+                ]
 
-        return self._collection.consistently(search)
+        hits: list[list[Hit]] = []
+        for start in range(0, len(queries), _QUERIES_TOGETHER):
+            some = queries[start : start + _QUERIES_TOGETHER]
+            hits += self._collection.consistently(lambda _: search(some))  # noqa: B023
+        return hits
 
     def search_diverse(
         self,
@@ -489,6 +542,11 @@ class MuveraIndex:
     def path(self) -> Path | None:
         """The index's folder; None where it is in memory."""
         return self._collection.folder
+
+    @property
+    def device(self) -> str:
+        """What searches: "cpu" or "cuda:N"."""
+        return self._collection.device
 
     @property
     def encoder(self) -> TokenEncoder:
@@ -677,6 +735,17 @@ class MuveraIndex:
 
 def _new_id() -> str:
     return uuid.uuid4().hex
+
+
+def _accelerator(device: str, memory: int | None) -> Accelerator | None:
+    """See ``accelerate``, which isn't imported where the CPU is asked for."""
+    if memory is not None:
+        memory = require_count("device_memory", memory)
+    if device == "cpu":
+        return None
+    from muvera_core.cuda.accelerator import accelerate
+
+    return accelerate(device, memory)
 
 
 def _require_clock(clock: StageClock | None) -> StageClock:

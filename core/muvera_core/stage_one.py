@@ -19,7 +19,7 @@ import numpy as np
 from muvera_core.candidates import KINDS, Candidates, FlatCandidates, HnswCandidates
 from muvera_core.checksums import file_checksum
 from muvera_core.errors import CorruptIndexError
-from muvera_core.fde import SetEncoder, unit_length
+from muvera_core.fde import EncodeDocuments, SetEncoder, encode_on_host, unit_length
 from muvera_core.files import is_plain_file, read_small, storage_errors, write_json
 from muvera_core.graph_parameters import DEFAULT_GRAPH
 from muvera_core.manifest import Tuning
@@ -51,6 +51,7 @@ class StageOne:
         lock: threading.RLock | None = None,
         candidates: Candidates | None = None,
         tuning: Tuning | None = None,
+        encode: EncodeDocuments = encode_on_host,
     ) -> None:
         """Start with ``candidates``, or empty.
 
@@ -59,8 +60,9 @@ class StageOne:
             lock: held whenever what a search sees is changed; searches hold it, too.
             candidates: what is there already.
             tuning: says how many candidates to rerank, and how a graph is made and searched; None takes the defaults.
+            encode: has the encoder encode documents, there where that is fastest.
         """
-        self.encoder, self.tuning = encoder, tuning
+        self.encoder, self.tuning, self._encode = encoder, tuning, encode
         self._beam = HnswCandidates.BEAM if tuning is None else tuning.beam
         self._graph = DEFAULT_GRAPH if tuning is None else tuning.graph
         self._lock = lock or threading.RLock()
@@ -80,7 +82,7 @@ class StageOne:
         The shorter a document, the longer its encoding, and the larger its inner product with any query: of unit
         length, the vectors find far more (docs/benchmarks.md).
         """
-        return unit_length(self.encoder.encode_documents(embeddings))
+        return unit_length(self._encode(self.encoder, embeddings))
 
     def encode_query(self, tokens: FloatArray) -> FloatArray:
         """The vector to ``search`` for, float32, shape (output dimension,)."""
@@ -169,9 +171,10 @@ class StageOne:
         encoder: SetEncoder,
         lock: threading.RLock,
         tuning: Tuning | None = None,
+        encode: EncodeDocuments = encode_on_host,
     ) -> StageOne:
         """Read what ``save`` wrote, or start empty where it can't be used: it can all be derived again."""
-        empty = cls(encoder, lock, tuning=tuning)
+        empty = cls(encoder, lock, tuning=tuning, encode=encode)
         try:
             description = read_description(folder)
             expected = {"index_id": index_id, "encoder": encoder.fingerprint, "vectors": VECTORS}
@@ -182,7 +185,7 @@ class StageOne:
                 else:
                     candidates = HnswCandidates.load(folder, encoder.output_dimension, empty._graph)
                 if read_description(folder, compare=False) == description:  # else a writer has saved others meanwhile
-                    return cls(encoder, lock, candidates, tuning)
+                    return cls(encoder, lock, candidates, tuning, encode)
         except (OSError, CorruptIndexError):
             pass
         return empty

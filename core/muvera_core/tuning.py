@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
 from muvera_core.errors import InvalidInputError
-from muvera_core.fde import SetEncoder, unit_length
+from muvera_core.fde import EncodeDocuments, SetEncoder, encode_on_host, unit_length
 from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.lemur import LearnedSetEncoder, LearnedSetEncoderConfig
 from muvera_core.pseudo_queries import part_of_text, run_of_tokens
@@ -55,6 +55,7 @@ class Corpus:
         texts: gives the texts of documents; None of those that have none.
         rerank: scores documents for a query's tokens; keys and scores, best first.
         encode_queries: encodes texts as questions; None where only token embeddings are known.
+        encode_documents: has a set encoder encode documents.
     """
 
     keys: IntArray
@@ -62,6 +63,7 @@ class Corpus:
     texts: Callable[[IntArray], Sequence[str | None]]
     rerank: Callable[[FloatArray, IntArray], tuple[IntArray, FloatArray]]
     encode_queries: Callable[[Sequence[str]], TokenEmbeddings] | None
+    encode_documents: EncodeDocuments = encode_on_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +234,7 @@ def _encode_all(corpus: Corpus, encoder: SetEncoder, show_progress: bool, *, sca
     with tqdm(total=len(vectors), desc=encoder.fingerprint[:16], unit="doc", disable=not show_progress) as bar:
         for start in range(0, len(vectors), _ENCODED_TOGETHER):
             keys = corpus.keys[start : start + _ENCODED_TOGETHER]
-            encoded = encoder.encode_documents(corpus.embeddings(keys))
+            encoded = corpus.encode_documents(encoder, corpus.embeddings(keys))
             vectors[start : start + len(keys)] = unit_length(encoded) if scale else encoded
             bar.update(len(keys))
     return vectors

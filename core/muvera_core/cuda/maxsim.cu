@@ -1,0 +1,308 @@
+// Exact MaxSim on tensor cores: products, their maxima over a document's tokens and the sum of those over the query's
+// tokens in one pass, so that only one number per document is ever written.
+//
+// A warp holds one chunk of a query (8 * TILES tokens) in registers and walks over documents, 16 tokens at a time. A
+// row is one token's vector: ROW_BYTES bytes, padded with zeros to a multiple of 32, int8 or float16.
+//
+// The query is given as two numbers of the rows' type for each of its numbers, coarse and fine, and a scale for each
+// of its tokens: with int8, value = scale * (128 * coarse + fine), whose products are exact in int32; with float16,
+// value = scale * (coarse + fine), whose products are added up in float32.
+//
+// Needs compute capability 8.0. No header is included, since CuPy is often installed without them.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define NEGATIVE_INFINITY __int_as_float(0xff800000)
+#define WARPS_PER_BLOCK 4
+
+struct Int8 {
+    typedef int Sum;
+    static __device__ __forceinline__ void multiply(Sum (&sum)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+        asm(
+            "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    }
+    static __device__ __forceinline__ void raise(Sum &coarse) { coarse *= 128; }
+    static __device__ __forceinline__ float scale(const float *scales, int row) { return __ldg(scales + row); }
+};
+
+struct Float16 {
+    typedef float Sum;
+    static __device__ __forceinline__ void multiply(Sum (&sum)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+        asm(
+            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    }
+    static __device__ __forceinline__ void raise(Sum &coarse) {}
+    static __device__ __forceinline__ float scale(const float *scales, int row) { return 1.0f; }
+};
+
+// A lane's part of 32 * STEPS bytes of a row, the quarter that ``lane % 4`` names. Which bytes belong to which step
+// doesn't matter to an inner product, so each lane takes 16 that follow one another wherever there are so many.
+template <int STEPS>
+__device__ __forceinline__ void load(u32 (&part)[2 * STEPS], const char *row, int quarter) {
+#pragma unroll
+    for (int i = 0; i < STEPS / 2; i++) {
+        const uint4 four = __ldg((const uint4 *)(row + 64 * i + 16 * quarter));
+        part[4 * i] = four.x, part[4 * i + 1] = four.y, part[4 * i + 2] = four.z, part[4 * i + 3] = four.w;
+    }
+    if (STEPS % 2) {
+        const uint2 two = __ldg((const uint2 *)(row + 32 * (STEPS - 1) + 8 * quarter));
+        part[2 * STEPS - 2] = two.x, part[2 * STEPS - 1] = two.y;
+    }
+}
+
+// A document's rows and scales. Beyond its end its last token is taken again, which changes no maximum.
+template <typename Type>
+struct Document {
+    const char *rows;
+    const float *scales;
+    int n;
+
+    __device__ __forceinline__ Document(long long place, const u64 *rows_at, const u64 *scales_at, const int *n_tokens)
+        : rows((const char *)rows_at[place]), scales((const float *)scales_at[place]), n(n_tokens[place]) {}
+    __device__ __forceinline__ const char *row(int token, int stride) const {
+        return rows + (long long)min(token, n - 1) * stride;
+    }
+    __device__ __forceinline__ float scale(int token) const { return Type::scale(scales, min(token, n - 1)); }
+};
+
+// Adds the products of 16 document tokens (of which the lane has parts of two, ``upper`` and ``lower``) and the chunk's.
+template <typename Type, int STEPS, int TILES>
+__device__ __forceinline__ void multiply_all(typename Type::Sum (&sums)[TILES][4], const u32 (&upper)[2 * STEPS],
+                                             const u32 (&lower)[2 * STEPS], const u32 (&query)[TILES][2 * STEPS]) {
+#pragma unroll
+    for (int step = 0; step < STEPS; step++)
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++)
+            Type::multiply(sums[tile], upper[2 * step], lower[2 * step], upper[2 * step + 1], lower[2 * step + 1],
+                           query[tile][2 * step], query[tile][2 * step + 1]);
+}
+
+// Scores lists of documents: ``lists[i] .. lists[i + 1]`` of the pairs are documents to score for query ``i``.
+//
+// STEPS: of 32 bytes, that are held in registers. A row has 32 * STEPS bytes or, with SLICED, a multiple of them; then
+// parts of the query are loaded again for each 16 tokens. BLOCKS: that are to fit on a multiprocessor.
+//
+// Query rows: [query][chunk][8 * TILES], each coarse and fine. ``rows_at``, ``scales_at``: addresses of each document's
+// first row and scale; ``n_tokens``: at least 1. ``places``: which document each pair has; none where pair ``i`` has
+// document ``i``. ``scores``: [chunk][pair], whose sum over chunks is MaxSim.
+template <typename Type, int STEPS, int TILES, bool SLICED, int BLOCKS>
+__global__ void __launch_bounds__(32 * WARPS_PER_BLOCK, BLOCKS)
+    maxsim(const char *__restrict__ coarse, const char *__restrict__ fine, const float *__restrict__ query_scales,
+           int n_chunks, int row_bytes, const u64 *__restrict__ rows_at, const u64 *__restrict__ scales_at,
+           const int *__restrict__ n_tokens, const int *__restrict__ places, const long long *__restrict__ lists,
+           long long n_pairs, float *__restrict__ scores) {
+    const int lane = threadIdx.x % 32, group = lane / 4, quarter = lane % 4;
+    const long long warp = (long long)blockIdx.x * WARPS_PER_BLOCK + threadIdx.x / 32;
+    const long long step = (long long)gridDim.x * WARPS_PER_BLOCK / n_chunks;
+    if (warp >= step * n_chunks) return;
+    const int chunk = warp % n_chunks;
+    const long long first_row = ((long long)blockIdx.y * n_chunks + chunk) * 8 * TILES;
+    const int stride = SLICED ? row_bytes : 32 * STEPS;
+    const int n_slices = SLICED ? row_bytes / (32 * STEPS) : 1;
+    const bool loads_ahead = !SLICED && STEPS <= 8;  // else there are too few registers
+
+    float query_scale[TILES][2];
+    bool is_empty = true;
+    u32 high[TILES][2 * STEPS], low[TILES][2 * STEPS];
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        query_scale[tile][0] = query_scales[first_row + 8 * tile + 2 * quarter];
+        query_scale[tile][1] = query_scales[first_row + 8 * tile + 2 * quarter + 1];
+        is_empty = is_empty && query_scale[tile][0] == 0 && query_scale[tile][1] == 0;
+        if (!SLICED) {
+            load<STEPS>(high[tile], coarse + (first_row + 8 * tile + group) * stride, quarter);
+            load<STEPS>(low[tile], fine + (first_row + 8 * tile + group) * stride, quarter);
+        }
+    }
+    is_empty = __all_sync(~0u, is_empty);
+
+    long long pair = lists[blockIdx.y] + warp / n_chunks;
+    const long long end = lists[blockIdx.y + 1];
+    if (pair >= end) return;
+    Document<Type> document(places ? places[pair] : pair, rows_at, scales_at, n_tokens);
+    u32 upper[2 * STEPS], lower[2 * STEPS], next_upper[2 * STEPS], next_lower[2 * STEPS];
+    float next_upper_scale = document.scale(group), next_lower_scale = document.scale(group + 8);
+    if (loads_ahead) {
+        load<STEPS>(next_upper, document.row(group, stride), quarter);
+        load<STEPS>(next_lower, document.row(group + 8, stride), quarter);
+    }
+    while (pair < end) {
+        const long long next_pair = pair + step < end ? pair + step : pair;
+        const Document<Type> next_document(places ? places[next_pair] : next_pair, rows_at, scales_at, n_tokens);
+        float best[TILES][2];
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) best[tile][0] = best[tile][1] = NEGATIVE_INFINITY;
+
+        for (int token = 0; token < document.n && !is_empty; token += 16) {
+            // What comes next is loaded now: 16 more tokens, or the first ones of the next document.
+            const bool is_last = token + 16 >= document.n;
+            const Document<Type> source = is_last ? next_document : document;
+            const int next_token = is_last ? group : token + 16 + group;
+            const float upper_scale = next_upper_scale, lower_scale = next_lower_scale;
+            next_upper_scale = source.scale(next_token), next_lower_scale = source.scale(next_token + 8);
+            if (loads_ahead) {
+#pragma unroll
+                for (int i = 0; i < 2 * STEPS; i++) upper[i] = next_upper[i], lower[i] = next_lower[i];
+                load<STEPS>(next_upper, source.row(next_token, stride), quarter);
+                load<STEPS>(next_lower, source.row(next_token + 8, stride), quarter);
+            } else if (!SLICED) {
+                load<STEPS>(upper, document.row(token + group, stride), quarter);
+                load<STEPS>(lower, document.row(token + group + 8, stride), quarter);
+            }
+            typename Type::Sum sums[TILES][4] = {};
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                for (int slice = 0; slice < n_slices; slice++) {
+                    if (SLICED) {
+                        load<STEPS>(upper, document.row(token + group, stride) + 32 * STEPS * slice, quarter);
+                        load<STEPS>(lower, document.row(token + group + 8, stride) + 32 * STEPS * slice, quarter);
+#pragma unroll
+                        for (int tile = 0; tile < TILES; tile++)
+                            load<STEPS>(high[tile], (half ? fine : coarse) + (first_row + 8 * tile + group) * stride
+                                                        + 32 * STEPS * slice, quarter);
+                    }
+                    multiply_all<Type, STEPS, TILES>(sums, upper, lower, half && !SLICED ? low : high);
+                }
+#pragma unroll
+                for (int tile = 0; tile < TILES && !half; tile++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) Type::raise(sums[tile][i]);
+            }
+#pragma unroll
+            for (int tile = 0; tile < TILES; tile++)
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    best[tile][i] = fmaxf(best[tile][i], fmaxf((float)sums[tile][i] * upper_scale,
+                                                               (float)sums[tile][i + 2] * lower_scale));
+        }
+        float total = 0;
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float most = best[tile][i];
+                most = fmaxf(most, __shfl_xor_sync(~0u, most, 4));
+                most = fmaxf(most, __shfl_xor_sync(~0u, most, 8));
+                most = fmaxf(most, __shfl_xor_sync(~0u, most, 16));
+                total += query_scale[tile][i] ? most * query_scale[tile][i] : 0;
+            }
+        total += __shfl_xor_sync(~0u, total, 1);
+        total += __shfl_xor_sync(~0u, total, 2);
+        if (lane == 0) scores[(long long)chunk * n_pairs + pair] = total;
+        pair += step, document = next_document;
+    }
+}
+
+__device__ __forceinline__ void split(float value, float largest, int limit, signed char &coarse, signed char &fine) {
+    const int whole = __float2int_rn(value / largest * limit);
+    const int high = (whole + (whole >= 0 ? 64 : -64)) / 128;
+    coarse = (signed char)high, fine = (signed char)(whole - 128 * high);
+}
+
+__device__ __forceinline__ void split(float value, float largest, int limit, unsigned short &coarse,
+                                      unsigned short &fine) {
+    const float share = value / largest;
+    float rounded;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(coarse) : "f"(share));
+    asm("cvt.f32.f16 %0, %1;" : "=f"(rounded) : "h"(coarse));
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(fine) : "f"(share - rounded));
+}
+
+// Makes query rows of token vectors, a warp for each. Queries have ``rows_per_query`` rows; those beyond their tokens
+// are zeros. ``limit``: with int8, the whole number that a token's largest value becomes.
+template <typename Number>
+__global__ void split_queries(const float *__restrict__ vectors, const long long *__restrict__ offsets, int dimension,
+                              int width, int rows_per_query, long long n_rows, int limit, Number *__restrict__ coarse,
+                              Number *__restrict__ fine, float *__restrict__ scales) {
+    const int lane = threadIdx.x % 32;
+    const long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (row >= n_rows) return;
+    const long long query = row / rows_per_query, token = offsets[query] + row % rows_per_query;
+    const bool is_there = token < offsets[query + 1];
+    float largest = 0;
+    if (is_there)
+        for (int i = lane; i < dimension; i += 32) largest = fmaxf(largest, fabsf(vectors[token * dimension + i]));
+    for (int step = 16; step; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
+    for (int i = lane; i < width; i += 32) {
+        Number high = 0, low = 0;
+        if (largest > 0 && i < dimension) split(vectors[token * dimension + i], largest, limit, high, low);
+        coarse[row * width + i] = high, fine[row * width + i] = low;
+    }
+    if (lane == 0) scales[row] = sizeof(Number) == 1 ? largest / limit : largest;
+}
+
+// Takes stored rows apart, a warp for each: [scale, 4 bytes, if there are scales][codes], into padded codes and scales.
+extern "C" __global__ void unpack_rows(const char *__restrict__ stored, long long n_rows, int code_bytes, int row_bytes,
+                                       char *__restrict__ codes, float *__restrict__ scales) {
+    const int lane = threadIdx.x % 32, header = scales ? 4 : 0;
+    const long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (row >= n_rows) return;
+    const char *from = stored + row * (header + code_bytes);
+    for (int i = lane; i < row_bytes; i += 32) codes[row * row_bytes + i] = i < code_bytes ? from[header + i] : 0;
+    if (scales && lane < 4) ((char *)(scales + row))[lane] = from[lane];
+}
+
+// Positive and negative floats in the order of unsigned numbers.
+__device__ __forceinline__ u32 ordered(float value) {
+    const u32 bits = __float_as_uint(value);
+    return bits & 0x80000000 ? ~bits : bits | 0x80000000;
+}
+
+// The ``k`` highest scores of each list, a block for each, in the order in which they stand there; of equal ones the
+// first. Where a list is shorter, the rest is -1 and minus infinity.
+extern "C" __global__ void __launch_bounds__(1024)
+    select(const float *__restrict__ scores, const long long *__restrict__ lists, int k, int *__restrict__ places,
+           float *__restrict__ values) {
+    const long long start = lists[blockIdx.x];
+    const int n = lists[blockIdx.x + 1] - start, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const float *list = scores + start;
+    int *chosen = places + (long long)blockIdx.x * k;
+    float *value = values + (long long)blockIdx.x * k;
+    __shared__ int counts[32];
+
+    // The k-th highest, bit by bit, and how many are higher.
+    u32 threshold = 0;
+    int n_higher = 0;
+    for (u32 bit = n > k ? 0x80000000 : 0; bit; bit /= 2) {
+        int count = 0;
+        for (int i = threadIdx.x; i < n; i += blockDim.x) count += ordered(list[i]) >= (threshold | bit);
+        for (int step = 16; step; step /= 2) count += __shfl_xor_sync(~0u, count, step);
+        __syncthreads();
+        if (lane == 0) counts[warp] = count;
+        __syncthreads();
+        int total = 0;
+        for (int i = 0; i < blockDim.x / 32; i++) total += counts[i];
+        if (total >= k) threshold |= bit;
+        else n_higher = total;
+    }
+    // In order: all that are higher, and of those that equal it as many as are missing.
+    int n_chosen = 0, n_equal = k - n_higher;
+    for (int base = 0; base < n; base += blockDim.x) {
+        const int i = base + threadIdx.x;
+        const float score = i < n ? list[i] : 0;
+        const bool is_higher = i < n && (n <= k || ordered(score) > threshold);
+        const bool is_equal = i < n && !is_higher && ordered(score) == threshold;
+        // Higher ones are counted in the upper half of a number, equal ones in the lower.
+        const u32 higher = __ballot_sync(~0u, is_higher), equal = __ballot_sync(~0u, is_equal);
+        __syncthreads();
+        if (lane == 0) counts[warp] = __popc(higher) << 16 | __popc(equal);
+        __syncthreads();
+        int before = 0, all = 0;
+        for (int j = 0; j < blockDim.x / 32; j++) {
+            if (j == warp) before = all;
+            all += counts[j];
+        }
+        const u32 below = (1u << lane) - 1;
+        const int equal_before = (before & 0xffff) + __popc(equal & below);
+        const int place = n_chosen + (before >> 16) + __popc(higher & below) + min(equal_before, n_equal);
+        if (is_higher || (is_equal && equal_before < n_equal)) chosen[place] = i, value[place] = score;
+        n_chosen += (all >> 16) + min(all & 0xffff, n_equal);
+        n_equal -= min(all & 0xffff, n_equal);
+    }
+    for (int i = n_chosen + threadIdx.x; i < k; i += blockDim.x) chosen[i] = -1, value[i] = NEGATIVE_INFINITY;
+}

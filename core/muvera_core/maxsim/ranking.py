@@ -1,0 +1,30 @@
+"""What is asked of exact MaxSim, on whichever device, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from muvera_core.directory import Directory
+from muvera_core.token_codec import Rows
+from muvera_core.token_embeddings import FloatArray, IntArray
+
+# Keys by falling MaxSim, ties by rising key, and their scores.
+Ranking = tuple[IntArray, FloatArray]
+# Gives stored token rows of documents of a state, with their offsets.
+ReadRows = Callable[[Directory, IntArray], tuple[Rows, IntArray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A query and the documents to rank for it.
+
+    Attributes:
+        query: float32, shape (tokens, dimension).
+        directory: the state that the documents are of.
+        keys: the documents, int64, ascending. Tasks that share this array are ranked together.
+    """
+
+    query: FloatArray
+    directory: Directory
+    keys: IntArray

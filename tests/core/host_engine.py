@@ -1,0 +1,130 @@
+"""Stands where a card would: the same interface over NumPy, so that all that isn't a kernel is tested without a card.
+
+It computes what the kernels do with the CPU's own MaxSim, and it notices what would be a fault on a card: an address
+that nothing is held at any more.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_core.cuda.engine import Documents, HeldRows, Scores
+from muvera_core.cuda.row_layout import RowLayout
+from muvera_core.errors import DeviceError
+from muvera_core.maxsim.cpu import maxsim_scaled
+from muvera_core.token_codec import Rows, TokenCodec
+from muvera_core.token_embeddings import FloatArray, IntArray
+
+
+class HostDevice:
+    """A card that is NumPy."""
+
+    number, name, n_bytes = 0, "cuda:0", 0
+    cupy = np
+
+    def __init__(self, free: int = 1 << 30) -> None:
+        self.free, self.fails, self.released = free, False, 0
+
+    def free_bytes(self) -> int:
+        return self.free
+
+    def release(self) -> None:
+        self.released += 1
+
+    @contextmanager
+    def lane(self) -> Iterator[Any]:
+        if self.fails:
+            raise DeviceError("cuda:0 has too little free memory (out of memory)")
+        yield SimpleNamespace(
+            send_to=lambda target, array: target.__setitem__(slice(None), array),
+            receive=lambda array: array.copy(),
+            stream=SimpleNamespace(synchronize=lambda: None),
+        )
+
+
+class HostEngine:
+    """An engine on it."""
+
+    def __init__(self, device: HostDevice, codec: TokenCodec) -> None:
+        self.layout, self.codec, self.device = RowLayout.of(codec), codec, device
+        self.held: dict[int, tuple[FloatArray, weakref.ref[HeldRows]]] = {}
+        self.brought: list[int] = []  # rows of each call of ``hold``
+        self.asked: list[int] = []  # queries of each call of ``ask``
+        self.next, self.lock = 1 << 20, threading.Lock()
+
+    @contextmanager
+    def session(self) -> Iterator[HostSession]:
+        if self.device.fails:
+            raise DeviceError("cuda:0 can't be used: unspecified launch failure")
+        yield HostSession(self)
+
+
+class HostSession:
+    def __init__(self, engine: HostEngine) -> None:
+        self.engine = engine
+
+    def hold(self, rows: Rows) -> HeldRows:
+        engine = self.engine
+        with engine.lock:
+            return self._hold(engine, rows)
+
+    def _hold(self, engine: HostEngine, rows: Rows) -> HeldRows:
+        engine.brought.append(len(rows))
+        held = HeldRows(engine.next, 1 if engine.layout.is_int8 else 0, ())
+        engine.held[engine.next] = engine.codec.decode(rows), weakref.ref(held)
+        engine.next += len(rows) * engine.layout.row_bytes + 256
+        return held
+
+    def wait(self) -> None:
+        pass
+
+    def ask(self, queries: Sequence[FloatArray]) -> list[FloatArray]:
+        self.engine.asked.append(len(queries))
+        return list(queries)
+
+    def on_card(self, documents: Documents) -> Documents:
+        return documents
+
+    def score_lists(
+        self, queries: list[FloatArray], documents: Documents, places: npt.NDArray[np.int32], lists: IntArray
+    ) -> Scores:
+        parts = [
+            self._scores(query, documents[places[first:end]])
+            for query, first, end in zip(queries, lists[:-1], lists[1:], strict=True)
+        ]
+        return Scores(np.concatenate(parts), lists, int(np.diff(lists).max()), 0, 0)
+
+    def score_all(self, queries: list[FloatArray], documents: Documents) -> Scores:
+        values = np.stack([self._scores(query, documents) for query in queries])
+        return Scores(values, np.arange(len(queries) + 1) * len(documents), len(documents), 0, 0)
+
+    def select(self, scores: Scores, k: int | None) -> tuple[npt.NDArray[np.int32], FloatArray]:
+        k = scores.longest if k is None else min(k, scores.longest)
+        places = np.full((len(scores.lists) - 1, k), -1, dtype=np.int32)
+        values = np.full(places.shape, -np.inf, dtype=np.float32)
+        flat = scores.values.reshape(-1)
+        for i, (first, end) in enumerate(zip(scores.lists[:-1], scores.lists[1:], strict=True)):
+            best = np.sort(np.argsort(-flat[first:end], kind="stable")[:k])
+            places[i, : len(best)], values[i, : len(best)] = best, flat[first:end][best]
+        return places, values
+
+    def _scores(self, query: FloatArray, documents: Documents) -> FloatArray:
+        scores = np.empty(len(documents), dtype=np.float32)
+        bases = np.array(sorted(self.engine.held))
+        for i, (address, n) in enumerate(zip(documents.rows_at.tolist(), documents.n_tokens.tolist(), strict=True)):
+            base = int(bases[np.searchsorted(bases, address, side="right") - 1])
+            vectors, owner = self.engine.held[base]
+            assert owner() is not None, "rows were let go of while they were needed"
+            first = (address - base) // self.engine.layout.row_bytes
+            assert first + n <= len(vectors)
+            offsets = np.array([0, n], dtype=np.int64)
+            scores[i] = maxsim_scaled(query, vectors[first : first + n], None, offsets)[0]
+        return scores

@@ -1,0 +1,384 @@
+"""An index on a card, without a card: NumPy stands in for it (``host_engine.py``). ``test_cuda.py`` has the kernels."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from host_engine import HostDevice, HostEngine
+
+from muvera_core import FDEConfig, MuveraIndex, StageClock
+from muvera_core.cuda import accelerator, reranker, residence
+from muvera_core.cuda.device import open_device
+from muvera_core.cuda.residence import batches
+from muvera_core.cuda.row_layout import RowLayout
+from muvera_core.encoders import PrecomputedEmbeddings
+from muvera_core.errors import DeviceError, DeviceFallbackWarning, InvalidInputError, MissingExtraError
+from muvera_core.token_codec import TokenCodec, TokenPrecision
+
+D = 16
+ENCODER = PrecomputedEmbeddings(D, "random")
+FDE = FDEConfig(dimension=D, num_repetitions=8, num_simhash_projections=3, projection_dimension=8)
+
+
+class Card:
+    """The card that indexes of a test get, and their engines."""
+
+    def __init__(self) -> None:
+        self.device, self.engines = HostDevice(), list[HostEngine]()
+
+    def engine(self, device: HostDevice, codec: TokenCodec) -> HostEngine:
+        self.engines.append(HostEngine(device, codec))
+        return self.engines[-1]
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Card:
+    made = Card()
+    monkeypatch.setattr(accelerator, "open_device", lambda name: made.device)
+    monkeypatch.setattr(accelerator, "CudaEngine", made.engine)
+    monkeypatch.setattr(accelerator, "on_card", lambda encoder, device: encoder)
+    return made
+
+
+def tokens(seed: int, n: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    arrays = [rng.standard_normal((rng.integers(1, 30), D)).astype(np.float32) for _ in range(n)]
+    return [array / np.linalg.norm(array, axis=1, keepdims=True) for array in arrays]
+
+
+def ids(start: int, end: int) -> list[str]:
+    return [f"d{i}" for i in range(start, end)]
+
+
+def filled(path: Path | None, n: int = 600, **options: Any) -> MuveraIndex:
+    index = MuveraIndex.create(path, ENCODER, FDE, **options)
+    index.add_embeddings(tokens(0, n), ids=ids(0, n), metadatas=[{"even": i % 2 == 0} for i in range(n)])
+    return index
+
+
+def answers(index: MuveraIndex, **options: Any) -> list[list[tuple[str, float]]]:
+    return [[(hit.id, round(hit.score, 4)) for hit in index.search_embeddings(q, **options)] for q in tokens(9, 6)]
+
+
+def assert_same(found: list[list[tuple[str, float]]], expected: list[list[tuple[str, float]]]) -> None:
+    """The same hits with the same scores, up to rounding, and in the same order where scores differ by more."""
+    for hits, others in zip(found, expected, strict=True):
+        np.testing.assert_allclose([score for _, score in hits], [score for _, score in others], atol=2e-4)
+        scores = dict(others)
+        assert scores.keys() == dict(hits).keys()
+        np.testing.assert_allclose([score for _, score in hits], [scores[id] for id, _ in hits], atol=2e-4)
+
+
+SEARCHES: list[dict[str, Any]] = [
+    {},
+    {"exact": True},
+    {"k": 3, "n_candidates": 20},
+    {"k": 5, "exact": True, "filter": {"even": True}},
+    {"k": 700, "exact": True},
+]
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+@pytest.mark.parametrize("memory", [1, 3000, None])
+def test_hits_are_those_of_the_cpu(card: Card, precision: TokenPrecision, memory: int | None, tmp_path: Path) -> None:
+    with filled(tmp_path / "a", token_precision=precision) as index:
+        expected = [hits for search in SEARCHES for hits in answers(index, **search)]
+    with MuveraIndex.open(tmp_path / "a", ENCODER, device="cuda", device_memory=memory) as index:
+        assert index.device == "cuda:0"
+        assert_same([hits for search in SEARCHES for hits in answers(index, **search)], expected)
+        assert card.engines[0].asked
+
+
+def test_the_budget_is_kept_and_what_is_beyond_it_is_brought_by_each_search(card: Card) -> None:
+    with filled(None, device="cuda", device_memory=6000) as index:
+        held = index._collection._gpu
+        assert held is not None
+        resident = held._reranker
+        assert 0 < resident.n_bytes <= 6000 < index.n_tokens * RowLayout.of(TokenCodec("int8", D)).bytes_per_token
+        engine = card.engines[0]
+        engine.brought.clear()
+        answers(index, exact=True)
+        missing = index.n_tokens - resident.n_bytes // engine.layout.bytes_per_token
+        assert sum(engine.brought) == 6 * missing
+
+
+def test_documents_beyond_the_budget_come_in_several_lots(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(residence, "BYTES_AT_ONCE", 2000)
+    monkeypatch.setattr(reranker, "BYTES_AT_ONCE", 2000)
+
+    def in_a_batch(index: MuveraIndex) -> list[list[tuple[str, float]]]:
+        queries = tokens(9, 6)
+        found = [index._collection.find_candidates(query, 10, 30, None) for query in queries]
+        rankings = index._collection.rerank_all(found, queries, 10)
+        return [list(zip(map(str, keys), scores, strict=True)) for keys, scores in rankings]
+
+    with filled(None) as index:
+        expected = [hits for search in SEARCHES for hits in answers(index, **search)] + in_a_batch(index)
+    with filled(None, device="cuda", device_memory=9000) as index:
+        assert_same([hits for search in SEARCHES for hits in answers(index, **search)] + in_a_batch(index), expected)
+        assert max(card.engines[0].brought) <= 2000 // card.engines[0].layout.bytes_per_token
+
+
+def test_ties_go_to_the_earlier_document(card: Card) -> None:
+    one = tokens(0, 1)
+    with MuveraIndex.create(None, ENCODER, FDE, device="cuda") as index:
+        index.add_embeddings(one * 50, ids=ids(0, 50))
+        hits = index.search_embeddings(one[0], k=7, exact=True)
+        assert [hit.id for hit in hits] == ids(0, 7)
+        assert len({hit.score for hit in hits}) == 1
+
+
+def test_queries_of_a_batch_go_to_the_card_together(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    with filled(None, device="cuda") as index:
+        one_by_one = [answers(index, k=4, exact=exact) for exact in (True, False)]
+        for exact, expected in zip((True, False), one_by_one, strict=True):
+            card.engines[0].asked.clear()
+            batch = index._search_all(tokens(9, 6), 4, None, filter=None, exact=exact, clock=StageClock())
+            assert [[(hit.id, round(hit.score, 4)) for hit in hits] for hits in batch] == expected
+            assert card.engines[0].asked == [6]
+        monkeypatch.setattr(reranker, "_SCORES_AT_ONCE", 1300)  # two queries' scores of all 600 documents
+        card.engines[0].asked.clear()
+        found = [index._collection.find_candidates(q, 4, None, None, exact=True) for q in tokens(9, 6)]
+        rankings = index._collection.rerank_all(found, tokens(9, 6), 4)
+        assert card.engines[0].asked == [2, 2, 2]
+        assert [len(keys) for keys, _ in rankings] == [4] * 6
+
+
+def test_a_search_that_finds_nothing(card: Card) -> None:
+    with MuveraIndex.create(None, ENCODER, FDE, device="cuda") as index:
+        assert index.search_embeddings(tokens(1, 1)[0]) == []
+        index.add_embeddings(tokens(0, 3), ids=ids(0, 3), metadatas=[{"n": i} for i in range(3)])
+        assert index.search_embeddings(tokens(1, 1)[0], filter={"n": 9}) == []
+        assert len(index.search_embeddings(tokens(1, 1)[0], filter={"n": 1})) == 1
+
+
+def test_what_is_added_replaced_deleted_and_compacted_is_seen(card: Card, tmp_path: Path) -> None:
+    with filled(tmp_path / "a", device="cuda") as index, filled(None) as plain:
+        for changed in (index, plain):
+            changed.add_embeddings(tokens(3, 80), ids=ids(560, 640))
+            changed.delete(ids(0, 200))
+        assert answers(index, exact=True) == answers(plain, exact=True)
+        index.compact()
+        assert answers(index, exact=True) == answers(plain, exact=True)
+        gpu = index._collection._gpu
+        assert gpu is not None
+        assert gpu._reranker.n_resident >= len(index)
+        for changed in (index, plain):
+            changed.delete(ids(200, 500))
+        # Deleted documents had more than half of the room, so all were brought anew.
+        assert gpu._reranker.n_resident == len(index) == 140
+        assert answers(index) == answers(plain)
+        with MuveraIndex.open(tmp_path / "a", ENCODER, read_only=True, device="cuda") as reader:
+            index.add_embeddings(tokens(4, 5), ids=ids(700, 705))
+            assert reader.refresh()
+            assert answers(reader, exact=True) == answers(index, exact=True)
+
+
+def test_searches_beside_a_writer_are_right(card: Card) -> None:
+    queries = tokens(9, 6)
+    with filled(None, 300, device="cuda", device_memory=8000) as index:
+        failures: list[BaseException] = []
+        done = threading.Event()
+
+        def search() -> None:
+            try:
+                while not done.is_set():
+                    for query in queries:
+                        hits = index.search_embeddings(query, k=5, exact=True)
+                        assert len(hits) == 5
+                        assert sorted((hit.score for hit in hits), reverse=True) == [hit.score for hit in hits]
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for round_ in range(12):
+            index.add_embeddings(tokens(round_, 40), ids=ids(1000 + 40 * round_, 1040 + 40 * round_))
+            index.delete(ids(25 * round_, 25 * round_ + 25))
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert not failures
+
+
+def test_stage_one_on_the_card_finds_what_a_scan_finds(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._beats", lambda *_: True)
+    with filled(None) as plain:
+        expected = answers(plain, k=5, n_candidates=40)
+    with filled(None, device="cuda") as index:
+        gpu = index._collection._gpu
+        assert gpu is not None
+        assert gpu._scan is not None
+        assert gpu._scan[1].is_used
+        asked = []
+        original = gpu._scan[1].search
+
+        def search(*args: Any) -> Any:
+            asked.append(args)
+            return original(*args)
+
+        monkeypatch.setattr(gpu._scan[1], "search", search)
+        assert answers(index, k=5, n_candidates=40) == expected
+        assert len(asked) == 6
+        index.delete(ids(0, 100))
+        assert all(int(id[1:]) >= 100 for hits in answers(index, n_candidates=40) for id, _ in hits)
+        index.add_embeddings(tokens(0, 1), ids=["again"])
+        assert answers(index, k=5, n_candidates=500) == answers(index, k=5, exact=True)
+
+
+def test_a_scan_that_is_slower_or_has_no_room_is_not_used(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._beats", lambda *_: False)
+    with filled(None, device="cuda") as index:
+        gpu = index._collection._gpu
+        assert gpu is not None
+        assert gpu._scan is not None
+        assert not gpu._scan[1].is_used
+        assert gpu._scan[1].n_bytes == 0
+    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._beats", lambda *_: True)
+    with filled(None, device="cuda", device_memory=400_000) as index:
+        gpu = index._collection._gpu
+        assert gpu is not None
+        assert gpu._scan is not None
+        assert not gpu._scan[1].is_used
+
+
+def test_whether_the_card_is_faster_is_measured(card: Card) -> None:
+    with filled(None, device="cuda") as index:
+        gpu = index._collection._gpu
+        assert gpu is not None
+        assert gpu._scan is not None
+        assert gpu._scan[1]._n_timed == 600
+        index.add_embeddings(tokens(5, 200), ids=ids(2000, 2200))
+        assert gpu._scan[1]._n_timed == 600
+        index.add_embeddings(tokens(6, 200), ids=ids(3000, 3200))
+        assert gpu._scan[1]._n_timed == 1000
+
+
+def test_a_failing_card_is_told_and_with_auto_the_cpu_takes_over(card: Card) -> None:
+    with filled(None) as plain:
+        expected = answers(plain)
+    for device, takes_over in (("cuda", False), ("auto", True)):
+        with filled(None, device=device) as index:
+            card.device.fails = True
+            if takes_over:
+                with pytest.warns(DeviceFallbackWarning, match="the CPU takes over: cuda:0"):
+                    assert answers(index) == expected
+            else:
+                with pytest.raises(DeviceError, match="cuda:0"):
+                    answers(index)
+            # What was written is safe, whatever the card does.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeviceFallbackWarning)
+                if takes_over:
+                    index.add_embeddings(tokens(7, 1), ids=["new"])
+                    assert "new" in index
+            card.device.fails = False
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert len(answers(index)) == 6
+
+
+def test_documents_are_safe_when_the_card_fails_after_they_were_written(
+    card: Card, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with filled(None, device="cuda") as index:
+
+        def fail(*_: object, **__: object) -> None:
+            raise DeviceError("cuda:0 has too little free memory")
+
+        gpu = index._collection._gpu
+        assert gpu is not None
+        monkeypatch.setattr(gpu._reranker, "update", fail)
+        index.add_embeddings(tokens(7, 1), ids=["new"])
+        assert "couldn't be brought to cuda:0" in caplog.text
+        hits = index.search_embeddings(tokens(7, 1)[0], k=1)
+        assert [hit.id for hit in hits] == ["new"]
+
+
+def test_memory_is_given_back_at_close(card: Card) -> None:
+    index = filled(None, device="cuda")
+    gpu = index._collection._gpu
+    assert gpu is not None
+    assert gpu._reranker.n_resident == 600
+    assert "on cuda:0" in index.sizes()
+    index.close()
+    assert gpu._reranker.n_resident == 0
+    assert card.device.released == 1
+    assert all(owner() is None for _, owner in card.engines[0].held.values())
+
+
+def test_an_index_is_the_same_on_any_device(card: Card, tmp_path: Path) -> None:
+    with filled(tmp_path / "a", device="cuda"):
+        pass
+    with MuveraIndex.open(tmp_path / "a", ENCODER) as index:
+        assert index.device == "cpu"
+        assert "on cuda:0" not in index.sizes()
+        assert len(answers(index)) == 6
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "", "CUDA", 0, None, ["cuda"]])
+def test_devices_that_cannot_be(name: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="device must be"):
+        MuveraIndex.create(tmp_path / "a", ENCODER, FDE, device=name)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("memory", [0, -1, 1.5, "1 GB"])
+def test_budgets_that_cannot_be(memory: Any) -> None:
+    with pytest.raises(InvalidInputError, match="device_memory"):
+        MuveraIndex.create(None, ENCODER, FDE, device_memory=memory)
+
+
+@pytest.fixture
+def without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+
+
+@pytest.mark.usefixtures("without_cupy")
+def test_without_cupy_the_extra_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingExtraError, match=r"muvera-core\[cuda12\]"):
+        MuveraIndex.create(tmp_path / "a", ENCODER, FDE, device="cuda")
+    assert not (tmp_path / "a").exists()
+    with pytest.warns(DeviceFallbackWarning, match="searching on the CPU: .*CuPy"):
+        index = MuveraIndex.create(tmp_path / "a", ENCODER, FDE, device="auto")
+    with index:
+        assert index.device == "cpu"
+
+
+def test_cupy_without_a_driver_or_card() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy isn't installed")
+    try:
+        n_cards = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError:
+        n_cards = 0
+    message = "cuda:0 can't be used" if n_cards == 0 else "there is no cuda:999"
+    with pytest.raises(DeviceError, match=message):
+        open_device("cuda" if n_cards == 0 else "cuda:999")
+
+
+def test_lots_of_documents_hold_no_more_than_they_may() -> None:
+    assert batches(np.array([3, 3, 3, 9, 1, 1]), 6) == [(0, 2), (2, 3), (3, 4), (4, 6)]
+    assert batches(np.array([], dtype=np.int64), 6) == []
+    assert batches(np.array([1] * 10), 10) == [(0, 10)]
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+@pytest.mark.parametrize("dimension", [1, 16, 48, 64, 96, 100, 128, 256, 300, 512, 1024, 4096])
+def test_row_layouts(precision: TokenPrecision, dimension: int) -> None:
+    layout = RowLayout.of(TokenCodec(precision, dimension))
+    assert layout.row_bytes >= layout.code_bytes == dimension * (1 if precision == "int8" else 2)
+    assert layout.row_bytes % (32 * layout.steps) == 0
+    assert layout.is_sliced or layout.row_bytes == 32 * layout.steps
+    assert layout.row_bytes - layout.code_bytes < 128
+    # Sums of products of codes and a query's whole numbers fit int32.
+    assert layout.limit >= 128
+    assert dimension * 127 * layout.limit < 1 << 31
+    assert layout.n_chunks(layout.chunk) == layout.n_chunks(1) == layout.n_chunks(0) == 1
+    assert layout.n_chunks(layout.chunk + 1) == 2
