@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,7 +70,7 @@ class HostEngine:
 
 class HostSession:
     def __init__(self, engine: HostEngine) -> None:
-        self.engine = engine
+        self.engine, self.scores = engine, list[FloatArray]()
 
     def hold(self, rows: Rows) -> HeldRows:
         engine = self.engine
@@ -100,21 +101,28 @@ class HostSession:
             self._scores(query, documents[places[first:end]])
             for query, first, end in zip(queries, lists[:-1], lists[1:], strict=True)
         ]
-        return Scores(np.concatenate(parts), lists, int(np.diff(lists).max()), 0, 0)
+        return self._kept(np.concatenate(parts), lists)
 
     def score_all(self, queries: list[FloatArray], documents: Documents) -> Scores:
         values = np.stack([self._scores(query, documents) for query in queries])
-        return Scores(values, np.arange(len(queries) + 1) * len(documents), len(documents), 0, 0)
+        return self._kept(values.reshape(-1), np.arange(len(queries) + 1) * len(documents))
 
-    def select(self, scores: Scores, k: int | None) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    def select(self, scores: Scores, k: int | None) -> Any:
         k = scores.longest if k is None else min(k, scores.longest)
         places = np.full((len(scores.lists) - 1, k), -1, dtype=np.int32)
         values = np.full(places.shape, -np.inf, dtype=np.float32)
-        flat = scores.values.reshape(-1)
-        for i, (first, end) in enumerate(zip(scores.lists[:-1], scores.lists[1:], strict=True)):
+        flat = self.scores[scores.values_at]
+        for i, (first, end) in enumerate(pairwise(scores.lists)):
             best = np.sort(np.argsort(-flat[first:end], kind="stable")[:k])
             places[i, : len(best)], values[i, : len(best)] = best, flat[first:end][best]
         return places, values
+
+    def fetch(self, selected: Any) -> Any:
+        return selected
+
+    def _kept(self, values: FloatArray, lists: IntArray) -> Scores:
+        self.scores.append(values)
+        return Scores(len(self.scores) - 1, lists, int(np.diff(lists).max()), 0, 0)
 
     def _scores(self, query: FloatArray, documents: Documents) -> FloatArray:
         scores = np.empty(len(documents), dtype=np.float32)

@@ -86,8 +86,8 @@ def test_maxsim(device: CudaDevice, precision: TokenPrecision, dimension: int) -
         held = session.hold(rows)
         there = located(held, documents.offsets, engine.layout)
         asked = session.ask(list(queries))
-        everywhere = session.receive(session.score_all(asked, there))
-        again = session.receive(session.score_all(asked, session.on_card(there)))
+        everywhere = session.receive(session.score_all(asked, there)).reshape(len(queries), -1)
+        again = session.receive(session.score_all(asked, session.on_card(there))).reshape(len(queries), -1)
         # Each query with some documents of its own, one with none, in an order of its own.
         lists = [rng.permutation(len(documents))[:n] for n in (68, 1, 0, 5, 33, 68, 2, 67, 9)]
         bounds = np.concatenate([[0], np.cumsum([len(some) for some in lists])])
@@ -122,8 +122,9 @@ def test_selection(device: CudaDevice, k: int | None, long: bool) -> None:
     values[lists[7] : lists[8]] = rng.standard_normal(3000).astype(np.float32) * 1e30
     engine = CudaEngine(device, TokenCodec("int8", 32))
     with engine.session() as session:
-        scores = Scores(cupy.asarray(values), lists, max(lengths), 0, -9)
-        places, chosen = session.select(scores, k)
+        on_card = cupy.asarray(values)
+        scores = Scores(int(on_card.data.ptr), lists, max(lengths), 0, -9)
+        places, chosen = session.fetch(session.select(scores, k))
     for i, (first, end) in enumerate(pairwise(lists)):
         some = values[first:end]
         expected = np.sort(np.argsort(-some, kind="stable")[:k])
@@ -132,7 +133,7 @@ def test_selection(device: CudaDevice, k: int | None, long: bool) -> None:
         np.testing.assert_array_equal(places[i, :n], expected)
         assert (places[i, n:] == -1).all()
         assert (chosen[i, n:] == -np.inf).all()
-    del scores
+    del on_card
 
 
 def test_maxsim_of_odd_numbers(device: CudaDevice) -> None:
@@ -151,7 +152,7 @@ def test_maxsim_of_odd_numbers(device: CudaDevice) -> None:
         held = session.hold(rows)
         scores = session.receive(
             session.score_all(session.ask(list(queries)), located(held, documents.offsets, engine.layout))
-        )
+        ).reshape(len(queries), -1)
     expected = exact(queries, TokenEmbeddings(codec.decode(rows), documents.offsets))
     assert (np.abs(scores - expected) <= 2e-3 * np.abs(expected).max(axis=1, keepdims=True)).all()
     assert (scores[1] == 0).all()

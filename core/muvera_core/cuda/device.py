@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 # The matrix instructions of the kernels are those of the generation that came with 8.0.
 MIN_COMPUTE_CAPABILITY = 80
+# An array, or several, laid end to end.
+Sent = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
 _NAME = re.compile(r"cuda(?::(\d{1,4}))?")
 _ALIGNMENT = 256
 # Larger arrays are copied in pieces, each while the processor deals with the one before.
 _PIECE = 8 << 20
+# Memory of a lane for what is small and needed for moments.
+_SCRATCH = 8 << 20
 
 
 def open_device(name: str) -> CudaDevice | None:
@@ -110,6 +114,7 @@ class CudaDevice:
             try:
                 with lane.stream:
                     yield lane
+                    lane.tidy()
             except BaseException:
                 with suppress(Exception):  # its buffers are free for others once it is done with them
                     lane.stream.synchronize()
@@ -145,9 +150,26 @@ class Lane:
         # Two, so that one can be filled while the other is copied.
         self._outgoing = [_Buffer(device), _Buffer(device)]
         self._incoming = [_Buffer(device), _Buffer(device)]
+        self._scratch, self._used = device.cupy.empty(_SCRATCH, dtype=np.uint8), 0
+        self._scratch_at = int(self._scratch.data.ptr)
+        self._besides: list[Any] = []
 
-    def send(self, *arrays: npt.NDArray[Any]) -> list[int]:
-        """Copy arrays to the card in one piece.
+    def room(self, n_bytes: int) -> int:
+        """Address of so much memory of the card, a multiple of 256, until the lane is given back."""
+        used = self._used + -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
+        if used > _SCRATCH:
+            self._besides.append(self.device.cupy.empty(n_bytes, dtype=np.uint8))
+            return int(self._besides[-1].data.ptr)
+        address, self._used = self._scratch_at + self._used, used
+        return address
+
+    def tidy(self) -> None:
+        """Let ``room`` give the same memory again. What still works on it is ahead of what will."""
+        self._used = 0
+        self._besides.clear()
+
+    def send(self, *arrays: Sent) -> list[int]:
+        """Copy arrays to the card in one piece; several that are given as one are laid end to end.
 
         Returns:
             Their addresses there, multiples of 256. They hold until the call after the next.
@@ -167,7 +189,12 @@ class Lane:
     def receive(self, array: Any) -> npt.NDArray[Any]:
         """Wait for all work of the lane, and return a copy of a card's contiguous array."""
         received = np.empty(array.shape, dtype=array.dtype)
-        place, last = int(array.data.ptr), None
+        self.fetch(int(array.data.ptr), received)
+        return received
+
+    def fetch(self, address: int, received: npt.NDArray[Any]) -> None:
+        """Wait for all work of the lane, and fill a contiguous array with what is at an address of the card."""
+        place, last = address, None
         for piece in _pieces(received):
             self._incoming.reverse()
             self._incoming[0].fetch(place, len(piece), self.stream)
@@ -178,7 +205,6 @@ class Lane:
             last[:] = self._incoming[0].fetched(len(last))
         else:
             self.stream.synchronize()
-        return received
 
 
 def _pieces(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.uint8]]:
@@ -197,16 +223,19 @@ class _Buffer:
         self._host = device.pinned(_ALIGNMENT)
         self._card = device.cupy.empty(0, dtype=np.uint8)
 
-    def send(self, arrays: Sequence[npt.NDArray[Any]], stream: Any) -> list[int]:
+    def send(self, arrays: Sequence[Sent], stream: Any) -> list[int]:
+        parts = [[array] if isinstance(array, np.ndarray) else array for array in arrays]
         places, total = [], 0
-        for array in arrays:
+        for some in parts:
             places.append(total)
-            total += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+            total += -(-sum(array.nbytes for array in some) // _ALIGNMENT) * _ALIGNMENT
         self._make_room(total, stream)
         if total > len(self._card):
             self._card = self._device.cupy.empty(len(self._host), dtype=np.uint8)
-        for place, array in zip(places, arrays, strict=True):
-            self._host[place : place + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        for place, some in zip(places, parts, strict=True):
+            for array in some:
+                self._host[place : place + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+                place += array.nbytes
         address = int(self._card.data.ptr)
         _copy(self._device.cupy, address, self._host.ctypes.data, total, stream)
         self._copied.record(stream)

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.cuda.device import CudaDevice, Lane
+from muvera_core.cuda.device import CudaDevice, Lane, Sent
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.token_codec import Rows, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-_WARPS = 4  # of a block; WARPS_PER_BLOCK in maxsim.cu
+_WARPS = 4  # of a block, where there is no reason for another number
 _THREADS = 32 * _WARPS
-# Blocks per place on the card: more even out documents of different lengths, fewer load queries less often.
-_BLOCKS_PER_PLACE = 4
+# Warps per place on the card: more even out documents of different lengths, fewer load queries less often.
+_WARPS_PER_PLACE = 4
 # The best of longer lists are chosen in two steps.
 _SEGMENT = 8192
 
@@ -88,6 +88,7 @@ class CudaEngine:
             self._split_queries = module.get_function(layout.split_kernel)
             self._unpack_rows = module.get_function("unpack_rows")
             self._select = module.get_function("select")
+            self._add_chunks = module.get_function("add_chunks")
 
     @contextmanager
     def session(self) -> Iterator[CudaSession]:
@@ -111,17 +112,15 @@ class CudaSession:
         codes = cupy.empty((len(rows), layout.row_bytes), dtype=np.uint8)
         scales = cupy.empty(len(rows), dtype=np.float32) if layout.is_int8 else None
         scales_at = 0 if scales is None else int(scales.data.ptr)
-        self._engine._unpack_rows(
+        _launch(
+            self._engine._unpack_rows,
             (-(-len(rows) // _WARPS),),
-            (_THREADS,),
-            (
-                np.uint64(stored),
-                np.int64(len(rows)),
-                np.int32(layout.code_bytes),
-                np.int32(layout.row_bytes),
-                codes,
-                np.uint64(scales_at),
-            ),
+            stored,
+            len(rows),
+            layout.code_bytes,
+            layout.row_bytes,
+            int(codes.data.ptr),
+            scales_at,
         )
         return HeldRows(int(codes.data.ptr), scales_at, (codes, scales))
 
@@ -133,11 +132,10 @@ class CudaSession:
         """Queries, float32 of shape (tokens, dimension) each, for the scores that follow."""
         offsets = np.zeros(len(queries) + 1, dtype=np.int64)
         np.cumsum([len(query) for query in queries], out=offsets[1:])
-        vectors = queries[0] if len(queries) == 1 else np.concatenate(queries)
         n_chunks = self._layout.n_chunks(max(map(len, queries)))
         n_rows = len(queries) * n_chunks * self._layout.chunk
-        memory = self._cupy.empty(n_rows * (2 * self._layout.row_bytes + 4), dtype=np.uint8)
-        return AskedQueries(vectors, offsets, n_chunks, n_rows, memory)
+        rows_at = self._lane.room(n_rows * (2 * self._layout.row_bytes + 4))
+        return AskedQueries(queries, offsets, n_chunks, n_rows, rows_at)
 
     def on_card(self, documents: Documents) -> Documents:
         """The same documents, with what is known of them on the card, so that it needn't be sent each time."""
@@ -156,65 +154,69 @@ class CudaSession:
         """
         columns, places_at, lists_at = self._send(queries, documents, places, lists)
         longest = int(np.diff(lists).max(initial=0))
-        parts = self._score(queries, columns, places_at, lists_at, len(places), len(lists) - 1, longest)
-        values = parts[0] if queries.n_chunks == 1 else parts.sum(axis=0)
-        return Scores(values, lists, longest, lists_at, self._lane.n_sent)
+        values_at = self._score(queries, columns, places_at, lists_at, len(places), len(lists) - 1, longest)
+        return Scores(values_at, lists, longest, lists_at, self._lane.n_sent)
 
     def score_all(self, queries: AskedQueries, documents: Documents) -> Scores:
         """MaxSim of every query with every document."""
-        n, n_queries = len(documents), len(queries.offsets) - 1
-        lists = np.arange(n_queries + 1, dtype=np.int64) * n
+        n = len(documents)
+        lists = np.arange(len(queries.offsets), dtype=np.int64) * n
         columns, _, lists_at = self._send(queries, documents, None, lists)
-        parts = self._score(queries, columns, 0, lists_at, n, 1, n)
-        if queries.n_chunks > 1:
-            parts = parts.reshape(n_queries, queries.n_chunks, n).sum(axis=1)
-        return Scores(parts, lists, n, lists_at, self._lane.n_sent)
+        values_at = self._score(queries, columns, 0, lists_at, n, 1, n)
+        return Scores(values_at, lists, n, lists_at, self._lane.n_sent)
 
-    def select(self, scores: Scores, k: int | None) -> tuple[npt.NDArray[np.int32], FloatArray]:
-        """Wait, and return the ``k`` highest of each query's scores (all, where None), of equal ones the first.
-
-        Returns:
-            Their places in the query's list, ascending, and the scores, both of shape (queries, at most k). Where a
-            query has fewer, the rest is -1 and minus infinity.
-        """
+    def select(self, scores: Scores, k: int | None) -> Selected:
+        """Choose the ``k`` highest of each query's scores (all, where None), of equal ones the first."""
         k = scores.longest if k is None else min(k, scores.longest)
+        n = len(scores.lists) - 1
         if scores.longest <= _SEGMENT or k > _SEGMENT // 16:
             # What was sent last is there as long as not more than one thing was sent since.
             is_there = self._lane.n_sent - scores.sent <= 1
             lists_at = scores.lists_at if is_there else self._lane.send(scores.lists)[0]
-            chosen = self._select(scores.values, lists_at, len(scores.lists) - 1, scores.longest, k)
-            places, values = self._lane.receive(chosen)
-            return places, values.view(np.float32)
+            return Selected(self._select(scores.values_at, lists_at, n, scores.longest, k), n, k, None)
         # First the best of each segment, and then the best of these.
-        lengths = np.diff(scores.lists)
-        n_segments = -(-lengths // _SEGMENT)
-        starts = np.repeat(scores.lists[:-1], n_segments)
-        numbers = np.arange(n_segments.sum()) - np.repeat(np.cumsum(n_segments) - n_segments, n_segments)
-        segments = np.append(starts + numbers * _SEGMENT, scores.lists[-1])
-        of_list = np.concatenate([[0], np.cumsum(n_segments)]) * k
-        segments_at, of_list_at = self._lane.send(segments, of_list)
-        first = self._select(scores.values, segments_at, len(segments) - 1, _SEGMENT, k)
-        then = self._select(first[1], of_list_at, len(lengths), int(n_segments.max()) * k, k)
-        chosen, values = self._lane.receive(then)
-        firsts = self._lane.receive(first[0]).reshape(-1)
-        flat = of_list[:-1, None] + chosen
-        places = numbers[flat // k] * _SEGMENT + firsts[flat]
-        return np.where(chosen >= 0, places, -1).astype(np.int32), values.view(np.float32)
+        n_segments = -(-np.diff(scores.lists) // _SEGMENT)
+        first_of_list = np.concatenate([[0], np.cumsum(n_segments)])
+        numbers = np.arange(first_of_list[-1]) - np.repeat(first_of_list[:-1], n_segments)
+        starts = np.repeat(scores.lists[:-1], n_segments) + numbers * _SEGMENT
+        segments_at, lists_at = self._lane.send(np.append(starts, scores.lists[-1]), first_of_list * k)
+        first_at = self._select(scores.values_at, segments_at, len(starts), _SEGMENT, k)
+        values_at = first_at + 4 * len(starts) * k
+        then_at = self._select(values_at, lists_at, n, int(n_segments.max()) * k, k)
+        return Selected(then_at, n, k, _Segments(first_at, numbers, first_of_list))
+
+    def fetch(self, selected: Selected) -> tuple[npt.NDArray[np.int32], FloatArray]:
+        """Wait for what was selected.
+
+        Returns:
+            Places in each query's list, ascending, and the scores, both of shape (queries, k). Where a query has fewer,
+            the rest is -1 and minus infinity.
+        """
+        received = np.empty((2, selected.n, selected.k), dtype=np.int32)
+        self._lane.fetch(selected.at, received)
+        places, values, segments = received[0], received[1].view(np.float32), selected.segments
+        if segments is None:
+            return places, values
+        firsts = np.empty(len(segments.numbers) * selected.k, dtype=np.int32)
+        self._lane.fetch(segments.at, firsts)
+        flat = segments.first_of_list[:-1, None] * selected.k + places
+        in_list = segments.numbers[flat // selected.k] * _SEGMENT + firsts[flat]
+        return np.where(places >= 0, in_list, -1).astype(np.int32), values
 
     def receive(self, scores: Scores) -> FloatArray:
-        """Wait, and return all scores."""
-        received: FloatArray = self._lane.receive(scores.values)
+        """Wait, and return all scores, float32, shape (all lists' documents,)."""
+        received = np.empty(int(scores.lists[-1]), dtype=np.float32)
+        self._lane.fetch(scores.values_at, received)
         return received
 
-    def _select(self, values: Any, lists_at: int, n: int, longest: int, k: int) -> Any:
-        """Places and, as their bits, scores of the highest, int32, shape (2, n, k), on the card."""
-        chosen = self._cupy.empty((2, n, k), dtype=np.int32)
-        if chosen.size:
+    def _select(self, values_at: int, lists_at: int, n: int, longest: int, k: int) -> int:
+        """Address of the places of the highest, int32, shape (n, k), and then of their scores, float32."""
+        chosen_at = self._lane.room(8 * n * k)
+        if n * k:
             n_threads = min(1024, -(-longest // 32) * 32)
-            at = int(chosen.data.ptr)
-            arguments = (values, np.uint64(lists_at), np.int32(k), np.uint64(at), np.uint64(at + 4 * n * k))
-            self._engine._select((n,), (n_threads,), arguments)
-        return chosen
+            values = values_at, lists_at, k, chosen_at, chosen_at + 4 * n * k
+            _launch(self._engine._select, (n,), *values, n_threads=n_threads)
+        return chosen_at
 
     def _send(
         self,
@@ -225,7 +227,7 @@ class CudaSession:
     ) -> tuple[list[int], int, int]:
         """Send what isn't on the card, all in one piece: addresses of documents' columns, of places and of lists."""
         is_there = not isinstance(documents.rows_at, np.ndarray)
-        arrays: list[npt.NDArray[Any]] = [lists] if places is None else [lists, places]
+        arrays: list[Sent] = [lists] if places is None else [lists, places]
         if not is_there:
             arrays += documents.columns
         if queries.is_there:
@@ -240,26 +242,24 @@ class CudaSession:
 
     def _split(self, queries: AskedQueries, vectors_at: int, offsets_at: int) -> None:
         layout = self._layout
-        self._engine._split_queries(
+        _launch(
+            self._engine._split_queries,
             (-(-queries.n_rows // _WARPS),),
-            (_THREADS,),
-            (
-                np.uint64(vectors_at),
-                np.uint64(offsets_at),
-                np.int32(queries.vectors.shape[1]),
-                np.int32(layout.row_bytes // (1 if layout.is_int8 else 2)),
-                np.int32(queries.n_chunks * layout.chunk),
-                np.int64(queries.n_rows),
-                np.int32(layout.limit),
-                *self._parts(queries),
-            ),
+            vectors_at,
+            offsets_at,
+            queries.vectors[0].shape[1],
+            layout.row_bytes // (1 if layout.is_int8 else 2),
+            queries.n_chunks * layout.chunk,
+            queries.n_rows,
+            layout.limit,
+            *self._parts(queries),
         )
         queries.is_there = True
 
-    def _parts(self, queries: AskedQueries) -> tuple[np.uint64, np.uint64, np.uint64]:
-        """Addresses of a query's coarse rows, fine rows and scales."""
-        coarse, size = int(queries.memory.data.ptr), queries.n_rows * self._layout.row_bytes
-        return np.uint64(coarse), np.uint64(coarse + size), np.uint64(coarse + 2 * size)
+    def _parts(self, queries: AskedQueries) -> tuple[int, int, int]:
+        """Addresses of queries' coarse rows, fine rows and scales."""
+        size = queries.n_rows * self._layout.row_bytes
+        return queries.at, queries.at + size, queries.at + 2 * size
 
     def _score(
         self,
@@ -270,33 +270,38 @@ class CudaSession:
         n_pairs: int,
         n_lists: int,
         longest: int,
-    ) -> Any:
-        """MaxSim with each chunk, float32, (chunks, pairs); where there is one list, with those of all queries."""
-        n_chunks = queries.n_chunks * (len(queries.offsets) - 1) // n_lists
-        scores = self._cupy.empty((n_chunks, n_pairs), dtype=np.float32)
+    ) -> int:
+        """Address of MaxSim, float32, (pairs,); where there is one list, (queries, pairs)."""
+        n_queries = len(queries.offsets) - 1
+        n_chunks = queries.n_chunks * n_queries // n_lists
+        scores_at = self._lane.room(4 * n_chunks * n_pairs)
         if not n_pairs:
-            return scores
-        room = self._device.n_multiprocessors * self._layout.blocks
-        wanted = min(longest * n_chunks, _WARPS * _BLOCKS_PER_PLACE * room // n_lists)
-        n_blocks = -(-max(wanted, n_chunks) // _WARPS)
-        rows_at, scales_at, n_tokens = columns
-        self._engine._maxsim(
-            (n_blocks, n_lists),
-            (_THREADS,),
-            (
-                *self._parts(queries),
-                np.int32(n_chunks),
-                np.int32(self._layout.row_bytes),
-                np.uint64(rows_at),
-                np.uint64(scales_at),
-                np.uint64(n_tokens),
-                np.uint64(places),
-                np.uint64(lists),
-                np.int64(n_pairs),
-                scores,
-            ),
+            return scores_at
+        places_on_card = self._device.n_multiprocessors * self._layout.warps
+        wanted = max(n_chunks, min(longest * n_chunks, _WARPS_PER_PLACE * places_on_card // n_lists))
+        # Warps that look at the same documents share a multiprocessor's cache.
+        n_warps = _WARPS if n_chunks <= _WARPS else self._layout.warps
+        _launch(
+            self._engine._maxsim,
+            (-(-wanted // n_warps), n_lists),
+            *self._parts(queries),
+            n_chunks,
+            self._layout.row_bytes,
+            *columns,
+            places,
+            lists,
+            n_pairs,
+            scores_at,
+            n_threads=32 * n_warps,
         )
-        return scores
+        if queries.n_chunks == 1:
+            return scores_at
+        # Chunks of one query lie one after the other, all pairs of each.
+        n_sums = n_queries // n_lists
+        sums_at = self._lane.room(4 * n_sums * n_pairs)
+        grid = (-(-n_pairs // _THREADS), n_sums)
+        _launch(self._engine._add_chunks, grid, scores_at, queries.n_chunks, n_pairs, sums_at)
+        return sums_at
 
 
 @dataclass(eq=False)
@@ -304,19 +309,19 @@ class AskedQueries:
     """Queries, which go to the card with the first documents that they are compared with.
 
     Attributes:
-        vectors: of all of them, float32, shape (tokens, dimension).
+        vectors: of each, float32, shape (tokens, dimension).
         offsets: int64, shape (queries + 1,).
         n_chunks: of each.
         n_rows: on the card, those of zeros included that fill up the last chunks.
-        memory: for coarse rows, fine rows and scales on the card.
-        is_there: whether they are in it.
+        at: address there of coarse rows, then fine rows, then scales.
+        is_there: whether they are there yet.
     """
 
-    vectors: FloatArray
+    vectors: Sequence[FloatArray]
     offsets: IntArray
     n_chunks: int
     n_rows: int
-    memory: Any
+    at: int
     is_there: bool = False
 
 
@@ -324,18 +329,54 @@ class Scores(NamedTuple):
     """Scores on the card.
 
     Attributes:
-        values: float32; those of one query after those of another.
+        values_at: address of the scores, float32; those of one query after those of another.
         lists: int64, shape (queries + 1,): where each query's begin and end.
         longest: the most that a query has.
         lists_at: address of ``lists`` when they were sent.
         sent: how many things had been sent then.
     """
 
-    values: Any
+    values_at: int
     lists: IntArray
     longest: int
     lists_at: int
     sent: int
+
+
+class Selected(NamedTuple):
+    """The highest scores on the card.
+
+    Attributes:
+        at: address of their places, int32, shape (n, k), and then of the scores.
+        n: how many lists.
+        k: of each.
+        segments: that places are in, where lists were long.
+    """
+
+    at: int
+    n: int
+    k: int
+    segments: _Segments | None
+
+
+class _Segments(NamedTuple):
+    """Long lists in segments.
+
+    Attributes:
+        at: address of the places of each segment's best, int32, shape (segments, k).
+        numbers: of each segment in its list.
+        first_of_list: number of each list's first segment, and at the end that of all.
+    """
+
+    at: int
+    numbers: IntArray
+    first_of_list: IntArray
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], *values: int, n_threads: int = _THREADS) -> None:
+    """Launch a kernel that takes one structure of whole numbers and addresses."""
+    structure = np.array(values, dtype=np.int64).view(f"V{8 * len(values)}")
+    kernel(grid, (n_threads,), (structure,))
 
 
 def kernel_source(name: str) -> str:

@@ -8,13 +8,14 @@
 // of its tokens: with int8, value = scale * (128 * coarse + fine), whose products are exact in int32; with float16,
 // value = scale * (coarse + fine), whose products are added up in float32.
 //
-// Needs compute capability 8.0. No header is included, since CuPy is often installed without them.
+// Needs compute capability 8.0. No header is included, since CuPy is often installed without them. Kernels take one
+// structure each, of numbers of 8 bytes, since CuPy needs microseconds for every argument.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
+typedef long long i64;
 
 #define NEGATIVE_INFINITY __int_as_float(0xff800000)
-#define WARPS_PER_BLOCK 4
 
 struct Int8 {
     typedef int Sum;
@@ -55,21 +56,6 @@ __device__ __forceinline__ void load(u32 (&part)[2 * STEPS], const char *row, in
     }
 }
 
-// A document's rows and scales. Beyond its end its last token is taken again, which changes no maximum.
-template <typename Type>
-struct Document {
-    const char *rows;
-    const float *scales;
-    int n;
-
-    __device__ __forceinline__ Document(long long place, const u64 *rows_at, const u64 *scales_at, const int *n_tokens)
-        : rows((const char *)rows_at[place]), scales((const float *)scales_at[place]), n(n_tokens[place]) {}
-    __device__ __forceinline__ const char *row(int token, int stride) const {
-        return rows + (long long)min(token, n - 1) * stride;
-    }
-    __device__ __forceinline__ float scale(int token) const { return Type::scale(scales, min(token, n - 1)); }
-};
-
 // Adds the products of 16 document tokens (of which the lane has parts of two, ``upper`` and ``lower``) and the chunk's.
 template <typename Type, int STEPS, int TILES>
 __device__ __forceinline__ void multiply_all(typename Type::Sum (&sums)[TILES][4], const u32 (&upper)[2 * STEPS],
@@ -82,28 +68,51 @@ __device__ __forceinline__ void multiply_all(typename Type::Sum (&sums)[TILES][4
                            query[tile][2 * step], query[tile][2 * step + 1]);
 }
 
-// Scores lists of documents: ``lists[i] .. lists[i + 1]`` of the pairs are documents to score for query ``i``.
+struct MaxSim {
+    const char *coarse, *fine;  // query rows, [query][chunk][8 * TILES]
+    const float *query_scales;
+    i64 n_chunks, row_bytes;
+    const u64 *rows_at, *scales_at;  // addresses of each document's first row and scale
+    const int *n_tokens;             // of each document, at least 1
+    const int *places;               // which document each pair has; none where pair i has document i
+    const i64 *lists;                // pairs lists[i] .. lists[i + 1] are query i's
+    i64 n_pairs;
+    float *scores;  // [chunk][pair], whose sum over chunks is MaxSim
+};
+
+// A document's rows and scales. Beyond its end its last token is taken again, which changes no maximum.
+template <typename Type>
+struct Document {
+    const char *rows;
+    const float *scales;
+    int n;
+
+    __device__ __forceinline__ Document(const MaxSim &given, i64 pair) {
+        const i64 place = given.places ? __ldg(given.places + pair) : pair;
+        rows = (const char *)__ldg(given.rows_at + place), scales = (const float *)__ldg(given.scales_at + place);
+        n = __ldg(given.n_tokens + place);
+    }
+    __device__ __forceinline__ const char *row(int token, int stride) const {
+        return rows + (i64)min(token, n - 1) * stride;
+    }
+    __device__ __forceinline__ float scale(int token) const { return Type::scale(scales, min(token, n - 1)); }
+};
+
+// Scores lists of documents.
 //
 // STEPS: of 32 bytes, that are held in registers. A row has 32 * STEPS bytes or, with SLICED, a multiple of them; then
-// parts of the query are loaded again for each 16 tokens. BLOCKS: that are to fit on a multiprocessor.
-//
-// Query rows: [query][chunk][8 * TILES], each coarse and fine. ``rows_at``, ``scales_at``: addresses of each document's
-// first row and scale; ``n_tokens``: at least 1. ``places``: which document each pair has; none where pair ``i`` has
-// document ``i``. ``scores``: [chunk][pair], whose sum over chunks is MaxSim.
-template <typename Type, int STEPS, int TILES, bool SLICED, int BLOCKS>
-__global__ void __launch_bounds__(32 * WARPS_PER_BLOCK, BLOCKS)
-    maxsim(const char *__restrict__ coarse, const char *__restrict__ fine, const float *__restrict__ query_scales,
-           int n_chunks, int row_bytes, const u64 *__restrict__ rows_at, const u64 *__restrict__ scales_at,
-           const int *__restrict__ n_tokens, const int *__restrict__ places, const long long *__restrict__ lists,
-           long long n_pairs, float *__restrict__ scores) {
+// parts of the query are loaded again for each 16 tokens. WARPS: that are to fit on a multiprocessor, in blocks of any
+// size; neighbouring ones look at the same documents.
+template <typename Type, int STEPS, int TILES, bool SLICED, int WARPS>
+__global__ void __launch_bounds__(32 * WARPS) maxsim(const MaxSim given) {
     const int lane = threadIdx.x % 32, group = lane / 4, quarter = lane % 4;
-    const long long warp = (long long)blockIdx.x * WARPS_PER_BLOCK + threadIdx.x / 32;
-    const long long step = (long long)gridDim.x * WARPS_PER_BLOCK / n_chunks;
-    if (warp >= step * n_chunks) return;
-    const int chunk = warp % n_chunks;
-    const long long first_row = ((long long)blockIdx.y * n_chunks + chunk) * 8 * TILES;
-    const int stride = SLICED ? row_bytes : 32 * STEPS;
-    const int n_slices = SLICED ? row_bytes / (32 * STEPS) : 1;
+    const i64 warp = ((i64)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    const i64 step = (i64)gridDim.x * blockDim.x / 32 / given.n_chunks;
+    if (warp >= step * given.n_chunks) return;
+    const int chunk = warp % given.n_chunks;
+    const i64 first_row = ((i64)blockIdx.y * given.n_chunks + chunk) * 8 * TILES;
+    const int stride = SLICED ? (int)given.row_bytes : 32 * STEPS;
+    const int n_slices = SLICED ? stride / (32 * STEPS) : 1;
     const bool loads_ahead = !SLICED && STEPS <= 8;  // else there are too few registers
 
     float query_scale[TILES][2];
@@ -111,20 +120,20 @@ __global__ void __launch_bounds__(32 * WARPS_PER_BLOCK, BLOCKS)
     u32 high[TILES][2 * STEPS], low[TILES][2 * STEPS];
 #pragma unroll
     for (int tile = 0; tile < TILES; tile++) {
-        query_scale[tile][0] = query_scales[first_row + 8 * tile + 2 * quarter];
-        query_scale[tile][1] = query_scales[first_row + 8 * tile + 2 * quarter + 1];
+        query_scale[tile][0] = given.query_scales[first_row + 8 * tile + 2 * quarter];
+        query_scale[tile][1] = given.query_scales[first_row + 8 * tile + 2 * quarter + 1];
         is_empty = is_empty && query_scale[tile][0] == 0 && query_scale[tile][1] == 0;
         if (!SLICED) {
-            load<STEPS>(high[tile], coarse + (first_row + 8 * tile + group) * stride, quarter);
-            load<STEPS>(low[tile], fine + (first_row + 8 * tile + group) * stride, quarter);
+            load<STEPS>(high[tile], given.coarse + (first_row + 8 * tile + group) * stride, quarter);
+            load<STEPS>(low[tile], given.fine + (first_row + 8 * tile + group) * stride, quarter);
         }
     }
     is_empty = __all_sync(~0u, is_empty);
 
-    long long pair = lists[blockIdx.y] + warp / n_chunks;
-    const long long end = lists[blockIdx.y + 1];
+    i64 pair = given.lists[blockIdx.y] + warp / given.n_chunks;
+    const i64 end = given.lists[blockIdx.y + 1];
     if (pair >= end) return;
-    Document<Type> document(places ? places[pair] : pair, rows_at, scales_at, n_tokens);
+    Document<Type> document(given, pair);
     u32 upper[2 * STEPS], lower[2 * STEPS], next_upper[2 * STEPS], next_lower[2 * STEPS];
     float next_upper_scale = document.scale(group), next_lower_scale = document.scale(group + 8);
     if (loads_ahead) {
@@ -132,8 +141,8 @@ __global__ void __launch_bounds__(32 * WARPS_PER_BLOCK, BLOCKS)
         load<STEPS>(next_lower, document.row(group + 8, stride), quarter);
     }
     while (pair < end) {
-        const long long next_pair = pair + step < end ? pair + step : pair;
-        const Document<Type> next_document(places ? places[next_pair] : next_pair, rows_at, scales_at, n_tokens);
+        const i64 next_pair = pair + step < end ? pair + step : pair;
+        const Document<Type> next_document(given, next_pair);
         float best[TILES][2];
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) best[tile][0] = best[tile][1] = NEGATIVE_INFINITY;
@@ -163,7 +172,7 @@ __global__ void __launch_bounds__(32 * WARPS_PER_BLOCK, BLOCKS)
                         load<STEPS>(lower, document.row(token + group + 8, stride) + 32 * STEPS * slice, quarter);
 #pragma unroll
                         for (int tile = 0; tile < TILES; tile++)
-                            load<STEPS>(high[tile], (half ? fine : coarse) + (first_row + 8 * tile + group) * stride
+                            load<STEPS>(high[tile], (half ? given.fine : given.coarse) + (first_row + 8 * tile + group) * stride
                                                         + 32 * STEPS * slice, quarter);
                     }
                     multiply_all<Type, STEPS, TILES>(sums, upper, lower, half && !SLICED ? low : high);
@@ -193,7 +202,7 @@ __global__ void __launch_bounds__(32 * WARPS_PER_BLOCK, BLOCKS)
             }
         total += __shfl_xor_sync(~0u, total, 1);
         total += __shfl_xor_sync(~0u, total, 2);
-        if (lane == 0) scores[(long long)chunk * n_pairs + pair] = total;
+        if (lane == 0) given.scores[chunk * given.n_pairs + pair] = total;
         pair += step, document = next_document;
     }
 }
@@ -213,38 +222,71 @@ __device__ __forceinline__ void split(float value, float largest, int limit, uns
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(fine) : "f"(share - rounded));
 }
 
-// Makes query rows of token vectors, a warp for each. Queries have ``rows_per_query`` rows; those beyond their tokens
-// are zeros. ``limit``: with int8, the whole number that a token's largest value becomes.
 template <typename Number>
-__global__ void split_queries(const float *__restrict__ vectors, const long long *__restrict__ offsets, int dimension,
-                              int width, int rows_per_query, long long n_rows, int limit, Number *__restrict__ coarse,
-                              Number *__restrict__ fine, float *__restrict__ scales) {
+struct Split {
+    const float *vectors;  // [token][dimension]
+    const i64 *offsets;    // tokens offsets[i] .. offsets[i + 1] are query i's
+    i64 dimension, width;  // of vectors and of rows
+    i64 rows_per_query;    // those beyond a query's tokens are zeros
+    i64 n_rows;
+    i64 limit;  // with int8, the whole number that a token's largest value becomes
+    Number *coarse, *fine;
+    float *scales;
+};
+
+// Makes query rows of token vectors, a warp for each.
+template <typename Number>
+__global__ void split_queries(const Split<Number> given) {
     const int lane = threadIdx.x % 32;
-    const long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    if (row >= n_rows) return;
-    const long long query = row / rows_per_query, token = offsets[query] + row % rows_per_query;
-    const bool is_there = token < offsets[query + 1];
+    const i64 row = (i64)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (row >= given.n_rows) return;
+    const i64 query = row / given.rows_per_query, token = given.offsets[query] + row % given.rows_per_query;
+    const float *vector = given.vectors + token * given.dimension;
+    const bool is_there = token < given.offsets[query + 1];
     float largest = 0;
     if (is_there)
-        for (int i = lane; i < dimension; i += 32) largest = fmaxf(largest, fabsf(vectors[token * dimension + i]));
+        for (int i = lane; i < given.dimension; i += 32) largest = fmaxf(largest, fabsf(vector[i]));
     for (int step = 16; step; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
-    for (int i = lane; i < width; i += 32) {
+    for (int i = lane; i < given.width; i += 32) {
         Number high = 0, low = 0;
-        if (largest > 0 && i < dimension) split(vectors[token * dimension + i], largest, limit, high, low);
-        coarse[row * width + i] = high, fine[row * width + i] = low;
+        if (largest > 0 && i < given.dimension) split(vector[i], largest, given.limit, high, low);
+        given.coarse[row * given.width + i] = high, given.fine[row * given.width + i] = low;
     }
-    if (lane == 0) scales[row] = sizeof(Number) == 1 ? largest / limit : largest;
+    if (lane == 0) given.scales[row] = sizeof(Number) == 1 ? largest / given.limit : largest;
 }
 
-// Takes stored rows apart, a warp for each: [scale, 4 bytes, if there are scales][codes], into padded codes and scales.
-extern "C" __global__ void unpack_rows(const char *__restrict__ stored, long long n_rows, int code_bytes, int row_bytes,
-                                       char *__restrict__ codes, float *__restrict__ scales) {
-    const int lane = threadIdx.x % 32, header = scales ? 4 : 0;
-    const long long row = (long long)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    if (row >= n_rows) return;
-    const char *from = stored + row * (header + code_bytes);
-    for (int i = lane; i < row_bytes; i += 32) codes[row * row_bytes + i] = i < code_bytes ? from[header + i] : 0;
-    if (scales && lane < 4) ((char *)(scales + row))[lane] = from[lane];
+struct Unpack {
+    const char *stored;  // [row][scale, 4 bytes, if there are scales; codes]
+    i64 n_rows, code_bytes, row_bytes;
+    char *codes;
+    float *scales;  // none where rows have none
+};
+
+// Takes stored rows apart into codes, padded with zeros, and scales, a warp for each.
+extern "C" __global__ void unpack_rows(const Unpack given) {
+    const int lane = threadIdx.x % 32, header = given.scales ? 4 : 0;
+    const i64 row = (i64)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (row >= given.n_rows) return;
+    const char *from = given.stored + row * (header + given.code_bytes);
+    char *codes = given.codes + row * given.row_bytes;
+    for (int i = lane; i < given.row_bytes; i += 32) codes[i] = i < given.code_bytes ? from[header + i] : 0;
+    if (given.scales && lane < 4) ((char *)(given.scales + row))[lane] = from[lane];
+}
+
+struct Add {
+    const float *scores;  // [query][chunk][pair]
+    i64 n_chunks, n_pairs;
+    float *sums;  // [query][pair]
+};
+
+// The sums over queries' chunks.
+extern "C" __global__ void add_chunks(const Add given) {
+    const i64 pair = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (pair >= given.n_pairs) return;
+    const float *scores = given.scores + blockIdx.y * given.n_chunks * given.n_pairs + pair;
+    float sum = 0;
+    for (i64 chunk = 0; chunk < given.n_chunks; chunk++) sum += scores[chunk * given.n_pairs];
+    given.sums[blockIdx.y * given.n_pairs + pair] = sum;
 }
 
 // Positive and negative floats in the order of unsigned numbers.
@@ -253,16 +295,22 @@ __device__ __forceinline__ u32 ordered(float value) {
     return bits & 0x80000000 ? ~bits : bits | 0x80000000;
 }
 
+struct Select {
+    const float *scores;
+    const i64 *lists;  // scores lists[i] .. lists[i + 1] are a list
+    i64 k;
+    int *places;    // [list][k], in the list
+    float *values;  // [list][k]
+};
+
 // The ``k`` highest scores of each list, a block for each, in the order in which they stand there; of equal ones the
 // first. Where a list is shorter, the rest is -1 and minus infinity.
-extern "C" __global__ void __launch_bounds__(1024)
-    select(const float *__restrict__ scores, const long long *__restrict__ lists, int k, int *__restrict__ places,
-           float *__restrict__ values) {
-    const long long start = lists[blockIdx.x];
-    const int n = lists[blockIdx.x + 1] - start, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const float *list = scores + start;
-    int *chosen = places + (long long)blockIdx.x * k;
-    float *value = values + (long long)blockIdx.x * k;
+extern "C" __global__ void __launch_bounds__(1024) select(const Select given) {
+    const i64 start = given.lists[blockIdx.x];
+    const int n = given.lists[blockIdx.x + 1] - start, k = given.k, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const float *list = given.scores + start;
+    int *chosen = given.places + blockIdx.x * given.k;
+    float *value = given.values + blockIdx.x * given.k;
     __shared__ int counts[32];
 
     // The k-th highest, bit by bit, and how many are higher.

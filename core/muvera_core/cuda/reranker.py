@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_core.cuda.engine import Documents, Scores
-from muvera_core.cuda.residence import BYTES_AT_ONCE, Residence, Session, batches, located
+from muvera_core.cuda.residence import BYTES_AT_ONCE, Residence, Residents, Session, batches, located
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.directory import Directory
 from muvera_core.maxsim.ranking import Ranking, ReadRows, Task
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-# Scores that are on the card at a time, and pairs of a query and a document that are scored together.
-_SCORES_AT_ONCE = 1 << 26
-_QUERIES_AT_ONCE = 4096
+# Scores of queries that have the same documents, and of others, that are made together.
+_SCORES_AT_ONCE = 1 << 25
+_PAIRS_AT_ONCE = 1 << 14
 
 
 class Scorer(Session, Protocol):
@@ -33,7 +33,9 @@ class Scorer(Session, Protocol):
 
     def score_all(self, queries: Any, documents: Documents) -> Scores: ...
 
-    def select(self, scores: Scores, k: int | None) -> tuple[npt.NDArray[np.int32], FloatArray]: ...
+    def select(self, scores: Scores, k: int | None) -> Any: ...
+
+    def fetch(self, selected: Any) -> tuple[npt.NDArray[np.int32], FloatArray]: ...
 
 
 class Engine(Protocol):
@@ -90,72 +92,73 @@ class CudaReranker:
             DeviceError: the card fails.
             CorruptIndexError: rows that had to be read are damaged.
         """
-        rankings: list[Ranking] = []
-        for group in self._groups(tasks):
-            keys = group[0].keys
-            shares = all(task.keys is keys for task in group) and (len(group) > 1 or self._residence.now.are(keys))
-            with self._engine.session() as session:
-                rankings += self._rank_shared(session, group, k) if shares else self._rank_lists(session, group, k)
-        return rankings
+        selections: list[tuple[int, list[_Selection]]] = []
+        with self._engine.session() as session:
+            residents = self._residence.now
+            # The card works on one group while the next is prepared.
+            for group in self._groups(tasks):
+                keys = group[0].keys
+                shares = all(task.keys is keys for task in group) and (len(group) > 1 or residents.are(keys))
+                select = self._select_shared if shares else self._select_lists
+                selections.append((len(group), list(select(session, residents, group, k))))
+            return [ranking for n, parts in selections for ranking in _rankings(session, n, parts, k)]
 
     def _groups(self, tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
-        """Tasks whose scores fit on the card together; those with the same documents by themselves."""
-        start, layout = 0, self._engine.layout
+        """Tasks that are ranked together: those with the same documents by themselves."""
+        start = 0
         while start < len(tasks):
-            n_scores, end = 0, start
-            shares = len(tasks) > start + 1 and tasks[start].keys is tasks[start + 1].keys
-            while end < len(tasks) and end < start + _QUERIES_AT_ONCE:
-                task = tasks[end]
-                n_scores += len(task.keys) * layout.n_chunks(len(task.query))
-                if end > start and (n_scores > _SCORES_AT_ONCE or shares != (task.keys is tasks[start].keys)):
+            first, end, n_scores = tasks[start], start + 1, len(tasks[start].keys)
+            shares = len(tasks) > end and tasks[end].keys is first.keys
+            most = _SCORES_AT_ONCE if shares else _PAIRS_AT_ONCE
+            while end < len(tasks) and (tasks[end].keys is first.keys) == shares:
+                n_scores += len(tasks[end].keys)
+                if n_scores > most:
                     break
                 end += 1
             yield tasks[start:end]
             start = end
 
-    def _rank_shared(self, session: Scorer, tasks: Sequence[Task], k: int | None) -> list[Ranking]:
-        """Rank the same documents for each task."""
+    def _select_shared(
+        self, session: Scorer, residents: Residents, tasks: Sequence[Task], k: int | None
+    ) -> Iterator[_Selection]:
+        """The best of the same documents for each task, those on the card first."""
         directory, keys = tasks[0].directory, tasks[0].keys
-        residents = self._residence.now
         asked = session.ask([task.query for task in tasks])
         if residents.are(keys):
-            return _rankings([_Part([keys] * len(tasks), session.score_all(asked, residents.on_card))], session, k)
+            yield _Selection(keys, None, session.select(session.score_all(asked, residents.on_card), k))
+            return
         places = residents.places(keys)
         there = places >= 0
-        parts = []
-        if there.any() or not len(keys):
-            lists = np.arange(len(tasks) + 1, dtype=np.int64) * np.count_nonzero(there)
-            scores = session.score_lists(asked, residents.on_card, np.tile(places[there], len(tasks)), lists)
-            parts.append(_Part([keys[there]] * len(tasks), scores))
+        lists = np.arange(len(tasks) + 1, dtype=np.int64) * np.count_nonzero(there)
+        scores = session.score_lists(asked, residents.on_card, np.tile(places[there], len(tasks)), lists)
+        yield _Selection(keys[there], None, session.select(scores, k))
         for some, documents in self._brought(session, directory, keys[~there]):
-            parts.append(_Part([some] * len(tasks), session.score_all(asked, documents)))
-        return _rankings(parts, session, k)
+            yield _Selection(some, None, session.select(session.score_all(asked, documents), k))
 
-    def _rank_lists(self, session: Scorer, tasks: Sequence[Task], k: int | None) -> list[Ranking]:
-        """Rank its own documents for each task."""
-        residents = self._residence.now
+    def _select_lists(
+        self, session: Scorer, residents: Residents, tasks: Sequence[Task], k: int | None
+    ) -> Iterator[_Selection]:
+        """The best of its own documents for each task, those on the card first."""
         asked = session.ask([task.query for task in tasks])
-        lists = _bounds([task.keys for task in tasks])
-        all_places = residents.places(np.concatenate([task.keys for task in tasks]))
-        if all_places.min(initial=0) >= 0:
-            scores = session.score_lists(asked, residents.on_card, all_places, lists)
-            return _rankings([_Part([task.keys for task in tasks], scores)], session, k)
-        parts = []
-        there = [all_places[first:end] >= 0 for first, end in pairwise(lists)]
-        resident = [task.keys[found] for task, found in zip(tasks, there, strict=True)]
-        if any(map(len, resident)) or not len(all_places):
-            places = all_places[all_places >= 0]
-            parts.append(_Part(resident, session.score_lists(asked, residents.on_card, places, _bounds(resident))))
+        keys, lists = _joined([task.keys for task in tasks])
+        places = residents.places(keys)
+        if places.min(initial=0) >= 0:
+            scores = session.score_lists(asked, residents.on_card, places, lists)
+            yield _Selection(keys, lists, session.select(scores, k))
+            return
+        there = [places[first:end] >= 0 for first, end in pairwise(lists)]
+        resident, bounds = _joined([task.keys[found] for task, found in zip(tasks, there, strict=True)])
+        scores = session.score_lists(asked, residents.on_card, places[places >= 0], bounds)
+        yield _Selection(resident, bounds, session.select(scores, k))
         missing = [task.keys[~found] for task, found in zip(tasks, there, strict=True)]
         for directory in {id(task.directory): task.directory for task in tasks}.values():
             wanted = [
                 some if task.directory is directory else some[:0] for task, some in zip(tasks, missing, strict=True)
             ]
             for some, documents in self._brought(session, directory, np.unique(np.concatenate(wanted))):
-                here = [keys[np.isin(keys, some, assume_unique=True)] for keys in wanted]
-                places = np.searchsorted(some, np.concatenate(here)).astype(np.int32)
-                parts.append(_Part(here, session.score_lists(asked, documents, places, _bounds(here))))
-        return _rankings(parts, session, k)
+                here, bounds = _joined([of_task[np.isin(of_task, some, assume_unique=True)] for of_task in wanted])
+                scores = session.score_lists(asked, documents, np.searchsorted(some, here).astype(np.int32), bounds)
+                yield _Selection(here, bounds, session.select(scores, k))
 
     def _brought(self, session: Scorer, directory: Directory, keys: IntArray) -> Iterator[tuple[IntArray, Documents]]:
         """Documents that aren't on the card, some at a time; each time until the next.
@@ -171,39 +174,48 @@ class CudaReranker:
             yield keys[start:end], located(held, offsets, layout)
 
 
-class _Part(NamedTuple):
-    """Scores of some of the documents that tasks have.
+class _Selection(NamedTuple):
+    """The best of some of the documents that tasks have, on the card.
 
     Attributes:
-        keys: of each task's, ascending.
-        scores: on the card, in the same order.
+        keys: of the documents, int64; those of one task after those of another, ascending each.
+        lists: int64, shape (tasks + 1,): where each task's begin and end; None where all have all.
+        selected: see ``CudaSession.select``.
     """
 
-    keys: Sequence[IntArray]
-    scores: Scores
+    keys: IntArray
+    lists: IntArray | None
+    selected: Any
 
 
-def _bounds(lists: Sequence[IntArray]) -> IntArray:
-    """Where each list begins and ends when they are laid end to end."""
+def _joined(lists: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
+    """Lists end to end, and where each begins and ends."""
     bounds = np.zeros(len(lists) + 1, dtype=np.int64)
     np.cumsum([len(some) for some in lists], out=bounds[1:])
-    return bounds
+    return lists[0] if len(lists) == 1 else np.concatenate(lists), bounds
 
 
-def _rankings(parts: Sequence[_Part], session: Scorer, k: int | None) -> list[Ranking]:
+def _rankings(session: Scorer, n_tasks: int, parts: Sequence[_Selection], k: int | None) -> list[Ranking]:
     """Each task's best, of all parts together."""
-    best = [_best(part, session, k) for part in parts]
+    best = [_best(session, n_tasks, part) for part in parts]
     return best[0] if len(best) == 1 else [_merged(of_task, k) for of_task in zip(*best, strict=True)]
 
 
-def _best(part: _Part, session: Scorer, k: int | None) -> list[Ranking]:
+def _best(session: Scorer, n_tasks: int, part: _Selection) -> list[Ranking]:
     """Each task's best in one part. Places come in ascending order, so a stable sort leaves ties in theirs."""
-    places, scores = session.select(part.scores, k)
+    places, scores = session.fetch(part.selected)
+    if not places.size:
+        return [(part.keys[:0], scores[:0].reshape(-1))] * n_tasks
     order = np.argsort(-scores, axis=1, kind="stable")
-    rows = np.arange(len(order))[:, None]
+    rows = np.arange(n_tasks)[:, None]
     places, scores = places[rows, order], scores[rows, order]
-    counts = np.minimum(np.diff(part.scores.lists), places.shape[1]).tolist()
-    return [(keys[places[i, :n]], scores[i, :n]) for i, (keys, n) in enumerate(zip(part.keys, counts, strict=True))]
+    if part.lists is None:
+        counts = [len(part.keys)] * n_tasks
+        keys = part.keys[places]
+    else:
+        counts = np.diff(part.lists).tolist()
+        keys = part.keys.take(part.lists[:-1, None] + places, mode="clip")
+    return [(keys[i, :n], scores[i, :n]) for i, n in enumerate(counts)]
 
 
 def _merged(rankings: Sequence[Ranking], k: int | None) -> Ranking:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -45,10 +45,11 @@ class Residents:
     Attributes:
         keys: ascending, int64, shape (documents,).
         documents: where they are.
-        place_of_key: int32, shape (highest key + 1,); -1 for keys that aren't there.
+        place_of_key: int32, shape (highest key + 2,); -1 for keys that aren't there, and at the end for higher ones.
         on_card: ``documents``, with what is known of them on the card.
         held: the memory of the rows.
         n_tokens: of all of them, deleted ones included.
+        equal: the last array of keys that was found to be equal to ``keys``; one entry.
     """
 
     keys: IntArray
@@ -57,31 +58,32 @@ class Residents:
     on_card: Documents
     held: tuple[HeldRows, ...]
     n_tokens: int
+    equal: list[IntArray] = field(default_factory=list)
 
     @classmethod
     def none(cls) -> Residents:
         """No documents."""
         nothing = Documents(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.int32))
-        return cls(np.empty(0, np.int64), nothing, np.empty(0, np.int32), nothing, (), 0)
+        return cls(np.empty(0, np.int64), nothing, np.full(1, -1, np.int32), nothing, (), 0)
 
     def places(self, keys: IntArray) -> npt.NDArray[np.int32]:
-        """Where ascending keys stand among ``documents``; -1 for those that aren't there."""
-        if not len(self.place_of_key):
-            return np.full(len(keys), -1, dtype=np.int32)
-        places = self.place_of_key.take(keys, mode="clip")
-        places[keys >= len(self.place_of_key)] = -1
-        return places
+        """Where keys stand among ``documents``; -1 for those that aren't there."""
+        return self.place_of_key.take(keys, mode="clip")
 
     def are(self, keys: IntArray) -> bool:
         """Whether these keys are just all of them."""
-        return len(keys) == len(self.keys) and np.array_equal(keys, self.keys)
+        if len(keys) != len(self.keys):
+            return False
+        if not (self.equal and self.equal[0] is keys) and np.array_equal(keys, self.keys):
+            self.equal[:] = [keys]
+        return bool(self.equal) and self.equal[0] is keys
 
     def followed_by(self, parts: Sequence[tuple[IntArray, Documents, HeldRows]], session: Session) -> Residents:
         """These and others, whose keys are higher: keys, where they are, and the memory."""
         keys, documents = np.concatenate([self.keys, *(part[0] for part in parts)]), self.documents
         for part in parts:
             documents = documents.followed_by(part[1])
-        place_of_key = np.full(int(keys[-1]) + 1, -1, dtype=np.int32)
+        place_of_key = np.full(int(keys[-1]) + 2, -1, dtype=np.int32)
         place_of_key[keys] = np.arange(len(keys), dtype=np.int32)
         held = (*self.held, *(part[2] for part in parts))
         n_tokens = int(documents.n_tokens.sum())

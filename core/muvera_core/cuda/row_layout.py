@@ -25,7 +25,7 @@ class RowLayout:
         row_bytes: of a row on the card, padded with zeros.
         steps: of 32 bytes that a warp holds at once; the kernel's parameter.
         tiles: of 8 query tokens that a warp holds; the kernel's parameter.
-        blocks: of 4 warps that are to fit on a multiprocessor; the kernel's parameter.
+        warps: that are to fit on a multiprocessor; the kernel's parameter.
         limit: the whole number that a query token's largest value becomes, for int8 rows: such that a sum of products
             stays below 2**31.
     """
@@ -35,7 +35,7 @@ class RowLayout:
     row_bytes: int
     steps: int
     tiles: int
-    blocks: int
+    warps: int
     limit: int
 
     @classmethod
@@ -46,9 +46,9 @@ class RowLayout:
         unit = STEP if code_bytes <= _WHOLE else _SLICE
         row_bytes = -(-code_bytes // unit) * unit
         steps = (row_bytes if row_bytes <= _WHOLE else _SLICE) // STEP
-        tiles, blocks = (4, 3) if steps <= 4 else (4, 2) if steps <= 8 else (2, 2)
+        tiles, warps = (4, 12) if steps <= 4 else (4, 8) if steps <= 8 else (2, 8)
         limit = min(_INT8_LIMIT, ((1 << 31) - 1) // (127 * codec.dimension))
-        return cls(is_int8, code_bytes, row_bytes, steps, tiles, blocks, limit)
+        return cls(is_int8, code_bytes, row_bytes, steps, tiles, warps, limit)
 
     @property
     def is_sliced(self) -> bool:
@@ -69,7 +69,7 @@ class RowLayout:
     def kernel(self) -> str:
         """Name of the kernel's variant, as C++ writes it."""
         row_type, is_sliced = "Int8" if self.is_int8 else "Float16", str(self.is_sliced).lower()
-        return f"maxsim<{row_type}, {self.steps}, {self.tiles}, {is_sliced}, {self.blocks}>"
+        return f"maxsim<{row_type}, {self.steps}, {self.tiles}, {is_sliced}, {self.warps}>"
 
     @property
     def split_kernel(self) -> str:

@@ -103,7 +103,7 @@ class _CudaSetEncoder:
                 vectors = self._cupy.empty((int(offsets[-1] - offsets[0]), self._dimension), dtype=np.float32)
                 lane.send_to(vectors, embeddings.vectors[offsets[0] : offsets[-1]])
                 encoded = self._encode_on_card(vectors, offsets - offsets[0], lane, are_queries=are_queries)
-                encodings[start:end] = lane.receive(encoded)
+                lane.fetch(int(encoded.data.ptr), encodings[start:end])
         return encodings
 
     def _batches(self, lengths: IntArray) -> Iterator[tuple[int, int]]:
