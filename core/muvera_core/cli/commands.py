@@ -75,6 +75,9 @@ _ENCODER = click.option(
     metavar="FOLDER",
     help="A ColBERT checkpoint, for an index that isn't of the bundled encoder.",
 )
+_DEVICE = click.option(
+    "--device", default="cpu", show_default=True, metavar="NAME", help="What compares: cpu, cuda, cuda:N or auto."
+)
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
@@ -167,6 +170,7 @@ def index_command(
 @click.option("--exact", is_flag=True, help="Score every document: slow, and misses nothing.")
 @click.option("--explain", is_flag=True, help="List the words that matched best.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object in a line for each hit.")
+@_DEVICE
 @_ENCODER
 def search(
     folder: Path,
@@ -177,6 +181,7 @@ def search(
     exact: bool,
     explain: bool,
     as_json: bool,
+    device: str,
     checkpoint: Path | None,
 ) -> None:
     """Print the documents of INDEX that match QUERY best.
@@ -184,7 +189,8 @@ def search(
     The score is the mean over the question's tokens, from 0 to 1.
     """
     _require_text_encoder(folder)
-    with MuveraIndex.open(folder, _encoder(checkpoint), read_only=True, show_progress=sys.stderr.isatty()) as index:
+    shown = sys.stderr.isatty()
+    with MuveraIndex.open(folder, _encoder(checkpoint), read_only=True, show_progress=shown, device=device) as index:
         hits = index.search(query, k, n_candidates, filter=filter, exact=exact)
         for rank, hit in enumerate(hits, start=1):
             matches = matched_words(query, hit, index.explain(query, hit.id)) if explain else None
@@ -204,6 +210,7 @@ _QUESTIONS = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--n-candidates", type=click.IntRange(min=1), metavar="N", help="How many documents to rerank.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw recall and time.")
 @_AS_JSON
+@_DEVICE
 @_ENCODER
 def evaluate(
     folder: Path,
@@ -213,6 +220,7 @@ def evaluate(
     n_candidates: int | None,
     plot: Path | None,
     as_json: bool,
+    device: str,
     checkpoint: Path | None,
 ) -> None:
     """Measure what searches of INDEX find, and how long they take.
@@ -222,8 +230,9 @@ def evaluate(
     """
     asked, grades = read_questions(questions, relevant)
     _require_text_encoder(folder)
-    with MuveraIndex.open(folder, _encoder(checkpoint), read_only=True, show_progress=sys.stderr.isatty()) as index:
-        found = index.evaluate(asked, grades, k=k, n_candidates=n_candidates, show_progress=sys.stderr.isatty())
+    shown = sys.stderr.isatty()
+    with MuveraIndex.open(folder, _encoder(checkpoint), read_only=True, show_progress=shown, device=device) as index:
+        found = index.evaluate(asked, grades, k=k, n_candidates=n_candidates, show_progress=shown)
     click.echo(json.dumps(found.as_json()) if as_json else str(found))
     if plot is not None:
         found.plot(plot)
@@ -249,9 +258,16 @@ def evaluate(
     metavar="N",
     help="How many runs of the documents' own words to ask, where there is no FILE.",
 )
+@_DEVICE
 @_ENCODER
 def optimize(
-    folder: Path, target_recall: float, questions: Path | None, k: int, n_queries: int, checkpoint: Path | None
+    folder: Path,
+    target_recall: float,
+    questions: Path | None,
+    k: int,
+    n_queries: int,
+    device: str,
+    checkpoint: Path | None,
 ) -> None:
     """Learn from the documents of INDEX how to find them in less time.
 
@@ -264,7 +280,7 @@ def optimize(
         _require_text_encoder(folder)
         encoder = _encoder(checkpoint)
     shown = sys.stderr.isatty()
-    with MuveraIndex.open(folder, encoder, show_progress=shown) as index:
+    with MuveraIndex.open(folder, encoder, show_progress=shown, device=device) as index:
         tuning = index.optimize(target_recall, asked, k=k, n_queries=n_queries, show_progress=shown)
         click.echo(tuning_as_text(tuning))
         if tuning.measured["recall"] < target_recall:

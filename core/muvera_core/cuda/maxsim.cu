@@ -2,7 +2,7 @@
 // tokens in one pass, so that only one number per document is ever written.
 //
 // A warp holds one chunk of a query (8 * TILES tokens) in registers and walks over documents, 16 tokens at a time. A
-// row is one token's vector: ROW_BYTES bytes, padded with zeros to a multiple of 32, int8 or float16.
+// row is one token's vector, int8 or float16, padded with zeros to a multiple of 32 bytes.
 //
 // The query is given as two numbers of the rows' type for each of its numbers, coarse and fine, and a scale for each
 // of its tokens: with int8, value = scale * (128 * coarse + fine), whose products are exact in int32; with float16,
@@ -56,7 +56,7 @@ __device__ __forceinline__ void load(u32 (&part)[2 * STEPS], const char *row, in
     }
 }
 
-// Adds the products of 16 document tokens (of which the lane has parts of two, ``upper`` and ``lower``) and the chunk's.
+// Adds the products of the chunk's tokens and 16 of a document, of two of which (upper, lower) the lane has parts.
 template <typename Type, int STEPS, int TILES>
 __device__ __forceinline__ void multiply_all(typename Type::Sum (&sums)[TILES][4], const u32 (&upper)[2 * STEPS],
                                              const u32 (&lower)[2 * STEPS], const u32 (&query)[TILES][2 * STEPS]) {
@@ -128,10 +128,13 @@ __global__ void __launch_bounds__(32 * WARPS) maxsim(const MaxSim given) {
             load<STEPS>(low[tile], given.fine + (first_row + 8 * tile + group) * stride, quarter);
         }
     }
-    is_empty = __all_sync(~0u, is_empty);
-
     i64 pair = given.lists[blockIdx.y] + warp / given.n_chunks;
     const i64 end = given.lists[blockIdx.y + 1];
+    float *scores = given.scores + chunk * given.n_pairs;
+    if (__all_sync(~0u, is_empty)) {  // the query has fewer chunks than others
+        for (; pair < end && lane == 0; pair += step) scores[pair] = 0;
+        return;
+    }
     if (pair >= end) return;
     Document<Type> document(given, pair);
     u32 upper[2 * STEPS], lower[2 * STEPS], next_upper[2 * STEPS], next_lower[2 * STEPS];
@@ -147,7 +150,7 @@ __global__ void __launch_bounds__(32 * WARPS) maxsim(const MaxSim given) {
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) best[tile][0] = best[tile][1] = NEGATIVE_INFINITY;
 
-        for (int token = 0; token < document.n && !is_empty; token += 16) {
+        for (int token = 0; token < document.n; token += 16) {
             // What comes next is loaded now: 16 more tokens, or the first ones of the next document.
             const bool is_last = token + 16 >= document.n;
             const Document<Type> source = is_last ? next_document : document;
@@ -172,8 +175,10 @@ __global__ void __launch_bounds__(32 * WARPS) maxsim(const MaxSim given) {
                         load<STEPS>(lower, document.row(token + group + 8, stride) + 32 * STEPS * slice, quarter);
 #pragma unroll
                         for (int tile = 0; tile < TILES; tile++)
-                            load<STEPS>(high[tile], (half ? given.fine : given.coarse) + (first_row + 8 * tile + group) * stride
-                                                        + 32 * STEPS * slice, quarter);
+                            load<STEPS>(high[tile],
+                                        (half ? given.fine : given.coarse) + (first_row + 8 * tile + group) * stride
+                                            + 32 * STEPS * slice,
+                                        quarter);
                     }
                     multiply_all<Type, STEPS, TILES>(sums, upper, lower, half && !SLICED ? low : high);
                 }
@@ -202,7 +207,7 @@ __global__ void __launch_bounds__(32 * WARPS) maxsim(const MaxSim given) {
             }
         total += __shfl_xor_sync(~0u, total, 1);
         total += __shfl_xor_sync(~0u, total, 2);
-        if (lane == 0) given.scores[chunk * given.n_pairs + pair] = total;
+        if (lane == 0) scores[pair] = total;
         pair += step, document = next_document;
     }
 }

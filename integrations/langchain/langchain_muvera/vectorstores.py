@@ -131,10 +131,15 @@ class MuveraVectorStore(VectorStore):
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], encoder: TokenEncoder | None = None, *, read_only: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        encoder: TokenEncoder | None = None,
+        *,
+        read_only: bool = False,
+        device: str = "cpu",
     ) -> Self:
         """Open the index in a folder. See ``MuveraIndex.open``."""
-        return cls(MuveraIndex.open(path, encoder, read_only=read_only))
+        return cls(MuveraIndex.open(path, encoder, read_only=read_only, device=device))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Make sure that the documents are in this folder.

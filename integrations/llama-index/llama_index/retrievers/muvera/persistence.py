@@ -48,6 +48,7 @@ def open_persisted(
     namespace: str = DEFAULT_VECTOR_STORE,
     encoder: TokenEncoder | None = None,
     read_only: bool = False,
+    device: str = "cpu",
 ) -> MuveraIndex:
     """Open the index that a persisted folder points to, or that is in the folder itself.
 
@@ -73,7 +74,7 @@ def open_persisted(
                 f"you keep it, open it there: MuveraVectorStore(MuveraIndex.open({str(index)!r}))"
             )
         folder = index
-    return MuveraIndex.open(folder, encoder, read_only=read_only)
+    return MuveraIndex.open(folder, encoder, read_only=read_only, device=device)
 
 
 def _pointer(folder: Path, namespace: str) -> Path:

@@ -79,6 +79,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         namespace: str = DEFAULT_VECTOR_STORE,
         encoder: TokenEncoder | None = None,
         read_only: bool = False,
+        device: str = "cpu",
     ) -> MuveraVectorStore:
         """Open what was persisted.
 
@@ -87,11 +88,13 @@ class MuveraVectorStore(BasePydanticVectorStore):
             namespace: the store's name in the storage context.
             encoder: the encoder that the index was made with; None takes the bundled one.
             read_only: allow no changes, and any number of readers.
+            device: what searches; see ``MuveraIndex.open``.
 
         Raises:
             IndexFolderError: there is no usable index in the folder.
         """
-        return cls(open_persisted(persist_dir, namespace=namespace, encoder=encoder, read_only=read_only))
+        index = open_persisted(persist_dir, namespace=namespace, encoder=encoder, read_only=read_only, device=device)
+        return cls(index)
 
     @property
     def client(self) -> MuveraIndex:
