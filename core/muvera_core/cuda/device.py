@@ -145,7 +145,6 @@ class Lane:
 
     def __init__(self, device: CudaDevice) -> None:
         self.device = device
-        self.stream = device.cupy.cuda.Stream(non_blocking=True)
         self.n_sent = 0
         # Two, so that one can be filled while the other is copied.
         self._outgoing = [_Buffer(device), _Buffer(device)]
@@ -153,6 +152,7 @@ class Lane:
         self._scratch, self._used = device.cupy.empty(_SCRATCH, dtype=np.uint8), 0
         self._scratch_at = int(self._scratch.data.ptr)
         self._besides: list[Any] = []
+        self.stream = device.cupy.cuda.Stream(non_blocking=True)
 
     def room(self, n_bytes: int) -> int:
         """Address of so much memory of the card, a multiple of 256, until the lane is given back."""
@@ -233,9 +233,9 @@ class _Buffer:
         if total > len(self._card):
             self._card = self._device.cupy.empty(len(self._host), dtype=np.uint8)
         for place, some in zip(places, parts, strict=True):
-            for array in some:
-                self._host[place : place + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-                place += array.nbytes
+            n_bytes = sum(array.nbytes for array in some)
+            target = self._host[place : place + n_bytes].view(some[0].dtype)
+            np.concatenate([array.reshape(-1) for array in some], out=target)
         address = int(self._card.data.ptr)
         _copy(self._device.cupy, address, self._host.ctypes.data, total, stream)
         self._copied.record(stream)

@@ -76,7 +76,6 @@ class CudaEngine:
         """Compile the kernels, or take them from CuPy's cache. Raises DeviceError."""
         self.layout = RowLayout.of(codec)
         self._device = device
-        self._row_dtype = codec.row_dtype
         layout = self.layout
         with device.lane():
             module = device.cupy.RawModule(
@@ -84,11 +83,11 @@ class CudaEngine:
                 options=("-std=c++17",),
                 name_expressions=[layout.kernel, layout.split_kernel],
             )
-            self._maxsim = module.get_function(layout.kernel)
-            self._split_queries = module.get_function(layout.split_kernel)
-            self._unpack_rows = module.get_function("unpack_rows")
-            self._select = module.get_function("select")
-            self._add_chunks = module.get_function("add_chunks")
+            # The functions themselves: what CuPy wraps around them takes microseconds with every launch.
+            self.maxsim, self.split_queries, self.unpack_rows, self.select, self.add_chunks = (
+                module.get_function(name).kernel
+                for name in (layout.kernel, layout.split_kernel, "unpack_rows", "select", "add_chunks")
+            )
 
     @contextmanager
     def session(self) -> Iterator[CudaSession]:
@@ -113,7 +112,7 @@ class CudaSession:
         scales = cupy.empty(len(rows), dtype=np.float32) if layout.is_int8 else None
         scales_at = 0 if scales is None else int(scales.data.ptr)
         _launch(
-            self._engine._unpack_rows,
+            self._engine.unpack_rows,
             (-(-len(rows) // _WARPS),),
             stored,
             len(rows),
@@ -215,7 +214,7 @@ class CudaSession:
         if n * k:
             n_threads = min(1024, -(-longest // 32) * 32)
             values = values_at, lists_at, k, chosen_at, chosen_at + 4 * n * k
-            _launch(self._engine._select, (n,), *values, n_threads=n_threads)
+            _launch(self._engine.select, (n,), *values, n_threads=n_threads)
         return chosen_at
 
     def _send(
@@ -243,7 +242,7 @@ class CudaSession:
     def _split(self, queries: AskedQueries, vectors_at: int, offsets_at: int) -> None:
         layout = self._layout
         _launch(
-            self._engine._split_queries,
+            self._engine.split_queries,
             (-(-queries.n_rows // _WARPS),),
             vectors_at,
             offsets_at,
@@ -282,7 +281,7 @@ class CudaSession:
         # Warps that look at the same documents share a multiprocessor's cache.
         n_warps = _WARPS if n_chunks <= _WARPS else self._layout.warps
         _launch(
-            self._engine._maxsim,
+            self._engine.maxsim,
             (-(-wanted // n_warps), n_lists),
             *self._parts(queries),
             n_chunks,
@@ -300,7 +299,7 @@ class CudaSession:
         n_sums = n_queries // n_lists
         sums_at = self._lane.room(4 * n_sums * n_pairs)
         grid = (-(-n_pairs // _THREADS), n_sums)
-        _launch(self._engine._add_chunks, grid, scores_at, queries.n_chunks, n_pairs, sums_at)
+        _launch(self._engine.add_chunks, grid, scores_at, queries.n_chunks, n_pairs, sums_at)
         return sums_at
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -92,31 +92,41 @@ class CudaReranker:
             DeviceError: the card fails.
             CorruptIndexError: rows that had to be read are damaged.
         """
-        selections: list[tuple[int, list[_Selection]]] = []
+        rankings: list[Ranking] = []
+        alone: list[Task] = []
+        for _, same in groupby(tasks, key=lambda task: id(task.keys)):
+            some = list(same)
+            if len(some) == 1 and not self._residence.now.are(some[0].keys):
+                alone += some
+                continue
+            rankings += self._rank_lists(alone, k) + self._rank_shared(some, k)
+            alone = []
+        return rankings + self._rank_lists(alone, k)
+
+    def _rank_shared(self, tasks: Sequence[Task], k: int | None) -> list[Ranking]:
+        """Rank the same documents for each task, as many tasks at a time as the card has room for scores."""
+        rankings: list[Ranking] = []
+        chunks = max(self._engine.layout.n_chunks(len(task.query)) for task in tasks)
+        n = max(1, _SCORES_AT_ONCE // max(1, chunks * len(tasks[0].keys)))
+        for start in range(0, len(tasks), n):
+            group = tasks[start : start + n]
+            with self._engine.session() as session:
+                parts = list(self._select_shared(session, self._residence.now, group, k))
+                rankings += _rankings(session, len(group), parts, k)
+        return rankings
+
+    def _rank_lists(self, tasks: Sequence[Task], k: int | None) -> list[Ranking]:
+        """Rank its own documents for each task; the card works on some tasks while the next are prepared."""
+        if not tasks:
+            return []
+        bounds = batches(np.array([len(task.keys) for task in tasks]), _PAIRS_AT_ONCE)
         with self._engine.session() as session:
             residents = self._residence.now
-            # The card works on one group while the next is prepared.
-            for group in self._groups(tasks):
-                keys = group[0].keys
-                shares = all(task.keys is keys for task in group) and (len(group) > 1 or residents.are(keys))
-                select = self._select_shared if shares else self._select_lists
-                selections.append((len(group), list(select(session, residents, group, k))))
+            selections = [
+                (end - start, list(self._select_lists(session, residents, tasks[start:end], k)))
+                for start, end in bounds
+            ]
             return [ranking for n, parts in selections for ranking in _rankings(session, n, parts, k)]
-
-    def _groups(self, tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
-        """Tasks that are ranked together: those with the same documents by themselves."""
-        start = 0
-        while start < len(tasks):
-            first, end, n_scores = tasks[start], start + 1, len(tasks[start].keys)
-            shares = len(tasks) > end and tasks[end].keys is first.keys
-            most = _SCORES_AT_ONCE if shares else _PAIRS_AT_ONCE
-            while end < len(tasks) and (tasks[end].keys is first.keys) == shares:
-                n_scores += len(tasks[end].keys)
-                if n_scores > most:
-                    break
-                end += 1
-            yield tasks[start:end]
-            start = end
 
     def _select_shared(
         self, session: Scorer, residents: Residents, tasks: Sequence[Task], k: int | None
