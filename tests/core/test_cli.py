@@ -374,6 +374,18 @@ def test_searches_are_restricted_as_asked(shared_index: Path) -> None:
     assert (nothing.stdout, nothing.stderr) == ("", "no document fits the filter\n")
 
 
+def test_the_device_is_asked_for_by_name(shared_index: Path, tmp_path: Path) -> None:
+    questions = tmp_path / "questions.txt"
+    questions.write_text("owls\n")
+    for command in (
+        ["search", shared_index, "owls"],
+        ["evaluate", shared_index, questions],
+        ["optimize", shared_index],
+    ):
+        refused = muvera(*command, "--device", "abacus", status=1)
+        assert "device must be 'cpu', 'cuda', 'cuda:N' or 'auto', got 'abacus'" in " ".join(refused.stderr.split())
+
+
 def test_text_cannot_steer_the_terminal(tmp_path: Path, index: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"id": "a\x1b[2J\nb", "text": "red \x1b[31m\x07 words"}))
     muvera("index", index, tmp_path)

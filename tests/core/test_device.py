@@ -134,6 +134,51 @@ def test_ties_go_to_the_earlier_document(card: Card) -> None:
         assert len({hit.score for hit in hits}) == 1
 
 
+@pytest.mark.parametrize("memory", [1, 600, None])
+def test_ties_go_to_the_earlier_document_wherever_documents_are(card: Card, memory: int | None) -> None:
+    one = tokens(0, 1)
+    with MuveraIndex.create(None, ENCODER, FDE, device="cuda", device_memory=memory) as index:
+        index.add_embeddings(one * 50, ids=ids(0, 50))
+        directory = index._collection.snapshot()
+        for keys in (directory.keys, directory.keys[::-1], directory.keys[::3]):
+            ranked, _ = index._collection.rerank(directory, one[0], keys, 7)
+            assert ranked.tolist() == np.sort(keys)[:7].tolist()
+
+
+@pytest.mark.parametrize("memory", [1, 6000, None])
+def test_questions_with_the_same_documents_and_with_others_can_be_mixed(card: Card, memory: int | None) -> None:
+    queries = tokens(9, 8)
+    rankings = []
+    for device in ("cpu", "cuda"):
+        with filled(None, device=device, device_memory=memory) as index:
+            directory = index._collection.snapshot()
+            everything, some = directory.keys, directory.keys[5:300]
+            lists = [everything, everything, some[::2], some, some, some[1::2], everything, some[:0]]
+            rankings.append(index._collection.rerank_all([(directory, keys) for keys in lists], queries, 5))
+    for (keys, scores), (other_keys, other_scores) in zip(*rankings, strict=True):
+        assert keys.tolist() == other_keys.tolist()
+        np.testing.assert_allclose(scores, other_scores, rtol=1e-4)
+
+
+def test_a_search_that_the_card_leaves_to_the_cpu_begins_anew_after_a_write(
+    card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with filled(None, device="cuda") as index:
+        gpu = index._collection._gpu
+        assert gpu is not None
+        left = iter(range(3))
+
+        def search(*_: object) -> None:
+            if next(left, None) == 0:
+                index.add_embeddings(tokens(9, 1), ids=["new"])
+                index.delete(ids(0, 300))
+
+        monkeypatch.setattr(gpu, "search", search)
+        hits = index.search_embeddings(tokens(9, 1)[0], k=5, n_candidates=100)
+        assert hits[0].id == "new"
+        assert all(int(hit.id[1:]) >= 300 for hit in hits[1:])
+
+
 def test_queries_of_a_batch_go_to_the_card_together(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     with filled(None, device="cuda") as index:
         one_by_one = [answers(index, k=4, exact=exact) for exact in (True, False)]

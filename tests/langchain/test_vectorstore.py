@@ -60,6 +60,8 @@ def test_texts_in_a_folder_are_there_after_reopening(tmp_path: Path, encoder: Bu
         assert ids_of(reader.get_by_ids(["f", "a"])) == ["f", "a"]
         with pytest.raises(ReadOnlyIndexError):
             reader.add_texts(["Crows are clever."])
+    with pytest.raises(InvalidInputError, match="device must be"):
+        MuveraVectorStore.load(tmp_path / "birds", encoder, device="abacus")
 
 
 async def test_async_twins_make_the_same_store(tmp_path: Path, encoder: BundledEncoder) -> None:

@@ -136,6 +136,8 @@ def test_from_documents_splits_them(tmp_path: Path, words: TokenEncoder) -> None
     reopened = MuveraRetriever.from_persist_dir(tmp_path / "index", encoder=words, similarity_top_k=1)
     assert reopened.retrieve("ants") == [found]
     reopened.index.close()
+    with pytest.raises(InvalidInputError, match="device must be"):
+        MuveraRetriever.from_persist_dir(tmp_path / "index", encoder=words, device="abacus")
 
 
 def test_from_documents_takes_llama_indexs_settings(words: TokenEncoder) -> None:

@@ -144,10 +144,15 @@ class MuveraRetriever(BaseRetriever):
 
     @classmethod
     def from_persist_dir(
-        cls, persist_dir: str | os.PathLike[str], *, encoder: TokenEncoder | None = None, **kwargs: Any
+        cls,
+        persist_dir: str | os.PathLike[str],
+        *,
+        encoder: TokenEncoder | None = None,
+        device: str = "cpu",
+        **kwargs: Any,
     ) -> MuveraRetriever:
         """Open an index that was kept on disk; see ``MuveraVectorStore.from_persist_dir``."""
-        return cls(open_persisted(persist_dir, encoder=encoder), **kwargs)
+        return cls(open_persisted(persist_dir, encoder=encoder, device=device), **kwargs)
 
     @property
     def index(self) -> MuveraIndex:
