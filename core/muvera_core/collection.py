@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,7 +41,7 @@ from muvera_core.filters import Condition
 from muvera_core.folder_lock import ForkGuard
 from muvera_core.lemur import LearnedSetEncoder
 from muvera_core.manifest import Manifest, Tuning
-from muvera_core.maxsim.cpu import maxsim_scaled
+from muvera_core.maxsim.cpu import maxsim_of_many, maxsim_scaled
 from muvera_core.maxsim.ranking import Ranking, Task
 from muvera_core.stage_one import StageOne
 from muvera_core.store import AppendedTokens, Change, StaleError, Store, StoredDocument
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 MIN_TOKENS_FOR_MEAN = 16_384
 _STAGE_ONE_BATCH = 256
 _EXACT_BATCH = 1024
+# Tokens of queries that are compared with the same documents together: their products stay in the caches.
+_QUERY_TOKENS_TOGETHER = 512
 # A search whose documents are replaced under its hands starts again; the last attempt makes writers wait.
 _ATTEMPTS = 4
 # Stage one is saved at close; and earlier, once it would take as long as this many documents to derive again, and
@@ -215,17 +218,30 @@ class Collection:
             Task(query, directory, ascending[id(keys)]) for query, (directory, keys) in zip(queries, found, strict=True)
         ]
         rankings = None if self._gpu is None else self._gpu.rank(tasks, k)
-        return [self._rerank(task, k) for task in tasks] if rankings is None else rankings
+        if rankings is not None:
+            return rankings
+        rankings = []
+        for _, same in groupby(tasks, key=lambda task: id(task.keys)):
+            some = list(same)
+            ends = np.cumsum([len(task.query) for task in some])
+            for _, group in groupby(range(len(some)), key=lambda i: int(ends[i]) // _QUERY_TOKENS_TOGETHER):
+                rankings += self._rerank([some[i] for i in group], k)
+        return rankings
 
-    def _rerank(self, task: Task, k: int | None) -> Ranking:
-        keys, parts = task.keys, [np.empty(0, dtype=np.float32)]
+    def _rerank(self, tasks: Sequence[Task], k: int | None) -> list[Ranking]:
+        """Rank the same documents for each task, on the CPU."""
+        directory, keys = tasks[0].directory, tasks[0].keys
+        scores = np.empty((len(tasks), len(keys)), dtype=np.float32)
         for start in range(0, len(keys), _EXACT_BATCH):
-            rows, offsets = self._store.token_rows(task.directory, keys[start : start + _EXACT_BATCH])
+            rows, offsets = self._store.token_rows(directory, keys[start : start + _EXACT_BATCH])
             codes, scales = self.manifest.codec.split(rows)
-            parts.append(maxsim_scaled(task.query, codes, scales, offsets))
-        scores = np.concatenate(parts)
-        order = np.lexsort((keys, -scores))[:k]
-        return keys[order], scores[order]
+            some = scores[:, start : start + _EXACT_BATCH]
+            if len(tasks) == 1:
+                some[0] = maxsim_scaled(tasks[0].query, codes, scales, offsets)
+            else:
+                some[:] = maxsim_of_many([task.query for task in tasks], codes, scales, offsets)
+        orders = [np.lexsort((keys, -of_task))[:k] for of_task in scores]
+        return [(keys[order], of_task[order]) for of_task, order in zip(scores, orders, strict=True)]
 
     def similarities(self, embeddings: TokenEmbeddings) -> FloatArray:
         """Cosines between documents' encodings, float32, shape (documents, documents).
@@ -387,7 +403,7 @@ class Collection:
                 directory.keys,
                 lambda keys: self._store.embeddings(directory, keys),
                 lambda keys: [document.text for document in self.documents(directory, keys)],
-                lambda tokens, keys: self.rerank(directory, tokens, keys),
+                lambda queries, keys: self.rerank_all([(directory, keys)] * len(queries), queries, k),
                 encode_queries,
                 self._encode_documents,
             )

@@ -35,6 +35,8 @@ from muvera_core.validation import (
 if TYPE_CHECKING:
     from muvera_core.index import MuveraIndex
 
+# Questions that are compared with all documents together.
+_RANKED_TOGETHER = 32
 # Shares of the number of candidates that a curve shows beside it.
 _CURVE = (0.125, 0.25, 0.5, 1, 2, 4)
 
@@ -183,7 +185,12 @@ def evaluate(
         start = time.perf_counter()
         encoded.append(index.encoder.encode_queries([question])[0])
         encode_clocks.append(time.perf_counter() - start)
-    exact = [[hit.id for hit in index.search_embeddings(tokens, k, exact=True)] for tokens in bar(encoded, "exact")]
+    exact: list[list[str]] = []
+    with bar(total=len(encoded), desc="exact") as progress:
+        for start in range(0, len(encoded), _RANKED_TOGETHER):
+            some = encoded[start : start + _RANKED_TOGETHER]
+            exact += [[hit.id for hit in hits] for hits in index.search_embeddings_batch(some, k, exact=True)]
+            progress.update(len(some))
     found, clocks = _search_all(index, encoded, k, chosen)
     stages: dict[str, list[float]] = {"encode": encode_clocks}
     stages |= {name: [clock.seconds[name] for clock in clocks] for name in clocks[0].seconds}

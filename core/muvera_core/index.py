@@ -56,6 +56,7 @@ from muvera_core.validation import (
     require_metadatas,
     require_path,
     require_query_tokens,
+    require_sequence,
     require_share,
     require_text,
     require_texts,
@@ -343,7 +344,7 @@ class MuveraIndex:
         exact: bool = False,
         clock: StageClock | None = None,
     ) -> list[list[Hit]]:
-        """Hits for each of several questions. See ``search``."""
+        """Hits for each of several questions, as ``search`` gives them, but for the rounding of scores."""
         self._collection.require_open()
         queries = require_texts("queries", queries)
         clock = _require_clock(clock)
@@ -351,7 +352,7 @@ class MuveraIndex:
             return []
         with clock.stage("encode"):
             encoded = require_encoded(self._encoder.encode_queries(queries), len(queries), self._encoder.dimension)
-        return self._search_all(list(encoded), k, n_candidates, filter=filter, exact=exact, clock=clock)
+        return self.search_embeddings_batch(encoded, k, n_candidates, filter=filter, exact=exact, clock=clock)
 
     def search_embeddings(
         self,
@@ -364,22 +365,25 @@ class MuveraIndex:
         clock: StageClock | None = None,
     ) -> list[Hit]:
         """Hits for a question whose token embeddings are at hand, shape (tokens, dimension). See ``search``."""
-        self._collection.require_open()
-        tokens = require_query_tokens(query_tokens, self._encoder.dimension)
-        clock = _require_clock(clock)
-        return self._search_all([tokens], k, n_candidates, filter=filter, exact=exact, clock=clock)[0]
+        return self.search_embeddings_batch([query_tokens], k, n_candidates, filter=filter, exact=exact, clock=clock)[0]
 
-    def _search_all(
+    def search_embeddings_batch(
         self,
-        queries: Sequence[FloatArray],
-        k: int,
-        n_candidates: int | None,
+        query_tokens: TokenEmbeddings | Sequence[npt.ArrayLike | TokenEmbeddings],
+        k: int = 10,
+        n_candidates: int | None = None,
         *,
-        filter: Filter | None,
-        exact: bool,
-        clock: StageClock,
+        filter: Filter | None = None,
+        exact: bool = False,
+        clock: StageClock | None = None,
     ) -> list[list[Hit]]:
-        """Hits for each of several questions' token embeddings."""
+        """Hits for each of several questions whose token embeddings are at hand. See ``search``."""
+        self._collection.require_open()
+        given = require_sequence(
+            "query_tokens", list(query_tokens) if isinstance(query_tokens, TokenEmbeddings) else query_tokens
+        )
+        queries = [require_query_tokens(tokens, self._encoder.dimension) for tokens in given]
+        clock = _require_clock(clock)
         k = require_count("k", k)
         if n_candidates is not None:
             n_candidates = require_count("n_candidates", n_candidates)

@@ -21,12 +21,15 @@ from muvera_core.errors import InvalidInputError
 from muvera_core.fde import EncodeDocuments, SetEncoder, encode_on_host, unit_length
 from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.lemur import LearnedSetEncoder, LearnedSetEncoderConfig
+from muvera_core.maxsim.ranking import Ranking
 from muvera_core.pseudo_queries import part_of_text, run_of_tokens
 from muvera_core.stage_one import FLAT_LIMIT
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 # Widths of learned encodings that are tried: 0.5, 1 and 2 kB a document.
 WIDTHS = (128, 256, 512)
+# Queries that are compared with all documents together, and documents that are encoded together.
+_RANKED_TOGETHER = 32
 _ENCODED_TOGETHER = 256
 # Stand-ins that the encoding is fitted to: more find little more. They are drawn so many at a time.
 _PSEUDO_QUERIES = 1500
@@ -53,7 +56,7 @@ class Corpus:
         keys: of all documents, ascending.
         embeddings: gives the token embeddings of documents.
         texts: gives the texts of documents; None of those that have none.
-        rerank: scores documents for a query's tokens; keys and scores, best first.
+        rerank: ranks documents for each of several queries' tokens: the best keys and scores of each, best first.
         encode_queries: encodes texts as questions; None where only token embeddings are known.
         encode_documents: has a set encoder encode documents.
     """
@@ -61,7 +64,7 @@ class Corpus:
     keys: IntArray
     embeddings: Callable[[IntArray], TokenEmbeddings]
     texts: Callable[[IntArray], Sequence[str | None]]
-    rerank: Callable[[FloatArray, IntArray], tuple[IntArray, FloatArray]]
+    rerank: Callable[[Sequence[FloatArray], IntArray], list[Ranking]]
     encode_queries: Callable[[Sequence[str]], TokenEmbeddings] | None
     encode_documents: EncodeDocuments = encode_on_host
 
@@ -115,7 +118,7 @@ def choose(
         show_progress: show bars on standard error.
     """
     aim = target_recall + (1 - target_recall) * _MARGIN
-    exact = [corpus.rerank(query, corpus.keys)[0][:k] for query in tqdm(queries, "exact", disable=not show_progress)]
+    exact = _exact(corpus, queries, k, show_progress)
     rerank_seconds = _seconds_per_candidate(corpus, queries)
 
     def measured(encoder: SetEncoder, vectors: FloatArray, graph: GraphParameters) -> Choice:
@@ -240,6 +243,17 @@ def _encode_all(corpus: Corpus, encoder: SetEncoder, show_progress: bool, *, sca
     return vectors
 
 
+def _exact(corpus: Corpus, queries: Sequence[FloatArray], k: int, show_progress: bool) -> list[IntArray]:
+    """Keys of the ``k`` documents of highest MaxSim for each query."""
+    best: list[IntArray] = []
+    with tqdm(total=len(queries), desc="exact", disable=not show_progress) as bar:
+        for start in range(0, len(queries), _RANKED_TOGETHER):
+            some = queries[start : start + _RANKED_TOGETHER]
+            best += [keys[:k] for keys, _ in corpus.rerank(some, corpus.keys)]
+            bar.update(len(some))
+    return best
+
+
 def _scan_target(corpus: Corpus, target: float) -> float:
     """A graph misses some of what a scan finds, so the scan has to find more."""
     return target if len(corpus.keys) <= FLAT_LIMIT else target + (1 - target) * (1 - _GRAPH_SHARE)
@@ -287,7 +301,7 @@ def _recall(held: Candidates, queries: FloatArray, exact: Sequence[IntArray], n_
 
 def _seconds_per_candidate(corpus: Corpus, queries: Sequence[FloatArray]) -> float:
     some = np.sort(np.random.default_rng(0).permutation(corpus.keys)[:200])
-    return _median_seconds(lambda query: corpus.rerank(query, some), queries) / len(some)
+    return _median_seconds(lambda query: corpus.rerank([query], some), queries) / len(some)
 
 
 def _median_seconds(call: Callable[[_T], object], arguments: Iterable[_T]) -> float:

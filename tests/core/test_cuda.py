@@ -18,7 +18,6 @@ from muvera_core import (
     LearnedSetEncoder,
     LearnedSetEncoderConfig,
     MuveraIndex,
-    StageClock,
     TokenEmbeddings,
 )
 from muvera_core.cuda.device import CudaDevice
@@ -283,7 +282,7 @@ def test_hits_are_those_of_the_cpu(tmp_path: Path, precision: TokenPrecision, me
         found = answers(index, n_candidates=300)
         shared = [len(dict(a).keys() & dict(b).keys()) / 10 for a, b in zip(found, near, strict=True)]
         assert np.mean(shared) > 0.95
-        together = index._search_all(questions(), 10, None, filter=None, exact=True, clock=StageClock())
+        together = index.search_embeddings_batch(questions(), exact=True)
         assert_same([[(hit.id, hit.score) for hit in hits] for hits in together], expected[0])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from host_engine import HostDevice, HostEngine
 
-from muvera_core import FDEConfig, MuveraIndex, StageClock
+from muvera_core import FDEConfig, MuveraIndex
 from muvera_core.cuda import accelerator, reranker, residence
 from muvera_core.cuda.device import open_device
 from muvera_core.cuda.residence import batches
@@ -184,7 +184,7 @@ def test_queries_of_a_batch_go_to_the_card_together(card: Card, monkeypatch: pyt
         one_by_one = [answers(index, k=4, exact=exact) for exact in (True, False)]
         for exact, expected in zip((True, False), one_by_one, strict=True):
             card.engines[0].asked.clear()
-            batch = index._search_all(tokens(9, 6), 4, None, filter=None, exact=exact, clock=StageClock())
+            batch = index.search_embeddings_batch(tokens(9, 6), 4, exact=exact)
             assert [[(hit.id, round(hit.score, 4)) for hit in hits] for hits in batch] == expected
             assert card.engines[0].asked == [6]
         monkeypatch.setattr(reranker, "_SCORES_AT_ONCE", 1300)  # two queries' scores of all 600 documents

@@ -87,6 +87,21 @@ def test_default_search_equals_exact_search_where_all_documents_are_candidates(i
     assert answers(index) == answers(index, exact=True)
 
 
+@pytest.mark.parametrize("options", [{}, {"exact": True}, {"n_candidates": 20}, {"exact": True, "filter": {"n": 1}}])
+def test_questions_asked_together_are_answered_as_one_by_one(index: MuveraIndex, options: dict[str, Any]) -> None:
+    index.add_embeddings(random_tokens(0, 150), ids=ids(150), metadatas=[{"n": i % 3} for i in range(150)])
+    queries = [*random_tokens(5, 90), np.concatenate(random_tokens(6, 100))]  # the last alone has 500 tokens or more
+    together = index.search_embeddings_batch(queries, k=4, **options)
+    assert index.search_embeddings_batch(TokenEmbeddings.from_list(queries), k=4, **options) == together
+    for query, hits in zip(queries, together, strict=True):
+        alone = index.search_embeddings(query, k=4, **options)
+        assert [hit.id for hit in hits] == [hit.id for hit in alone]
+        np.testing.assert_allclose([hit.score for hit in hits], [hit.score for hit in alone], rtol=1e-5)
+    assert index.search_embeddings_batch([]) == []
+    with pytest.raises(InvalidInputError, match="query_tokens must be a list"):
+        index.search_embeddings_batch("a question")
+
+
 def test_more_candidates_find_more(index: MuveraIndex) -> None:
     index.add_embeddings(random_tokens(0, 600), ids=ids(600))
     exact = [{id for id, _ in hits} for hits in answers(index, 30, exact=True)]
@@ -696,6 +711,7 @@ def test_a_closed_index_refuses_everything(tmp_path: Path) -> None:
         lambda: index.add_embeddings(GOOD),
         lambda: index.search_embeddings(GOOD[0]),
         lambda: index.search_batch(["x"]),
+        lambda: index.search_embeddings_batch([]),
         lambda: index.get("x"),
         lambda: index.delete("x"),
         lambda: len(index),

@@ -21,7 +21,7 @@ from muvera_core import (
     maxsim,
 )
 from muvera_core.errors import DimensionMismatchError, EncoderError, InvalidInputError
-from muvera_core.lemur import LearnedMatrices
+from muvera_core.lemur import LearnedMatrices, fit
 from muvera_core.lemur.settings import MAX_SEED, MAX_SIZE
 
 SMALL = LearnedSetEncoderConfig(output_dimension=64, num_features=256, num_anchors=512, num_query_tokens=1024)
@@ -343,3 +343,24 @@ def test_files_that_are_too_short_too_long_or_not_finite_are_refused(tiny: Learn
     path.unlink()
     with pytest.raises(FileNotFoundError):
         LearnedSetEncoder.load(path, tiny.config)
+
+
+def test_long_documents_are_enough_documents() -> None:
+    rng = np.random.default_rng(8)
+    topics = rng.standard_normal((60, 16)).astype(np.float32)
+    documents = TokenEmbeddings.from_list(
+        [topics[rng.integers(60, size=60)] + rng.standard_normal((60, 16)).astype(np.float32) for _ in range(300)]
+    )
+    config = replace(TINY, dimension=16, output_dimension=100, num_features=128, num_anchors=200, num_query_tokens=400)
+    drawn: list[int] = []
+    original = fit._matches
+
+    def matches(sample: TokenEmbeddings, tokens: np.ndarray) -> np.ndarray:
+        drawn.append(len(sample))
+        return original(sample, tokens)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "_matches", matches)
+        LearnedSetEncoder.fit(documents, replace(config, num_sample_tokens=600))
+        LearnedSetEncoder.fit(documents, replace(config, num_sample_tokens=15_000))
+    assert drawn == [200, 250]

@@ -56,3 +56,17 @@ def test_negative_products_are_kept() -> None:
 def test_another_width_is_refused() -> None:
     with pytest.raises(DimensionMismatchError, match="got 2-d token vectors, but the query works with 3-d ones"):
         maxsim(np.ones((1, 3), np.float32), ragged(0, [2], 2))
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+@pytest.mark.parametrize("group", [1, 7, 4096])
+def test_many_queries_score_as_each_alone(precision: str, group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "TOKENS_PER_GROUP", group)
+    documents = ragged(1, [3, 1, 9, 2, 30, 1], 12)
+    queries = list(ragged(2, [4, 1, 17, 2], 12))
+    codec = TokenCodec(precision, 12)  # type: ignore[arg-type]
+    codes, scales = codec.split(codec.encode(documents.vectors))
+    together = cpu.maxsim_of_many(queries, codes, scales, documents.offsets)
+    alone = [cpu.maxsim_scaled(query, codes, scales, documents.offsets) for query in queries]
+    assert together.shape == (4, 6)
+    np.testing.assert_allclose(together, np.stack(alone), rtol=1e-5, atol=1e-5)

@@ -32,7 +32,10 @@ def test_the_default_settings_find_what_exact_search_finds(nq_index: MuveraIndex
 
 def test_a_batch_gives_what_single_questions_give(nq_index: MuveraIndex, nq_questions: dict[str, str]) -> None:
     questions = list(nq_questions.values())[:8]
-    assert nq_index.search_batch(questions, k=5) == [nq_index.search(question, k=5) for question in questions]
+    for question, hits in zip(questions, nq_index.search_batch(questions, k=5), strict=True):
+        alone = nq_index.search(question, k=5)
+        assert [hit.id for hit in hits] == [hit.id for hit in alone]
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone])
 
 
 def test_normalized_scores_are_means_over_query_tokens(nq_index: MuveraIndex, encoder: BundledEncoder) -> None:

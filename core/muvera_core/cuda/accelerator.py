@@ -137,7 +137,7 @@ class Accelerator:
         if scan is None or scan[0] is not stage_one:
             scan = self._scan = stage_one, CudaScan(self._device, stage_one.encoder.output_dimension)
         room = (self._memory or 0) - self._reranker.n_bytes
-        scan[1].update(directory, stage_one.candidates, stage_one.n_candidates(10), room)
+        scan[1].update(directory, stage_one, room)
 
     def _attempt(self, do: Callable[[], _T]) -> _T | None:
         try:

@@ -13,11 +13,13 @@ import numpy as np
 from muvera_core.candidates import Candidates
 from muvera_core.cuda.device import CudaDevice, Lane
 from muvera_core.directory import Directory
+from muvera_core.stage_one import StageOne
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 _VECTORS_AT_ONCE = 4096
-# Searches that are timed with either; the median decides.
+# Searches that are timed with either, for as many hits as are usual; the median decides.
 _TRIALS = 7
+_HITS = 10
 # Timed again when the number of documents has grown by this factor, which favours a graph.
 _GROWTH = 1.5
 # Deleted documents' vectors are scanned, too, so when there are so many, all are brought anew.
@@ -68,13 +70,12 @@ class CudaScan:
         """Whether searches go to the card: it has all vectors, and was faster."""
         return self._now is not None and self._is_faster
 
-    def update(self, directory: Directory, candidates: Candidates, n_candidates: int, room: int) -> None:
+    def update(self, directory: Directory, stage_one: StageOne, room: int) -> None:
         """Bring the vectors to the card that aren't there, and time searches; let go of all where there is no room.
 
         Args:
             directory: the committed state.
-            candidates: what the host has of it.
-            n_candidates: how many are usually looked for.
+            stage_one: what the host has of it.
             room: bytes of the card that may be taken.
 
         Raises:
@@ -90,10 +91,10 @@ class CudaScan:
                 self._now = None  # not worth the room
                 return
             with self._device.lane() as lane:
-                self._now = self._with_vectors(directory, candidates, lane)
+                self._now = self._with_vectors(directory, stage_one.candidates, lane)
             if grows:
                 self._n_timed = len(keys)
-                self._is_faster = self._beats(candidates, directory, min(n_candidates, len(keys)))
+                self._is_faster = self._beats(stage_one, directory)
                 if not self._is_faster:
                     self._now = None
 
@@ -141,12 +142,12 @@ class CudaScan:
         lane.stream.synchronize()
         return _Scanned(directory, all_keys, parts, on_card)
 
-    def _beats(self, candidates: Candidates, directory: Directory, k: int) -> bool:
+    def _beats(self, stage_one: StageOne, directory: Directory) -> bool:
         """Whether the card is faster than the host, for documents' vectors in the place of queries'."""
         now = self._now
         assert now is not None
-        some = np.random.default_rng(0).choice(directory.keys, _TRIALS)
-        vectors = candidates.vectors(some)
+        k = min(stage_one.n_candidates(_HITS), len(directory))
+        vectors = stage_one.candidates.vectors(np.random.default_rng(0).choice(directory.keys, _TRIALS))
 
         def seconds(search: Callable[[FloatArray], IntArray]) -> float:
             times = []
@@ -157,4 +158,4 @@ class CudaScan:
             return float(np.median(times))
 
         on_card = seconds(lambda vector: self._search(now, vector, k))
-        return on_card < seconds(lambda vector: candidates.search(vector, k))
+        return on_card < seconds(lambda vector: stage_one.search(vector, k))

@@ -32,6 +32,8 @@ from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 _PSEUDO_QUERIES = 4096
 # Documents to fit to, at most: bounds memory where they are short.
 _MAX_DOCUMENTS = 8192
+# Long documents' tokens would be few documents: with as many dimensions, encodings are fitted to their chance.
+_DOCUMENTS_PER_DIMENSION = 2
 # Hidden units by which documents are fitted; more find no more, and the time grows with their cube.
 _DOCUMENT_UNITS = 1536
 # Of the tokens, the share that the ridge penalty is chosen by; and the penalties, as shares of the mean eigenvalue.
@@ -50,7 +52,9 @@ def fit_matrices(
 ) -> LearnedMatrices:
     """The matrices of an encoder for documents like these, and queries like these or like parts of the documents."""
     rng = np.random.default_rng(config.seed)
-    sample = _sample_documents(documents, config.num_sample_tokens, rng)
+    sample = _sample_documents(
+        documents, config.num_sample_tokens, _DOCUMENTS_PER_DIMENSION * config.output_dimension, rng
+    )
     anchors = _sample_rows(documents.vectors, config.num_anchors, rng)
     asked = _asked(queries, sample, rng)
     tokens = np.concatenate([anchors, asked.vectors[: config.num_query_tokens]])
@@ -82,10 +86,12 @@ def fit_matrices(
     )
 
 
-def _sample_documents(documents: TokenEmbeddings, n_tokens: int, rng: np.random.Generator) -> TokenEmbeddings:
-    """Documents drawn until they have ``n_tokens``, in the order in which they were drawn."""
+def _sample_documents(
+    documents: TokenEmbeddings, n_tokens: int, n_least: int, rng: np.random.Generator
+) -> TokenEmbeddings:
+    """Documents drawn until they are ``n_least`` and have ``n_tokens``, in the order in which they were drawn."""
     order = rng.permutation(len(documents))
-    n = max(2, int(np.searchsorted(np.cumsum(documents.lengths[order]), n_tokens)) + 1)
+    n = max(n_least, int(np.searchsorted(np.cumsum(documents.lengths[order]), n_tokens)) + 1)
     return TokenEmbeddings.from_list([documents[i] for i in order[: min(n, _MAX_DOCUMENTS)]])
 
 

@@ -29,7 +29,8 @@ class LearnedSetEncoderConfig:
         num_anchors: tokens that each document is compared with; encoding time is proportional to it. A fitted encoder's
             configuration has fewer where the corpus has fewer tokens.
         num_query_tokens: tokens of queries that the fit is for, besides the anchors.
-        num_sample_tokens: documents are drawn for the fit until they have this many tokens.
+        num_sample_tokens: documents are drawn for the fit until they have this many tokens, and are twice as many as
+            ``output_dimension``.
         seed: of all draws.
     """
 

@@ -6,6 +6,8 @@ the query's tokens, of the largest inner product with any of the document's toke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -68,3 +70,34 @@ def maxsim_scaled(
         scores[first:last] = best.sum(axis=1)
         first = last
     return scores
+
+
+def maxsim_of_many(
+    queries: Sequence[FloatArray], rows: npt.NDArray[np.generic], scales: FloatArray | None, offsets: IntArray
+) -> FloatArray:
+    """Score several queries against the same documents, whose rows are then converted only once.
+
+    Args:
+        queries: float32, shape (query tokens, dimension) each. A few hundred tokens in all are best.
+        rows: see ``maxsim_scaled``, as the other arguments.
+        scales: see there.
+        offsets: see there.
+
+    Returns:
+        float32, shape (queries, documents); equal to the scores of ``maxsim_scaled`` but for rounding.
+    """
+    n_documents = len(offsets) - 1
+    scores = np.empty((n_documents, len(queries)), dtype=np.float32)
+    transposed = np.ascontiguousarray(np.concatenate(queries).T)
+    bounds = np.cumsum([0, *map(len, queries)])[:-1]
+    first = 0
+    while first < n_documents:
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + TOKENS_PER_GROUP, side="right")) - 1)
+        tokens = slice(offsets[first], offsets[last])
+        products = rows[tokens].astype(np.float32, copy=False) @ transposed
+        if scales is not None:
+            products *= scales[tokens, None]
+        best = np.maximum.reduceat(products, offsets[first:last] - offsets[first], axis=0)
+        np.add.reduceat(best, bounds, axis=1, out=scores[first:last])
+        first = last
+    return scores.T
