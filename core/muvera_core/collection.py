@@ -42,7 +42,7 @@ from muvera_core.folder_lock import ForkGuard
 from muvera_core.lemur import LearnedSetEncoder
 from muvera_core.manifest import Manifest, Tuning
 from muvera_core.maxsim.cpu import maxsim_of_many, maxsim_scaled
-from muvera_core.maxsim.ranking import Ranking, Task
+from muvera_core.maxsim.ranking import Ranking, Task, ranked
 from muvera_core.stage_one import StageOne
 from muvera_core.store import AppendedTokens, Change, StaleError, Store, StoredDocument
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
@@ -240,8 +240,7 @@ class Collection:
                 some[0] = maxsim_scaled(tasks[0].query, codes, scales, offsets)
             else:
                 some[:] = maxsim_of_many([task.query for task in tasks], codes, scales, offsets)
-        orders = [np.lexsort((keys, -of_task))[:k] for of_task in scores]
-        return [(keys[order], of_task[order]) for of_task, order in zip(scores, orders, strict=True)]
+        return [ranked(keys, of_task, k) for of_task in scores]
 
     def similarities(self, embeddings: TokenEmbeddings) -> FloatArray:
         """Cosines between documents' encodings, float32, shape (documents, documents).

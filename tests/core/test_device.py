@@ -13,9 +13,9 @@ import pytest
 from host_engine import HostDevice, HostEngine
 
 from muvera_core import FDEConfig, MuveraIndex
+from muvera_core.batches import runs_by_size
 from muvera_core.cuda import accelerator, reranker, residence
 from muvera_core.cuda.device import open_device
-from muvera_core.cuda.residence import batches
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import DeviceError, DeviceFallbackWarning, InvalidInputError, MissingExtraError
@@ -409,9 +409,9 @@ def test_cupy_without_a_driver_or_card() -> None:
 
 
 def test_lots_of_documents_hold_no_more_than_they_may() -> None:
-    assert batches(np.array([3, 3, 3, 9, 1, 1]), 6) == [(0, 2), (2, 3), (3, 4), (4, 6)]
-    assert batches(np.array([], dtype=np.int64), 6) == []
-    assert batches(np.array([1] * 10), 10) == [(0, 10)]
+    assert runs_by_size(np.array([3, 3, 3, 9, 1, 1]), 6) == [(0, 2), (2, 3), (3, 4), (4, 6)]
+    assert runs_by_size(np.array([], dtype=np.int64), 6) == []
+    assert runs_by_size(np.array([1] * 10), 10) == [(0, 10)]
 
 
 @pytest.mark.parametrize("precision", ["int8", "float16"])

@@ -49,7 +49,7 @@ class Accelerator:
     def __init__(self, device: CudaDevice, memory: int | None, *, takes_over: bool) -> None:
         """See ``accelerate``; ``takes_over``: let the CPU do, with a warning, what fails on the card."""
         self._device, self._takes_over = device, takes_over
-        self._memory = memory
+        self._memory_asked = memory
         self._scan: tuple[StageOne, CudaScan] | None = None
         self._encoder: tuple[SetEncoder, SetEncoder] | None = None
 
@@ -68,8 +68,8 @@ class Accelerator:
         """
 
         def prepare() -> Accelerator:
-            if self._memory is None:
-                self._memory = int(_SHARE_OF_FREE * self._device.free_bytes())
+            asked = self._memory_asked
+            self._memory = int(_SHARE_OF_FREE * self._device.free_bytes()) if asked is None else asked
             self._reranker = CudaReranker(CudaEngine(self._device, codec), read, self._memory)
             return self
 
@@ -136,7 +136,7 @@ class Accelerator:
         scan = self._scan
         if scan is None or scan[0] is not stage_one:
             scan = self._scan = stage_one, CudaScan(self._device, stage_one.encoder.output_dimension)
-        room = (self._memory or 0) - self._reranker.n_bytes
+        room = self._memory - self._reranker.n_bytes
         scan[1].update(directory, stage_one, room)
 
     def _attempt(self, do: Callable[[], _T]) -> _T | None:

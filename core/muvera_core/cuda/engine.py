@@ -49,9 +49,10 @@ class Documents:
     def __getitem__(self, places: npt.NDArray[np.integer]) -> Documents:
         return Documents(*(column[places] for column in self.columns))
 
-    def followed_by(self, others: Documents) -> Documents:
+    def followed_by(self, *others: Documents) -> Documents:
         """These and then the others."""
-        return Documents(*(np.concatenate(pair) for pair in zip(self.columns, others.columns, strict=True)))
+        columns = zip(self.columns, *(some.columns for some in others), strict=True)
+        return Documents(*(np.concatenate(column) for column in columns))
 
 
 @dataclass(frozen=True, eq=False)

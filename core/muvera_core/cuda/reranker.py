@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from muvera_core.batches import runs_by_size
 from muvera_core.cuda.engine import Documents, Scores
-from muvera_core.cuda.residence import BYTES_AT_ONCE, Residence, Residents, Session, batches, located
+from muvera_core.cuda.residence import BYTES_AT_ONCE, Residence, Residents, Session, located
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.directory import Directory
-from muvera_core.maxsim.ranking import Ranking, ReadRows, Task
+from muvera_core.maxsim.ranking import Ranking, ReadRows, Task, ranked
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 # Scores of queries that have the same documents, and of others, that are made together.
@@ -119,7 +120,7 @@ class CudaReranker:
         """Rank its own documents for each task; the card works on some tasks while the next are prepared."""
         if not tasks:
             return []
-        bounds = batches(np.array([len(task.keys) for task in tasks]), _PAIRS_AT_ONCE)
+        bounds = runs_by_size(np.array([len(task.keys) for task in tasks]), _PAIRS_AT_ONCE)
         with self._engine.session() as session:
             residents = self._residence.now
             selections = [
@@ -178,7 +179,7 @@ class CudaReranker:
         """
         layout = self._engine.layout
         counts = directory.rows.count[directory.places(keys)]
-        for start, end in batches(counts, BYTES_AT_ONCE // layout.bytes_per_token):
+        for start, end in runs_by_size(counts, BYTES_AT_ONCE // layout.bytes_per_token):
             rows, offsets = self._read(directory, keys[start:end])
             held = session.hold(rows)
             yield keys[start:end], located(held, offsets, layout)
@@ -231,5 +232,4 @@ def _best(session: Scorer, n_tasks: int, part: _Selection) -> list[Ranking]:
 def _merged(rankings: Sequence[Ranking], k: int | None) -> Ranking:
     keys = np.concatenate([some for some, _ in rankings])
     scores = np.concatenate([some for _, some in rankings])
-    order = np.lexsort((keys, -scores))[:k]
-    return keys[order], scores[order]
+    return ranked(keys, scores, k)

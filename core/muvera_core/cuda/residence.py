@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from muvera_core.batches import runs_by_size
 from muvera_core.cuda.engine import Documents, HeldRows
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.token_codec import Rows
@@ -24,8 +25,6 @@ from muvera_core.token_embeddings import IntArray
 BYTES_AT_ONCE = 64 << 20
 # Memory of deleted documents is given back when it is as much as that of the others.
 _MAX_DELETED = 0.5
-
-ReadRows = Callable[[IntArray], tuple[Rows, IntArray]]
 
 
 class Session(Protocol):
@@ -80,9 +79,8 @@ class Residents:
 
     def followed_by(self, parts: Sequence[tuple[IntArray, Documents, HeldRows]], session: Session) -> Residents:
         """These and others, whose keys are higher: keys, where they are, and the memory."""
-        keys, documents = np.concatenate([self.keys, *(part[0] for part in parts)]), self.documents
-        for part in parts:
-            documents = documents.followed_by(part[1])
+        keys = np.concatenate([self.keys, *(part[0] for part in parts)])
+        documents = self.documents.followed_by(*(part[1] for part in parts))
         place_of_key = np.full(int(keys[-1]) + 2, -1, dtype=np.int32)
         place_of_key[keys] = np.arange(len(keys), dtype=np.int32)
         held = (*self.held, *(part[2] for part in parts))
@@ -110,7 +108,13 @@ class Residence:
         return self.now.n_tokens * self._layout.bytes_per_token
 
     def update(
-        self, session: Session, keys: IntArray, counts: IntArray, read: ReadRows, *, show_progress: bool = False
+        self,
+        session: Session,
+        keys: IntArray,
+        counts: IntArray,
+        read: Callable[[IntArray], tuple[Rows, IntArray]],
+        *,
+        show_progress: bool = False,
     ) -> None:
         """Bring those documents to the card that aren't there, in the order of their keys, while there is room.
 
@@ -133,7 +137,7 @@ class Residence:
             keys, counts = keys[n_live : n_live + n], counts[n_live : n_live + n]
             with tqdm(total=n, desc="to the card", unit="doc", disable=not show_progress) as bar:
                 parts = []
-                for start, end in batches(counts, BYTES_AT_ONCE // self._layout.bytes_per_token):
+                for start, end in runs_by_size(counts, BYTES_AT_ONCE // self._layout.bytes_per_token):
                     rows, offsets = read(keys[start:end])
                     held = session.hold(rows)
                     parts.append((keys[start:end], located(held, offsets, self._layout), held))
@@ -155,14 +159,3 @@ def located(held: HeldRows, offsets: IntArray, layout: RowLayout) -> Documents:
     rows_at = (held.rows_at + first * layout.row_bytes).astype(np.uint64)
     scales_at = (held.scales_at + 4 * first if held.scales_at else 0 * first).astype(np.uint64)
     return Documents(rows_at, scales_at, np.diff(offsets).astype(np.int32))
-
-
-def batches(counts: IntArray, n_tokens: int) -> list[tuple[int, int]]:
-    """Runs of documents that have at most so many tokens together, or are one: (first, end) of each."""
-    ends, result, start = np.cumsum(counts), [], 0
-    while start < len(counts):
-        before = ends[start - 1] if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, before + n_tokens, side="right")))
-        result.append((start, end))
-        start = end
-    return result

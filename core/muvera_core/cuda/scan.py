@@ -127,9 +127,14 @@ class CudaScan:
         cupy, now = self._device.cupy, self._now
         keys: IntArray = np.empty(0, dtype=np.int64)
         parts: tuple[Any, ...] = ()
-        if now is not None and len(now.keys) - np.isin(now.keys, directory.keys).sum() <= _MAX_DELETED * len(now.keys):
-            keys, parts = now.keys, now.parts
-        new = directory.keys[np.searchsorted(directory.keys, keys[-1], side="right") if len(keys) else 0 :]
+        n_live = 0  # of the keys that are there; they come in ascending order, so new ones lie behind them
+        if now is not None:
+            n_live = int(np.searchsorted(directory.keys, now.keys[-1], side="right"))
+            if len(now.keys) - n_live <= _MAX_DELETED * len(now.keys):
+                keys, parts = now.keys, now.parts
+            else:
+                n_live = 0
+        new = directory.keys[n_live:]
         if len(new):
             part = cupy.empty((len(new), self._dimension), dtype=np.float32)
             for start in range(0, len(new), _VECTORS_AT_ONCE):
@@ -137,8 +142,9 @@ class CudaScan:
                 lane.send_to(part[start : start + len(some)], candidates.vectors(some))
             parts = (*parts, part)
         all_keys = np.concatenate([keys, new])
-        is_dead = ~np.isin(all_keys, directory.keys, assume_unique=True)
-        on_card = cupy.asarray(is_dead) if is_dead.any() else None
+        on_card = None
+        if len(all_keys) > len(directory):
+            on_card = cupy.asarray(~np.isin(all_keys, directory.keys, assume_unique=True))
         lane.stream.synchronize()
         return _Scanned(directory, all_keys, parts, on_card)
 

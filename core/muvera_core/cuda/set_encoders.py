@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from muvera_core.batches import runs_by_size
 from muvera_core.cuda.device import CudaDevice, Lane
 from muvera_core.cuda.engine import kernel_source
-from muvera_core.cuda.residence import batches
 from muvera_core.fde import FixedDimensionalEncoder, SetEncoder
 from muvera_core.lemur import LearnedSetEncoder
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
@@ -109,7 +109,7 @@ class _CudaSetEncoder:
     def _batches(self, lengths: IntArray) -> Iterator[tuple[int, int]]:
         """Runs of token sets whose products and encodings fit."""
         most = max(1, _ELEMENTS // self.output_dimension)
-        for start, end in batches(lengths, max(1, _ELEMENTS // self._elements_per_token)):
+        for start, end in runs_by_size(lengths, max(1, _ELEMENTS // self._elements_per_token)):
             for first in range(start, end, most):
                 yield first, min(end, first + most)
 

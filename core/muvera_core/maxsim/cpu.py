@@ -6,11 +6,12 @@ the query's tokens, of the largest inner product with any of the document's toke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from muvera_core.batches import runs_by_size
 from muvera_core.errors import InvalidInputError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
 
@@ -56,19 +57,9 @@ def maxsim_scaled(
     Returns:
         float32, shape (documents,).
     """
-    n_documents = len(offsets) - 1
-    scores = np.empty(n_documents, dtype=np.float32)
-    transposed = np.ascontiguousarray(query.T)
-    first = 0
-    while first < n_documents:
-        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + TOKENS_PER_GROUP, side="right")) - 1)
-        tokens = slice(offsets[first], offsets[last])
-        products = rows[tokens].astype(np.float32, copy=False) @ transposed
-        if scales is not None:
-            products *= scales[tokens, None]
-        best = np.maximum.reduceat(products, offsets[first:last] - offsets[first], axis=0)
-        scores[first:last] = best.sum(axis=1)
-        first = last
+    scores = np.empty(len(offsets) - 1, dtype=np.float32)
+    for documents, best in _best_matches(query, rows, scales, offsets):
+        scores[documents] = best.sum(axis=1)
     return scores
 
 
@@ -86,18 +77,21 @@ def maxsim_of_many(
     Returns:
         float32, shape (queries, documents); equal to the scores of ``maxsim_scaled`` but for rounding.
     """
-    n_documents = len(offsets) - 1
-    scores = np.empty((n_documents, len(queries)), dtype=np.float32)
-    transposed = np.ascontiguousarray(np.concatenate(queries).T)
+    scores = np.empty((len(offsets) - 1, len(queries)), dtype=np.float32)
     bounds = np.cumsum([0, *map(len, queries)])[:-1]
-    first = 0
-    while first < n_documents:
-        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + TOKENS_PER_GROUP, side="right")) - 1)
-        tokens = slice(offsets[first], offsets[last])
-        products = rows[tokens].astype(np.float32, copy=False) @ transposed
-        if scales is not None:
-            products *= scales[tokens, None]
-        best = np.maximum.reduceat(products, offsets[first:last] - offsets[first], axis=0)
-        np.add.reduceat(best, bounds, axis=1, out=scores[first:last])
-        first = last
+    for documents, best in _best_matches(np.concatenate(queries), rows, scales, offsets):
+        np.add.reduceat(best, bounds, axis=1, out=scores[documents])
     return scores.T
+
+
+def _best_matches(
+    tokens: FloatArray, rows: npt.NDArray[np.generic], scales: FloatArray | None, offsets: IntArray
+) -> Iterator[tuple[slice, FloatArray]]:
+    """Each query token's highest product with each document, some documents at a time: which, (documents, tokens)."""
+    transposed = np.ascontiguousarray(tokens.T)
+    for first, last in runs_by_size(np.diff(offsets), TOKENS_PER_GROUP):
+        some = slice(offsets[first], offsets[last])
+        products = rows[some].astype(np.float32, copy=False) @ transposed
+        if scales is not None:
+            products *= scales[some, None]
+        yield slice(first, last), np.maximum.reduceat(products, offsets[first:last] - offsets[first], axis=0)

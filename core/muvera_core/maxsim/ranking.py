@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from muvera_core.directory import Directory
 from muvera_core.token_codec import Rows
 from muvera_core.token_embeddings import FloatArray, IntArray
@@ -13,6 +15,12 @@ from muvera_core.token_embeddings import FloatArray, IntArray
 Ranking = tuple[IntArray, FloatArray]
 # Gives stored token rows of documents of a state, with their offsets.
 ReadRows = Callable[[Directory, IntArray], tuple[Rows, IntArray]]
+
+
+def ranked(keys: IntArray, scores: FloatArray, k: int | None) -> Ranking:
+    """The ``k`` best (all, where None) of documents with these scores."""
+    order = np.lexsort((keys, -scores))[:k]
+    return keys[order], scores[order]
 
 
 @dataclass(frozen=True, eq=False)
