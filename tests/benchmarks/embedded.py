@@ -21,7 +21,7 @@ from muvera_core import TokenEmbeddings
 from muvera_core.encoders import BundledEncoder
 from muvera_core.evaluation import BeirCollection, read_beir
 from muvera_core.token_codec import TokenCodec
-from muvera_core.token_embeddings import FloatArray
+from muvera_core.token_embeddings import FloatArray, IntArray
 
 _BATCH = 64
 
@@ -60,6 +60,20 @@ def collection_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--questions", type=int, default=300, help="how many, drawn at random (default: 300)")
     parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
     return parser
+
+
+def begin(description: str | None, k: int) -> tuple[Embedded, IntArray, Path | None]:
+    """What the command line asks a comparison of encodings to be made with.
+
+    Returns:
+        The collection; numbers of the ``k`` documents of highest MaxSim for each query, int64, shape (queries, k); and
+        the file to draw to, if any.
+    """
+    parser = collection_parser(description)
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
+    return collection, np.stack(exact_top(collection.queries, collection.documents, k)), arguments.plot
 
 
 def embed(folder: Path, cache: Path, n_questions: int, *, others: int | None = None) -> Embedded:

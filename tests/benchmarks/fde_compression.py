@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from embedded import Embedded, collection_parser, embed, exact_top
+from embedded import Embedded, begin
 from machine import describe_machine
 from matplotlib.figure import Figure
 from places import places_by_score, share_found
@@ -111,11 +111,7 @@ class Row:
 
 
 def main() -> None:
-    parser = collection_parser(__doc__)
-    parser.add_argument("--plot", type=Path)
-    arguments = parser.parse_args()
-    collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
-    best = np.stack(exact_top(collection.queries, collection.documents, K))
+    collection, best, plot = begin(__doc__, K)
     print(describe_machine())
     print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} questions")
     print(f"{'':44}{'whole':>8}" + "".join(f"{width:>8}" for width in WIDTHS) + f"{'fit s':>8}{'µs/doc':>8}")
@@ -125,8 +121,8 @@ def main() -> None:
         for row in compressed(name, config, collection, best):
             report(row)
             rows.append(row)
-    if arguments.plot:
-        draw(rows, f"{collection.name}, {len(collection.documents)} passages", arguments.plot)
+    if plot:
+        draw(rows, f"{collection.name}, {len(collection.documents)} passages", plot)
 
 
 def learned(collection: Embedded, best: IntArray) -> Row:

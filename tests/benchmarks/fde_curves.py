@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from embedded import Embedded, collection_parser, embed, exact_top
+from embedded import Embedded, begin
 from machine import describe_machine
 from matplotlib.figure import Figure
 from places import candidates_needed, places_by_repetitions, places_by_tokens, share_found
@@ -53,11 +53,7 @@ Places = dict[tuple[str, int, str], IntArray]
 
 
 def main() -> None:
-    parser = collection_parser(__doc__)
-    parser.add_argument("--plot", type=Path)
-    arguments = parser.parse_args()
-    collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
-    best = np.stack(exact_top(collection.queries, collection.documents, K))
+    collection, best, plot = begin(__doc__, K)
     print(describe_machine())
     print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} questions")
     places: Places = {}
@@ -68,8 +64,8 @@ def main() -> None:
     methods |= {"single vectors, documents once": once, "single vectors": again}
     report_widths(places)
     report_candidates(methods)
-    if arguments.plot:
-        draw(places, methods, f"{collection.name}, {len(collection.documents)} passages", arguments.plot)
+    if plot:
+        draw(places, methods, f"{collection.name}, {len(collection.documents)} passages", plot)
 
 
 def places_by_width(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from embedded import Embedded, collection_parser, embed, exact_top
+from embedded import Embedded, begin
 from machine import describe_machine
 from matplotlib.figure import Figure
 from places import places_by_repetitions, share_found
@@ -60,11 +60,7 @@ class Row:
 
 
 def main() -> None:
-    parser = collection_parser(__doc__)
-    parser.add_argument("--plot", type=Path)
-    arguments = parser.parse_args()
-    collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
-    best = np.stack(exact_top(collection.queries, collection.documents, K))
+    collection, best, plot = begin(__doc__, K)
     kinds = [
         FDEConfig(num_simhash_projections=k, projection_dimension=p, fill_empty_partitions=filled)
         for k in HYPERPLANES
@@ -94,8 +90,8 @@ def main() -> None:
                 f"{(middle - start) / _TIMED * 1e6:>8.0f}{(end - middle) / len(collection.queries) * 1e6:>10.0f}",
                 flush=True,
             )
-    if arguments.plot:
-        draw(rows, f"{collection.name}, {len(collection.documents)} passages", arguments.plot)
+    if plot:
+        draw(rows, f"{collection.name}, {len(collection.documents)} passages", plot)
 
 
 def measure(kind: FDEConfig, collection: Embedded, best: IntArray) -> list[Row]:
