@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -68,8 +68,9 @@ def encode_on_host(encoder: SetEncoder, embeddings: TokenEmbeddings) -> FloatArr
 class FDEConfig:
     """Settings of a ``FixedDimensionalEncoder``. Names are those of the authors' code.
 
-    The defaults are those that found most per dimension of all that were tried (see docs/benchmarks.md). The paper's
-    experiments mostly use 20 repetitions, 5 hyperplanes, width 16 and filled partitions, which is four times as wide.
+    The defaults are those that found most of all that were tried with as many dimensions (see docs/benchmarks.md). The
+    paper's experiments mostly use 20 repetitions, 5 hyperplanes, width 16 and filled partitions, which is four times as
+    wide. ``for_dimension`` has the defaults for token vectors of another width.
 
     Attributes:
         dimension: width of a token vector.
@@ -86,9 +87,9 @@ class FDEConfig:
     """
 
     dimension: int = 128
-    num_repetitions: int = 20
-    num_simhash_projections: int = 3
-    projection_dimension: int | None = 16
+    num_repetitions: int = 5
+    num_simhash_projections: int = 2
+    projection_dimension: int | None = None
     final_projection_dimension: int | None = None
     projection: Literal["dense", "count_sketch"] = "dense"
     fill_empty_partitions: bool = False
@@ -127,6 +128,20 @@ class FDEConfig:
                 f"multiplications, more than {MAX_WORK_PER_TOKEN}: lower one of them (got dimension "
                 f"{shown(self.dimension)}, and {', '.join(shown(value) for value in self._widths())})"
             )
+
+    @classmethod
+    def for_dimension(cls, dimension: int) -> FDEConfig:
+        """The defaults for token vectors of any width: encodings have about 2560 dimensions, as those of 128-d tokens.
+
+        Wider tokens are projected to 128 dimensions; narrower ones get more repetitions.
+
+        Raises:
+            InvalidInputError: ``dimension`` isn't a whole number from 1 on, or too large to compute with.
+        """
+        config = cls(dimension=dimension)
+        if dimension > cls.dimension:
+            return replace(config, projection_dimension=cls.dimension)
+        return replace(config, num_repetitions=cls.num_repetitions * cls.dimension // dimension)
 
     def _widths(self) -> tuple[int | None, ...]:
         return (

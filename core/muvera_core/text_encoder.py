@@ -92,12 +92,12 @@ def matching_fde(encoder: TokenEncoder, fde: FDEConfig | None) -> FDEConfig:
     """
     encoder = require_encoder(encoder)
     if fde is None:
-        return FDEConfig(dimension=encoder.dimension)
+        return FDEConfig.for_dimension(encoder.dimension)
     if not isinstance(fde, FDEConfig):
         raise InvalidInputError(f"fde must be an FDEConfig, got {type(fde).__name__}")
     if fde.dimension != encoder.dimension:
         raise DimensionMismatchError(
             f"fde is for {fde.dimension}-d token vectors, but the encoder gives {encoder.dimension}-d ones: "
-            f"use FDEConfig(dimension={encoder.dimension})"
+            f"use FDEConfig.for_dimension({encoder.dimension})"
         )
     return fde

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ IntArray = npt.NDArray[np.int64]
 # Of one number. Products of two, added up over a million dimensions and a million query tokens, stay below the
 # largest float32, 2**128, so no score is ever infinity or NaN.
 MAX_MAGNITUDE = 2.0**40
+# DLPack's numbers for ordinary memory and for memory that is pinned for CUDA or ROCm.
+_HOST_MEMORY = (1, 3, 11)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,8 @@ class TokenEmbeddings:
 
     Late-interaction models give unit-length vectors. Others are accepted, but ``normalized_score`` then
     loses its meaning.
+
+    Arrays that PyTorch, CuPy and others have on a card are taken, too, wherever vectors are (by DLPack, and NumPy 2.1).
 
     Attributes:
         vectors: float32, shape (total tokens, dimension), C-contiguous.
@@ -167,7 +171,25 @@ def _as_array(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
         isinstance(number, (list, tuple)) for row in value if isinstance(row, (list, tuple)) for number in row
     ):
         raise InvalidInputError(f"{name} must have shape (tokens, dimension), got lists that are nested deeper")
+    if _is_on_device(value):
+        try:
+            return np.from_dlpack(value, device="cpu")
+        except Exception as error:  # whatever the library raises that it is of
+            raise InvalidInputError(
+                f"{name}, of type {type(value).__name__}, is on a device that NumPy can't fetch it from: {error}. "
+                "Copy it to the host first"
+            ) from error
     try:
         return np.asarray(value)
     except Exception as error:  # a ragged list, or whatever an array-like of another library raises
         raise InvalidInputError(f"{name} is no array of numbers: {error}") from error
+
+
+def _is_on_device(value: object) -> TypeGuard[Any]:
+    """Whether a value is an array in memory that only a device can read, as DLPack tells."""
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
+        return False
+    try:
+        return value.__dlpack_device__()[0] not in _HOST_MEMORY
+    except Exception:  # of a value that isn't what it seems, which is told when it is read
+        return False

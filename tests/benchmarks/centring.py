@@ -22,6 +22,7 @@ from embedded import collection_parser, embed, exact_top
 from machine import describe_machine
 from matplotlib.figure import Figure
 from places import places_by_score, share_found
+from settings import PUBLISHED_FDE
 from tqdm import tqdm
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, TokenEmbeddings
@@ -37,7 +38,7 @@ SAMPLE_DEPTHS = (10, 15, 20)
 SAMPLE_SEEDS = range(20)
 CONFIGS = (
     FDEConfig(),
-    FDEConfig(num_simhash_projections=5, fill_empty_partitions=True),
+    PUBLISHED_FDE,
 )
 SCALINGS = ("unit length", "plain")
 

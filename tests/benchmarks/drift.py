@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from embedded import Embedded, embed, exact_top
 from machine import describe_machine
-from stage_one import N_CANDIDATES, K, fde, fit
+from stage_one import N_CANDIDATES, K, fit
 
-from muvera_core import FixedDimensionalEncoder, LearnedSetEncoder, SetEncoder, TokenEmbeddings
+from muvera_core import FDEConfig, FixedDimensionalEncoder, LearnedSetEncoder, SetEncoder, TokenEmbeddings
 from muvera_core.fde import unit_length
 from muvera_core.token_embeddings import IntArray
 
@@ -41,7 +41,7 @@ def main() -> None:
     for collection in collections:
         exact = exact_top(collection.queries, collection.documents, K)
         print(f"{collection.name}: {len(collection.documents)} documents")
-        report("default FDE", [FixedDimensionalEncoder(fde(20, 3, fill=False))], collection, exact)
+        report("default FDE", [FixedDimensionalEncoder(FDEConfig())], collection, exact)
         for share in PARTS:
             report(f"fitted to {share:.0%} of it", widths(fit(part(collection, share))), collection, exact)
         for name, encoder in fitted.items():

@@ -10,7 +10,7 @@ import argparse
 import random
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from muvera_core import TokenEmbeddings
 from muvera_core.encoders import BundledEncoder
 from muvera_core.evaluation import BeirCollection, read_beir
+from muvera_core.fde import unit_length
 from muvera_core.token_codec import TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray
 
@@ -62,8 +63,8 @@ def collection_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def begin(description: str | None, k: int) -> tuple[Embedded, IntArray, Path | None]:
-    """What the command line asks a comparison of encodings to be made with.
+def begin(description: str | None, k: int, *, narrows: bool = False) -> tuple[Embedded, IntArray, Path | None]:
+    """What the command line asks a comparison of encodings to be made with; ``narrows`` allows --components.
 
     Returns:
         The collection; numbers of the ``k`` documents of highest MaxSim for each query, int64, shape (queries, k); and
@@ -71,8 +72,12 @@ def begin(description: str | None, k: int) -> tuple[Embedded, IntArray, Path | N
     """
     parser = collection_parser(description)
     parser.add_argument("--plot", type=Path)
+    if narrows:
+        parser.add_argument("--components", type=int, help="simulate a model of narrower vectors: principal components")
     arguments = parser.parse_args()
     collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
+    if narrows and arguments.components:
+        collection = narrowed(collection, arguments.components)
     return collection, np.stack(exact_top(collection.queries, collection.documents, k)), arguments.plot
 
 
@@ -107,6 +112,18 @@ def judged_and_others(collection: BeirCollection, n_others: int | None) -> list[
     others = [i for i, id in enumerate(collection.ids) if id not in judged]
     random.Random(0).shuffle(others)
     return [i for i, id in enumerate(collection.ids) if id in judged] + others[:n_others]
+
+
+def narrowed(embedded: Embedded, n: int) -> Embedded:
+    """The collection with the first ``n`` principal components of its tokens, of unit length."""
+    vectors = embedded.documents.vectors
+    _, components = np.linalg.eigh((vectors.T @ vectors).astype(np.float64))
+    first = components[:, -n:].astype(np.float32)
+    documents, queries = (
+        TokenEmbeddings(unit_length(some.vectors @ first), some.offsets)
+        for some in (embedded.documents, embedded.queries)
+    )
+    return replace(embedded, documents=documents, queries=queries)
 
 
 def seconds_to_encode(embedded: Embedded, n: int = 512) -> float:

@@ -28,6 +28,7 @@ from embedded import Embedded, begin
 from machine import describe_machine
 from matplotlib.figure import Figure
 from places import places_by_score, share_found
+from settings import PUBLISHED_FDE
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, LearnedSetEncoder, LearnedSetEncoderConfig, TokenEmbeddings
 from muvera_core.fde import FDEMatrices, unit_length
@@ -38,8 +39,8 @@ K = 10
 N_CANDIDATES = 100
 WIDTHS = (256, 512, 1024)
 ENCODINGS = {
-    "R20 k5 p16 filled": FDEConfig(num_repetitions=20, num_simhash_projections=5, fill_empty_partitions=True),
-    "R40 k3 p16": FDEConfig(num_repetitions=40),
+    "R20 k5 p16 filled": PUBLISHED_FDE,
+    "R10 k2": FDEConfig(num_repetitions=10),
 }
 # Of documents and of pseudo-queries that a compression is fitted to.
 _SAMPLE = 4096

@@ -22,6 +22,7 @@ from embedded import Embedded, begin
 from machine import describe_machine
 from matplotlib.figure import Figure
 from places import candidates_needed, places_by_repetitions, places_by_tokens, share_found
+from settings import PUBLISHED_FDE
 from tqdm import tqdm
 
 from muvera_core import FDEConfig
@@ -31,11 +32,8 @@ K = 10
 SEEDS = range(5)
 # Settings at their widest, and the repetitions at which they are looked at.
 LINES = {
-    "k3 p16 unfilled": (FDEConfig(num_repetitions=80), (5, 10, 20, 40, 80)),
-    "k5 p16 filled": (
-        FDEConfig(num_repetitions=20, num_simhash_projections=5, fill_empty_partitions=True),
-        (1, 2, 5, 10, 20),
-    ),
+    "k2": (FDEConfig(num_repetitions=20), (1, 2, 5, 10, 20)),
+    "k5 p16 filled": (PUBLISHED_FDE, (1, 2, 5, 10, 20)),
 }
 SCALINGS = ("unit length", "plain")
 # Of exact MaxSim's best k, the share among so many candidates.
@@ -43,8 +41,8 @@ DEPTHS = ((K, 100), (1, 10))
 SHARES = (0.8, 0.9, 0.95)
 # What is compared with the single-vector heuristic: the paper's encoding, and ours as wide and by default.
 COMPARED = [
-    ("k3 p16 unfilled", 2_560, "unit length"),
-    ("k3 p16 unfilled", 10_240, "unit length"),
+    ("k2", 2_560, "unit length"),
+    ("k2", 10_240, "unit length"),
     ("k5 p16 filled", 10_240, "unit length"),
     ("k5 p16 filled", 10_240, "plain"),
 ]

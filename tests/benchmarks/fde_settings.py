@@ -1,6 +1,7 @@
 """What each setting of the Fixed Dimensional Encoding buys, compared with the others that are as wide.
 
 usage: python tests/benchmarks/fde_settings.py FOLDER [--cache DIR] [--questions 300] [--others N] [--plot FILE.png]
+           [--components N]
 
 For each width, prints all settings with that many dimensions, the best first: the share of exact MaxSim's top 10 among
 N candidates of a flat scan, mean and standard deviation over seeds, first with the document encodings scaled to unit
@@ -60,15 +61,16 @@ class Row:
 
 
 def main() -> None:
-    collection, best, plot = begin(__doc__, K)
+    collection, best, plot = begin(__doc__, K, narrows=True)
+    tokens = FDEConfig(dimension=collection.documents.dimension)
     kinds = [
-        FDEConfig(num_simhash_projections=k, projection_dimension=p, fill_empty_partitions=filled)
+        replace(tokens, num_simhash_projections=k, projection_dimension=p, fill_empty_partitions=filled)
         for k in HYPERPLANES
         for p in WIDTHS
         for filled in (False, True)
         if not filled or k >= FEWEST_FILLED
     ]
-    kinds.append(FDEConfig(projection="count_sketch"))
+    kinds.append(replace(tokens, num_simhash_projections=3, projection_dimension=16, projection="count_sketch"))
     rows = [row for kind in tqdm(kinds) for row in measure(kind, collection, best)]
 
     print(describe_machine())

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import cupy
 import numpy as np
 from machine import describe_machine
+from settings import PUBLISHED_FDE
 
-from muvera_core import FDEConfig, FixedDimensionalEncoder, TokenEmbeddings
+from muvera_core import FixedDimensionalEncoder, TokenEmbeddings
 from muvera_core.cuda.device import CudaDevice
 from muvera_core.cuda.engine import CudaEngine
 from muvera_core.cuda.reranker import CudaReranker
@@ -205,10 +206,7 @@ def exact(device: CudaDevice, ceilings: Ceilings, n: int, seconds: float) -> Non
 
 
 def encode(device: CudaDevice, seconds: float) -> None:
-    config = FDEConfig(
-        num_repetitions=20, num_simhash_projections=5, projection_dimension=16, fill_empty_partitions=True
-    )
-    encoder = FixedDimensionalEncoder(config)
+    encoder = FixedDimensionalEncoder(PUBLISHED_FDE)
     accelerated = CudaFixedDimensionalEncoder(encoder, device)
     n = 4096
     sets = TokenEmbeddings(unit_vectors(n * PASSAGE_TOKENS), np.arange(n + 1) * PASSAGE_TOKENS)
@@ -222,7 +220,7 @@ def encode(device: CudaDevice, seconds: float) -> None:
         )
         / n,
     }
-    print(f"\ndocument FDEs of {config.output_dimension:,} dimensions, {PASSAGE_TOKENS} tokens")
+    print(f"\ndocument FDEs of {encoder.output_dimension:,} dimensions, {PASSAGE_TOKENS} tokens")
     for name, each in taken.items():
         print(f"{name:40}{1 / each:>12,.0f} documents/s{taken['the CPU'] / each:>9.0f} x")
 

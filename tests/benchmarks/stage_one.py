@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from embedded import Embedded, collection_parser, embed, exact_top, seconds_to_encode
 from machine import describe_machine
+from settings import PUBLISHED_FDE
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, LearnedSetEncoder, LearnedSetEncoderConfig, TokenEmbeddings
 from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
@@ -86,8 +87,8 @@ def encodings(embedded: Embedded, *, published: bool) -> Iterator[tuple[Encoding
     """Encodings of the documents and queries, and the median milliseconds that a query's takes."""
     documents, queries = embedded.documents, embedded.queries
     for name, config, scale in (
-        ("FDE as published, R20 k5 p16", fde(20, 5, fill=True), False),
-        ("FDE of an index, R20 k3 p16", fde(20, 3, fill=False), True),
+        ("FDE as published, R20 k5 p16", PUBLISHED_FDE, False),
+        ("FDE of an index, R5 k2", FDEConfig(), True),
     ):
         encoder = FixedDimensionalEncoder(config)
         vectors, seconds = timed(lambda: encoder.encode_documents(documents))  # noqa: B023
@@ -103,15 +104,6 @@ def encodings(embedded: Embedded, *, published: bool) -> Iterator[tuple[Encoding
         learned = widest.truncated(width)
         vectors, seconds = timed(lambda: unit_length(learned.encode_documents(documents)))  # noqa: B023
         yield encoded(f"learned, {width}", vectors, learned.encode_queries, queries, fitting, seconds)
-
-
-def fde(repetitions: int, projections: int, *, fill: bool) -> FDEConfig:
-    return FDEConfig(
-        num_repetitions=repetitions,
-        num_simhash_projections=projections,
-        projection_dimension=16,
-        fill_empty_partitions=fill,
-    )
 
 
 def encoded(

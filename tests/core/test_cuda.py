@@ -300,6 +300,18 @@ def test_an_index_that_is_made_on_the_card_finds_as_much(tmp_path: Path) -> None
         assert sum(tuned) >= 0.7 * 60
 
 
+def test_arrays_of_the_card_are_taken() -> None:
+    import cupy
+
+    sets = random_sets(11, [5, 9, 1, 30], D)
+    with MuveraIndex.create(None, ENCODER, FDE, device="cuda") as index:
+        ids = index.add_embeddings([cupy.asarray(tokens) for tokens in sets])
+        for id, tokens in zip(ids, sets, strict=True):
+            hits = index.search_embeddings(cupy.asarray(tokens), exact=True)
+            assert hits[0].id == id
+            assert hits == index.search_embeddings(tokens, exact=True)
+
+
 def test_threads_and_two_indexes_share_a_card(tmp_path: Path) -> None:
     with (
         fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda")) as first,

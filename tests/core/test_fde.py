@@ -228,6 +228,23 @@ def test_unusable_settings_are_refused(settings: dict[str, Any]) -> None:
         FDEConfig(**settings)
 
 
+@pytest.mark.parametrize(("dimension", "width"), [(1, 2560), (48, 2496), (96, 2304), (128, 2560), (768, 2560)])
+def test_encodings_of_tokens_of_any_width_are_about_as_wide(dimension: int, width: int) -> None:
+    config = FDEConfig.for_dimension(dimension)
+    assert (config.dimension, config.output_dimension) == (dimension, width)
+    assert (config == FDEConfig()) == (dimension == 128)
+    tokens = np.eye(3, dimension, dtype=np.float32)
+    encoded = FixedDimensionalEncoder(config).encode_queries(TokenEmbeddings.from_list([tokens]))
+    assert encoded.shape == (1, width)
+    assert np.isfinite(encoded).all()
+
+
+@pytest.mark.parametrize("dimension", [0, -1, True, 128.0, "128", None, 1 << 30])
+def test_tokens_of_no_width_are_refused(dimension: Any) -> None:
+    with pytest.raises(InvalidInputError, match="dimension"):
+        FDEConfig.for_dimension(dimension)
+
+
 def test_matrices_of_another_shape_are_refused() -> None:
     drawn = FDEMatrices.draw(SMALL)
     with pytest.raises(InvalidInputError, match="simhash has shape"):

@@ -622,7 +622,7 @@ def test_create_never_touches_what_is_there(tmp_path: Path) -> None:
 
 
 def test_settings_for_another_width_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="FDEConfig\\(dimension=16\\)"):
+    with pytest.raises(InvalidInputError, match=r"FDEConfig\.for_dimension\(16\)"):
         MuveraIndex.create(tmp_path / "index", ENCODER, FDEConfig())
     assert not (tmp_path / "index").exists()
 

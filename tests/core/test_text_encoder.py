@@ -44,7 +44,7 @@ def test_plain_vectors_are_the_encodings(encoder: BundledEncoder) -> None:
 def test_settings_must_fit() -> None:
     encoder = PrecomputedEmbeddings(64, "any")
     assert TextEncoder(encoder).fde.dimension == 64
-    with pytest.raises(DimensionMismatchError, match="FDEConfig\\(dimension=64\\)"):
+    with pytest.raises(DimensionMismatchError, match=r"FDEConfig\.for_dimension\(64\)"):
         TextEncoder(encoder, FDEConfig())
     with pytest.raises(InvalidInputError, match="center"):
         TextEncoder(encoder, FDEConfig(dimension=64, center=True))

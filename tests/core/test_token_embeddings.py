@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,43 @@ def test_no_texts_is_allowed() -> None:
 def test_unusable_arrays_are_refused(arrays: list[np.ndarray], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         TokenEmbeddings.from_list(arrays)
+
+
+class OnDevice:
+    """An array as a library has it on a card: it comes to the host when DLPack asks for that, and not by itself."""
+
+    def __init__(self, array: np.ndarray, *, comes: bool = True) -> None:
+        self.array, self.comes = array, comes
+
+    def __array__(self, *args: Any, **settings: Any) -> np.ndarray:
+        raise TypeError("can't convert device memory to numpy")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, *, dl_device: tuple[int, int] | None = None, **settings: Any) -> Any:
+        if dl_device != (1, 0) or not self.comes:
+            raise BufferError("the card is gone")
+        return self.array.__dlpack__(**settings)
+
+
+@pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy before 2.1 can't fetch arrays from a card"
+)
+def test_arrays_on_a_card_are_fetched() -> None:
+    arrays = [np.arange(6, dtype=dtype).reshape(2, 3) for dtype in (np.float32, np.float16)]
+    embeddings = TokenEmbeddings.from_list([OnDevice(array) for array in arrays])
+    np.testing.assert_array_equal(embeddings.vectors, np.concatenate(arrays))
+    assert embeddings.vectors.dtype == np.float32
+    offsets = OnDevice(np.array([0, 2]))
+    assert TokenEmbeddings(OnDevice(arrays[0]), offsets).lengths.tolist() == [2]  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="item 1 has NaN"):
+        TokenEmbeddings.from_list([arrays[0], OnDevice(np.full((1, 3), np.nan, np.float32))])
+
+
+def test_arrays_that_cannot_be_fetched_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"item 0, of type OnDevice, is on a device .* Copy it"):
+        TokenEmbeddings.from_list([OnDevice(np.ones((1, 3), np.float32), comes=False)])
 
 
 def test_widths_must_agree() -> None:

@@ -39,8 +39,8 @@ class LearnedSetEncoderConfig:
     num_features: int = 4096
     feature_threshold: float = 0.15
     num_anchors: int = 3072
-    num_query_tokens: int = 12_288
-    num_sample_tokens: int = 350_000
+    num_query_tokens: int = 8192
+    num_sample_tokens: int = 700_000
     seed: int = 42
 
     def __post_init__(self) -> None:
