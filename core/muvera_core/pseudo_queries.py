@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
@@ -9,7 +11,9 @@ from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 QUERY_TOKENS = (8, 24)
 
 
-def runs_of_tokens(documents: TokenEmbeddings, n: int, rng: np.random.Generator) -> list[FloatArray]:
+def runs_of_tokens(
+    documents: TokenEmbeddings | Sequence[FloatArray], n: int, rng: np.random.Generator
+) -> list[FloatArray]:
     """``n`` runs of 8 to 24 consecutive tokens, each of a document drawn at random."""
     return [run_of_tokens(documents[i], rng) for i in rng.integers(len(documents), size=n)]
 

@@ -1,6 +1,7 @@
 """Encodings for stage one beside each other: what 100 candidates hold of exact MaxSim's top 10, and what that takes.
 
 usage: python tests/benchmarks/stage_one.py FOLDER [--cache FOLDER] [--others 20000] [--questions 300] [--plot FILE.png]
+           [--beams 100 200 400] [--no-published]
 
 The FDE of 10,240 dimensions and LEMUR as their authors have them, by plain inner product; the default FDE of an index;
 learned encodings of several widths. Every one is scanned, and searched in the same graph (hnswlib) with several beams.
@@ -28,7 +29,6 @@ from muvera_core.pseudo_queries import part_of_text, run_of_tokens
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 K, N_CANDIDATES = 10, 100
-BEAMS = (100, 200, 400)
 WIDTHS = (128, 256, 512)
 N_EXAMPLES = 1500
 LARGEST_GRAPH = 1 << 31  # bytes
@@ -54,6 +54,7 @@ def main() -> None:
     parser = collection_parser(__doc__)
     parser.add_argument("--no-published", action="store_true", help="leave the published LEMUR out")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--beams", type=int, nargs="+", default=[100, 200, 400], help="of searches in the graph")
     arguments = parser.parse_args()
     embedded = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
     documents, queries = embedded.documents, embedded.queries
@@ -66,14 +67,14 @@ def main() -> None:
         f"{len(queries)} questions; encoding the documents takes {encoding_seconds:.0f} s, "
         f"exact MaxSim {(time.perf_counter() - start) / len(queries) * 1000:.0f} ms a question"
     )
-    columns = "".join(f"{f'graph {beam}':>9}{'ms':>7}" for beam in BEAMS)
+    columns = "".join(f"{f'graph {beam}':>9}{'ms':>7}" for beam in arguments.beams)
     print(f"{'':34}{'bytes':>7}{'scan':>7}{columns}{'build':>8}{'fit':>7}{'encode':>8}{'share':>7}{'query ms':>9}")
     rows = []
     for encoding, query_ms in encodings(embedded, published=not arguments.no_published):
-        row, building = measure(encoding, exact)
+        row, building = measure(encoding, exact, arguments.beams)
         rows.append(row)
         share = (encoding.fit_seconds + encoding.encode_seconds) / encoding_seconds
-        found = "".join(f"{recall:>9.3f}{ms:>7.2f}" for recall, ms in row.graph) or " " * 16 * len(BEAMS)
+        found = "".join(f"{recall:>9.3f}{ms:>7.2f}" for recall, ms in row.graph) or " " * 16 * len(arguments.beams)
         print(
             f"{row.encoding:34}{row.n_bytes:>7}{row.flat:>7.3f}{found}{building:>7.0f}s{encoding.fit_seconds:>6.0f}s"
             f"{encoding.encode_seconds:>7.0f}s{share:>7.0%}{query_ms:>9.2f}",
@@ -131,14 +132,14 @@ def fit(embedded: Embedded) -> LearnedSetEncoder:
     return LearnedSetEncoder.fit(embedded.documents, config, BundledEncoder().encode_queries(parts))
 
 
-def measure(encoding: Encoding, exact: list[IntArray]) -> tuple[Row, float]:
+def measure(encoding: Encoding, exact: list[IntArray], beams: list[int]) -> tuple[Row, float]:
     """What candidates hold, and the seconds that building the graph took."""
     keys, vectors = np.arange(len(encoding.documents)), encoding.documents
     flat, _ = search(FlatCandidates.holding(keys, vectors), encoding.queries, exact)
     graph, building = [], 0.0
     if vectors.nbytes <= LARGEST_GRAPH:
         held, building = timed(lambda: HnswCandidates.holding(keys, vectors))
-        for held.beam in BEAMS:
+        for held.beam in beams:
             graph.append(search(held, encoding.queries, exact))
     return Row(encoding.name, vectors[0].nbytes, flat, graph), building
 

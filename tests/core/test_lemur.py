@@ -355,7 +355,7 @@ def test_long_documents_are_enough_documents() -> None:
     drawn: list[int] = []
     original = fit._matches
 
-    def matches(sample: TokenEmbeddings, tokens: np.ndarray) -> np.ndarray:
+    def matches(sample: list[np.ndarray], tokens: np.ndarray) -> np.ndarray:
         drawn.append(len(sample))
         return original(sample, tokens)
 

@@ -88,18 +88,20 @@ def fit_matrices(
 
 def _sample_documents(
     documents: TokenEmbeddings, n_tokens: int, n_least: int, rng: np.random.Generator
-) -> TokenEmbeddings:
+) -> list[FloatArray]:
     """Documents drawn until they are ``n_least`` and have ``n_tokens``, in the order in which they were drawn."""
     order = rng.permutation(len(documents))
     n = max(n_least, int(np.searchsorted(np.cumsum(documents.lengths[order]), n_tokens)) + 1)
-    return TokenEmbeddings.from_list([documents[i] for i in order[: min(n, _MAX_DOCUMENTS)]])
+    return [documents[i] for i in order[: min(n, _MAX_DOCUMENTS)]]
 
 
 def _sample_rows(rows: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
     return rows[rng.choice(len(rows), min(n, len(rows)), replace=False)]
 
 
-def _asked(queries: TokenEmbeddings | None, documents: TokenEmbeddings, rng: np.random.Generator) -> TokenEmbeddings:
+def _asked(
+    queries: TokenEmbeddings | None, documents: Sequence[FloatArray], rng: np.random.Generator
+) -> TokenEmbeddings:
     """The given queries and, up to a fixed number, runs of consecutive tokens of documents."""
     given: Sequence[FloatArray] = [] if queries is None else list(islice(queries, _PSEUDO_QUERIES))
     return TokenEmbeddings.from_list([*given, *runs_of_tokens(documents, _PSEUDO_QUERIES - len(given), rng)])
@@ -113,7 +115,7 @@ def _hidden_layer(tokens: FloatArray, n: int, rng: np.random.Generator) -> Float
     return np.ascontiguousarray((units / np.where(lengths > 0, lengths, 1)).T)
 
 
-def _matches(documents: TokenEmbeddings, tokens: FloatArray) -> FloatArray:
+def _matches(documents: Sequence[FloatArray], tokens: FloatArray) -> FloatArray:
     """Each document's highest inner product with each token, float32, shape (documents, tokens)."""
     matches = np.empty((len(documents), len(tokens)), dtype=np.float32)
     for row, best in zip(matches, best_matches(documents, np.ascontiguousarray(tokens.T)), strict=True):
