@@ -114,7 +114,7 @@ async def test_async_twins_give_the_same(encoder: BundledEncoder) -> None:
 
 
 def test_settings_that_cannot_be_are_refused(encoder: BundledEncoder) -> None:
-    with pytest.raises(InvalidInputError, match="use FDEConfig\\(dimension=128\\)"):
+    with pytest.raises(InvalidInputError, match=r"use FDEConfig\.for_dimension\(128\)"):
         MuveraEmbeddings(encoder, FDEConfig(dimension=96))
     with pytest.raises(InvalidInputError, match="center"):
         MuveraEmbeddings(encoder, FDEConfig(center=True))
