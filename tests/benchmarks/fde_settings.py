@@ -55,7 +55,8 @@ class Row:
     def name(self) -> str:
         c = self.config
         return (
-            f"R{c.num_repetitions} k{c.num_simhash_projections} p{c.projection_dimension or 'all'}"
+            f"R{c.num_repetitions} k{c.num_simhash_projections} "
+            f"{f'p{c.projection_dimension}' if c.projection_dimension else 'all'}"
             f"{' filled' if c.fill_empty_partitions else ''}{' count sketch' if c.projection == 'count_sketch' else ''}"
         )
 
