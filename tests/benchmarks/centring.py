@@ -38,6 +38,7 @@ SAMPLE_DEPTHS = (10, 15, 20)
 SAMPLE_SEEDS = range(20)
 CONFIGS = (
     FDEConfig(),
+    FDEConfig(num_simhash_projections=1),
     PUBLISHED_FDE,
 )
 SCALINGS = ("unit length", "plain")
