@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +22,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from muvera_core.batches import runs_by_size
 from muvera_core.candidates import HnswCandidates
 from muvera_core.database import DATABASE_NAME
 from muvera_core.directory import Directory
@@ -42,7 +42,7 @@ from muvera_core.folder_lock import ForkGuard
 from muvera_core.lemur import LearnedSetEncoder
 from muvera_core.manifest import Manifest, Tuning
 from muvera_core.maxsim.cpu import maxsim_of_many, maxsim_scaled
-from muvera_core.maxsim.ranking import Ranking, Task, ranked
+from muvera_core.maxsim.ranking import Ranking, Task, ranked, sharing_documents
 from muvera_core.stage_one import StageOne
 from muvera_core.store import AppendedTokens, Change, StaleError, Store, StoredDocument
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
@@ -221,11 +221,10 @@ class Collection:
         if rankings is not None:
             return rankings
         rankings = []
-        for _, same in groupby(tasks, key=lambda task: id(task.keys)):
-            some = list(same)
-            ends = np.cumsum([len(task.query) for task in some])
-            for _, group in groupby(range(len(some)), key=lambda i: int(ends[i]) // _QUERY_TOKENS_TOGETHER):
-                rankings += self._rerank([some[i] for i in group], k)
+        for some in sharing_documents(tasks):
+            n_tokens = np.array([len(task.query) for task in some])
+            for first, end in runs_by_size(n_tokens, _QUERY_TOKENS_TOGETHER):
+                rankings += self._rerank(some[first:end], k)
         return rankings
 
     def _rerank(self, tasks: Sequence[Task], k: int | None) -> list[Ranking]:

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from muvera_core.batches import batched
 from muvera_core.errors import InvalidInputError, MissingExtraError
+from muvera_core.maxsim.ranking import RANKED_TOGETHER
 from muvera_core.stage_clock import StageClock
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.validation import (
@@ -35,8 +37,6 @@ from muvera_core.validation import (
 if TYPE_CHECKING:
     from muvera_core.index import MuveraIndex
 
-# Questions that are compared with all documents together.
-_RANKED_TOGETHER = 32
 # Shares of the number of candidates that a curve shows beside it.
 _CURVE = (0.125, 0.25, 0.5, 1, 2, 4)
 
@@ -187,8 +187,7 @@ def evaluate(
         encode_clocks.append(time.perf_counter() - start)
     exact: list[list[str]] = []
     with bar(total=len(encoded), desc="exact") as progress:
-        for start in range(0, len(encoded), _RANKED_TOGETHER):
-            some = encoded[start : start + _RANKED_TOGETHER]
+        for some in batched(encoded, RANKED_TOGETHER):
             exact += [[hit.id for hit in hits] for hits in index.search_embeddings_batch(some, k, exact=True)]
             progress.update(len(some))
     found, clocks = _search_all(index, encoded, k, chosen)

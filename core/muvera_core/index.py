@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from muvera_core.batches import batched
 from muvera_core.collection import Collection
 from muvera_core.directory import Directory
 from muvera_core.diversity import maximal_marginal_relevance
@@ -55,8 +56,7 @@ from muvera_core.validation import (
     require_length,
     require_metadatas,
     require_path,
-    require_query_tokens,
-    require_sequence,
+    require_queries,
     require_share,
     require_text,
     require_texts,
@@ -379,10 +379,7 @@ class MuveraIndex:
     ) -> list[list[Hit]]:
         """Hits for each of several questions whose token embeddings are at hand. See ``search``."""
         self._collection.require_open()
-        given = require_sequence(
-            "query_tokens", list(query_tokens) if isinstance(query_tokens, TokenEmbeddings) else query_tokens
-        )
-        queries = [require_query_tokens(tokens, self._encoder.dimension) for tokens in given]
+        queries = require_queries(query_tokens, self._encoder.dimension)
         clock = _require_clock(clock)
         k = require_count("k", k)
         if n_candidates is not None:
@@ -403,8 +400,7 @@ class MuveraIndex:
                 ]
 
         hits: list[list[Hit]] = []
-        for start in range(0, len(queries), _QUERIES_TOGETHER):
-            some = queries[start : start + _QUERIES_TOGETHER]
+        for some in batched(queries, _QUERIES_TOGETHER):
             hits += self._collection.consistently(lambda _: search(some))  # noqa: B023
         return hits
 

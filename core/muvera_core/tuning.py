@@ -16,20 +16,20 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from muvera_core.batches import batched
 from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
 from muvera_core.errors import InvalidInputError
 from muvera_core.fde import EncodeDocuments, SetEncoder, encode_on_host, unit_length
 from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.lemur import LearnedSetEncoder, LearnedSetEncoderConfig
-from muvera_core.maxsim.ranking import Ranking
+from muvera_core.maxsim.ranking import RANKED_TOGETHER, Ranking
 from muvera_core.pseudo_queries import part_of_text, run_of_tokens
 from muvera_core.stage_one import FLAT_LIMIT
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 # Widths of learned encodings that are tried: 0.5, 1 and 2 kB a document.
 WIDTHS = (128, 256, 512)
-# Queries that are compared with all documents together, and documents that are encoded together.
-_RANKED_TOGETHER = 32
+# Documents that are encoded together.
 _ENCODED_TOGETHER = 256
 # Stand-ins that the encoding is fitted to: more find little more. They are drawn so many at a time.
 _PSEUDO_QUERIES = 1500
@@ -247,8 +247,7 @@ def _exact(corpus: Corpus, queries: Sequence[FloatArray], k: int, show_progress:
     """Keys of the ``k`` documents of highest MaxSim for each query."""
     best: list[IntArray] = []
     with tqdm(total=len(queries), desc="exact", disable=not show_progress) as bar:
-        for start in range(0, len(queries), _RANKED_TOGETHER):
-            some = queries[start : start + _RANKED_TOGETHER]
+        for some in batched(queries, RANKED_TOGETHER):
             best += [keys[:k] for keys, _ in corpus.rerank(some, corpus.keys)]
             bar.update(len(some))
     return best

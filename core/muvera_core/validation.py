@@ -138,12 +138,23 @@ def require_query_tokens(query: npt.ArrayLike | TokenEmbeddings, dimension: int)
     embeddings = query if isinstance(query, TokenEmbeddings) else TokenEmbeddings.from_list([query])
     if len(embeddings) != 1:
         raise InvalidInputError(f"expected the token embeddings of one query, got those of {len(embeddings)} texts")
-    if embeddings.dimension != dimension:
+    return _require_query_dimension(embeddings, dimension)[0]
+
+
+def require_queries(queries: object, dimension: int) -> list[FloatArray]:
+    """The token vectors of each of several queries, shape (tokens, dimension)."""
+    if isinstance(queries, TokenEmbeddings):
+        return list(_require_query_dimension(queries, dimension))
+    return [require_query_tokens(query, dimension) for query in require_sequence("query_tokens", queries)]
+
+
+def _require_query_dimension(embeddings: TokenEmbeddings, dimension: int) -> TokenEmbeddings:
+    if len(embeddings) and embeddings.dimension != dimension:
         raise DimensionMismatchError(
             f"got {embeddings.dimension}-d query vectors, but the index holds {dimension}-d ones: "
             "encode the query with the index's model"
         )
-    return embeddings[0]
+    return embeddings
 
 
 def require_encoded(embeddings: TokenEmbeddings, n: int, dimension: int) -> TokenEmbeddings:

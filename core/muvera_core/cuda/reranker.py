@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from muvera_core.cuda.engine import Documents, Scores
 from muvera_core.cuda.residence import BYTES_AT_ONCE, Residence, Residents, Session, located
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.directory import Directory
-from muvera_core.maxsim.ranking import Ranking, ReadRows, Task, ranked
+from muvera_core.maxsim.ranking import Ranking, ReadRows, Task, ranked, sharing_documents
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 # Scores of queries that have the same documents, and of others, that are made together.
@@ -95,8 +95,7 @@ class CudaReranker:
         """
         rankings: list[Ranking] = []
         alone: list[Task] = []
-        for _, same in groupby(tasks, key=lambda task: id(task.keys)):
-            some = list(same)
+        for some in sharing_documents(tasks):
             if len(some) == 1 and not self._residence.now.are(some[0].keys):
                 alone += some
                 continue

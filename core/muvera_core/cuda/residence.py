@@ -127,11 +127,9 @@ class Residence:
         """
         with self._changing:
             now = self.now
-            # Keys come in ascending order, so what isn't there lies behind what is.
-            n_live = int(np.searchsorted(keys, now.keys[-1], side="right")) if len(now.keys) else 0
-            if len(now.keys) - n_live > _MAX_DELETED * len(now.keys):
+            n_live = n_held(now.keys, keys, _MAX_DELETED)
+            if not n_live:
                 now = self.now = Residents.none()
-                n_live = 0
             room = self._budget // self._layout.bytes_per_token - now.n_tokens
             n = int(np.searchsorted(np.cumsum(counts[n_live:]), room, side="right"))
             keys, counts = keys[n_live : n_live + n], counts[n_live : n_live + n]
@@ -151,6 +149,15 @@ class Residence:
         """Let go of everything."""
         with self._changing:
             self.now = Residents.none()
+
+
+def n_held(held: IntArray, keys: IntArray, most_deleted: float) -> int:
+    """How many of ``keys`` are held already: the first ones, since new keys are always higher.
+
+    It is 0 where more than this share of what is held has been deleted: all are to be brought anew.
+    """
+    n_live = int(np.searchsorted(keys, held[-1], side="right")) if len(held) else 0
+    return n_live if len(held) - n_live <= most_deleted * len(held) else 0
 
 
 def located(held: HeldRows, offsets: IntArray, layout: RowLayout) -> Documents:

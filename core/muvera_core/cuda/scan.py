@@ -12,6 +12,7 @@ import numpy as np
 
 from muvera_core.candidates import Candidates
 from muvera_core.cuda.device import CudaDevice, Lane
+from muvera_core.cuda.residence import n_held
 from muvera_core.directory import Directory
 from muvera_core.stage_one import StageOne
 from muvera_core.token_embeddings import FloatArray, IntArray
@@ -127,13 +128,9 @@ class CudaScan:
         cupy, now = self._device.cupy, self._now
         keys: IntArray = np.empty(0, dtype=np.int64)
         parts: tuple[Any, ...] = ()
-        n_live = 0  # of the keys that are there; they come in ascending order, so new ones lie behind them
-        if now is not None:
-            n_live = int(np.searchsorted(directory.keys, now.keys[-1], side="right"))
-            if len(now.keys) - n_live <= _MAX_DELETED * len(now.keys):
-                keys, parts = now.keys, now.parts
-            else:
-                n_live = 0
+        n_live = 0
+        if now is not None and (n_live := n_held(now.keys, directory.keys, _MAX_DELETED)):
+            keys, parts = now.keys, now.parts
         new = directory.keys[n_live:]
         if len(new):
             part = cupy.empty((len(new), self._dimension), dtype=np.float32)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from muvera_core.directory import Directory
 from muvera_core.token_codec import Rows
 from muvera_core.token_embeddings import FloatArray, IntArray
 
+# Queries that are compared with all documents together, where nobody waits for one of them.
+RANKED_TOGETHER = 32
 # Keys by falling MaxSim, ties by rising key, and their scores.
 Ranking = tuple[IntArray, FloatArray]
 # Gives stored token rows of documents of a state, with their offsets.
@@ -36,3 +39,8 @@ class Task:
     query: FloatArray
     directory: Directory
     keys: IntArray
+
+
+def sharing_documents(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    """Runs of consecutive tasks that share their documents."""
+    return (list(same) for _, same in groupby(tasks, key=lambda task: id(task.keys)))
