@@ -18,7 +18,8 @@ from llama_index.retrievers.muvera import MuveraRetriever as LlamaIndexRetriever
 
 from langchain_muvera import MuveraRetriever as LangChainRetriever
 from muvera_core import MuveraIndex, StageClock, TokenMatch
-from muvera_core.evaluation import BeirCollection, ndcg_at_k, read_beir, recall_at_k
+from muvera_core.evaluation.collections import BeirCollection, read_beir
+from muvera_core.evaluation.measures import ndcg_at_k, recall_at_k
 
 COLLECTION = Path(__file__).parent / "data" / "nq-gold"
 ASKED_THROUGH_LANGCHAIN = "what was the city of beijing previously known as"

@@ -25,7 +25,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 
 from langchain_muvera import MaxSimReranker, MuveraRetriever, MuveraVectorStore
-from muvera_core.evaluation import read_beir
+from muvera_core.evaluation.collections import read_beir
 
 COLLECTION = Path(__file__).parent / "data" / "nq-gold"
 QUESTIONS = ["who got the first nobel prize in physics", "when is the next deadpool movie being released"]

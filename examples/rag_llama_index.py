@@ -26,7 +26,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.retrievers.muvera import MuveraVectorStore, NoEmbedding
 
 from muvera_core import MuveraIndex
-from muvera_core.evaluation import read_beir
+from muvera_core.evaluation.collections import read_beir
 
 COLLECTION = Path(__file__).parent / "data" / "nq-gold"
 QUESTIONS = ["who got the first nobel prize in physics", "when is the next deadpool movie being released"]

@@ -9,7 +9,7 @@ import pytest
 
 from muvera_core import MuveraIndex
 from muvera_core.encoders import BundledEncoder
-from muvera_core.evaluation import BeirCollection, read_beir
+from muvera_core.evaluation.collections import BeirCollection, read_beir
 
 DATA = Path(__file__).parents[1] / "examples" / "data"
 

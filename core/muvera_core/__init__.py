@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from muvera_core.encoders.protocol import TokenEncoder
+from muvera_core.encoders import TokenEncoder
 from muvera_core.errors import MuveraError
 from muvera_core.evaluation import Evaluation
-from muvera_core.fde import FDEConfig, FixedDimensionalEncoder, SetEncoder
 from muvera_core.hits import Document, Hit, TokenMatch
 from muvera_core.index import MuveraIndex
-from muvera_core.lemur import LearnedSetEncoder, LearnedSetEncoderConfig
-from muvera_core.manifest import Tuning
-from muvera_core.maxsim.cpu import maxsim
-from muvera_core.repair import IndexReport, RepairReport, check_index, repair_index
-from muvera_core.rerank import score_texts
-from muvera_core.stage_clock import StageClock
-from muvera_core.text_encoder import TextEncoder
+from muvera_core.maintenance import IndexReport, RepairReport, check_index, repair_index
+from muvera_core.maxsim import maxsim
+from muvera_core.search import StageClock
+from muvera_core.set_encoders import (
+    FDEConfig,
+    FixedDimensionalEncoder,
+    LearnedSetEncoder,
+    LearnedSetEncoderConfig,
+    SetEncoder,
+)
+from muvera_core.stage_one import Tuning
+from muvera_core.standalone import TextEncoder, score_texts
 from muvera_core.token_embeddings import TokenEmbeddings
 
 __version__ = version("muvera-core")

@@ -25,6 +25,10 @@ Every message says what was got, what was expected and what to do next.
 
 from __future__ import annotations
 
+# What to do about a damaged index, and about a closed one.
+REPAIR_ADVICE = "run muvera_core.repair_index on the folder, or restore the file from a backup"
+CLOSED = "the index is closed: open it again with MuveraIndex.open"
+
 
 class MuveraError(Exception):
     """Base of all errors that muvera raises on purpose."""

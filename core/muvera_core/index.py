@@ -1,54 +1,52 @@
-"""The index: follow ``add`` and ``search`` to see how a passage and a question flow through every stage.
+"""The index: follow ``add`` and ``search`` to see how a passage and a query flow through every stage.
 
-text → token encoder → token embeddings → store, and from there → set encoder → candidates
-question → token encoder → set encoder → candidates → exact MaxSim over their stored tokens → hits
+text → token encoder → token embeddings → store, and from there → set encoder → stage one
+query → token encoder → set encoder → stage one's candidates → exact MaxSim over their stored tokens → hits
+
+``MuveraIndex`` checks arguments, encodes texts and delegates. ``collection`` keeps the documents, ``search`` searches.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import threading
-import uuid
 from collections.abc import Collection as AnyCollection
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from muvera_core.batches import batched
-from muvera_core.collection import Collection
-from muvera_core.directory import Directory
-from muvera_core.diversity import maximal_marginal_relevance
-from muvera_core.encoders.default import default_encoder
-from muvera_core.encoders.precomputed import PrecomputedEmbeddings
-from muvera_core.encoders.protocol import TokenEncoder, require_encoder
-from muvera_core.errors import (
-    EncoderMismatchError,
-    InvalidInputError,
-    MuveraError,
+from muvera_core.collection import (
+    Accelerator,
+    Collection,
+    Writer,
+    copy_collection,
+    create_collection,
+    new_index_id,
+    open_collection,
+    refresh,
 )
+from muvera_core.encoders import (
+    PrecomputedEmbeddings,
+    TokenEncoder,
+    default_encoder,
+    pool_tokens,
+    require_encoder,
+    require_pool_factor,
+    require_scipy,
+)
+from muvera_core.errors import InvalidInputError, MuveraError
 from muvera_core.evaluation import Evaluation, evaluate
-from muvera_core.explanation import match_tokens
-from muvera_core.fde import FDEConfig
 from muvera_core.filters import compile_filter
-from muvera_core.folder_lock import claim_folder, claim_new_folder, remove_unfinished
 from muvera_core.hits import Document, Hit, TokenMatch
-from muvera_core.manifest import Manifest, Tuning, read_manifest
-from muvera_core.migrations import bring_up_to_date
-from muvera_core.rerank import normalize_scores
-from muvera_core.stage_clock import StageClock
-from muvera_core.store import Store, StoredDocument
-from muvera_core.text_encoder import matching_fde
-from muvera_core.token_codec import TokenPrecision
-from muvera_core.token_embeddings import FloatArray, TokenEmbeddings, require_dimension
-from muvera_core.token_pooling import pool_tokens, require_pool_factor, require_scipy
+from muvera_core.search import SearchOptions, StageClock, diversify, explain, search
+from muvera_core.set_encoders import FDEConfig, resolve_fde_config
+from muvera_core.stage_one import Tuning
+from muvera_core.storage import Manifest, Snapshot, StoredDocument, TokenPrecision
+from muvera_core.token_embeddings import TokenEmbeddings, require_dimension
+from muvera_core.tuning import optimize
 from muvera_core.validation import (
     require_count,
     require_encoded,
@@ -63,12 +61,6 @@ from muvera_core.validation import (
     require_unicode,
 )
 
-if TYPE_CHECKING:
-    from muvera_core.cuda.accelerator import Accelerator
-
-_COPY_BATCH = 4096
-# That are reranked by one call of the device, and searched anew together where a document is deleted meanwhile.
-_QUERIES_TOGETHER = 64
 Filter = Mapping[str, Any]
 
 
@@ -86,6 +78,7 @@ class MuveraIndex:
     def __init__(self, collection: Collection, encoder: TokenEncoder) -> None:
         """Use ``create`` or ``open``."""
         self._collection, self._encoder = collection, encoder
+        self._writer = Writer(collection)
 
     @classmethod
     def create(
@@ -122,33 +115,11 @@ class MuveraIndex:
         if pool_factor > 1:
             require_scipy()
         encoder = default_encoder() if encoder is None else require_encoder(encoder)
-        fde = matching_fde(encoder, fde)
-        manifest = Manifest(_new_id(), encoder.fingerprint, token_precision, fde, pool_factor)
-        return cls._make(path, manifest, encoder, _accelerator(device, device_memory))
-
-    @classmethod
-    def _make(
-        cls,
-        path: str | os.PathLike[str] | None,
-        manifest: Manifest,
-        encoder: TokenEncoder,
-        gpu: Accelerator | None = None,
-    ) -> MuveraIndex:
-        """An empty index of these settings."""
-        if path is None:
-            store = Store(None, manifest.codec, threading.RLock())
-            return cls(Collection(manifest, store, gpu=gpu), encoder)
-        folder = require_path("path", path)
-        with ExitStack() as undo:
-            lock = claim_new_folder(folder)
-            undo.callback(lock.release)
-            undo.callback(remove_unfinished, folder)
-            store = Store(folder, manifest.codec, threading.RLock(), create={"manifest": manifest.as_text()})
-            undo.callback(store.close)
-            collection = Collection(manifest, store, folder=folder, lock=lock, gpu=gpu)
-            manifest.write(folder)
-            undo.pop_all()
-        return cls(collection, encoder)
+        fde = resolve_fde_config(fde, encoder.dimension)
+        manifest = Manifest(new_index_id(), encoder.fingerprint, token_precision, fde, pool_factor)
+        gpu = accelerator_of(device, device_memory)
+        folder = None if path is None else require_path("path", path)
+        return cls(create_collection(folder, manifest, gpu), encoder)
 
     @classmethod
     def open(
@@ -187,32 +158,15 @@ class MuveraIndex:
             StorageError: they can't be read.
         """
         folder = require_path("path", path)
-        read_manifest(folder)  # before a lock file is made in a folder that isn't an index
-        gpu = _accelerator(device, device_memory)
-        with ExitStack() as undo:
-            lock = None if read_only else claim_folder(folder)
-            if lock is not None:
-                undo.callback(lock.release)
-                bring_up_to_date(folder)
-            manifest = Manifest.read(folder)
-            encoder = default_encoder() if encoder is None else require_encoder(encoder)
-            if encoder.fingerprint != manifest.encoder:
-                raise EncoderMismatchError(
-                    f"{folder} was made with encoder {manifest.encoder!r}, got {encoder.fingerprint!r}: "
-                    "pass the encoder it was made with, or index the documents again with this one"
-                )
-            store = Store(folder, manifest.codec, threading.RLock(), read_only=read_only)
-            undo.callback(store.close)
-            collection = Collection(
-                manifest,
-                store,
-                folder=folder,
-                lock=lock,
-                read_only=read_only,
-                show_progress=show_progress,
-                gpu=gpu,
-            )
-            undo.pop_all()
+        gpu = accelerator_of(device, device_memory)
+        encoder = default_encoder() if encoder is None else require_encoder(encoder)
+        collection = open_collection(
+            folder,
+            encoder=encoder.fingerprint,
+            read_only=read_only,
+            show_progress=show_progress,
+            accelerator=gpu,
+        )
         return cls(collection, encoder)
 
     # Adding and deleting
@@ -299,7 +253,7 @@ class MuveraIndex:
             raise InvalidInputError("delete needs ids or a filter; to delete every document call clear()")
         wanted = None if ids is None else _one_or_more(ids)
         condition = compile_filter(filter)
-        return self._collection.delete(wanted, condition)
+        return self._writer.delete(wanted, condition)
 
     def clear(self) -> int:
         """Delete every document. Returns how many there were."""
@@ -384,25 +338,7 @@ class MuveraIndex:
         k = require_count("k", k)
         if n_candidates is not None:
             n_candidates = require_count("n_candidates", n_candidates)
-        condition = compile_filter(filter)
-
-        def search(some: Sequence[FloatArray]) -> list[list[Hit]]:
-            with clock.stage("candidates"):
-                found = [
-                    self._collection.find_candidates(tokens, k, n_candidates, condition, exact=exact) for tokens in some
-                ]
-            with clock.stage("rerank"):
-                rankings = self._collection.rerank_all(found, some, k)
-            with clock.stage("fetch"):
-                return [
-                    _as_hits(self._collection.documents(directory, keys), scores, len(tokens))
-                    for tokens, (directory, _), (keys, scores) in zip(some, found, rankings, strict=True)
-                ]
-
-        hits: list[list[Hit]] = []
-        for some in batched(queries, _QUERIES_TOGETHER):
-            hits += self._collection.consistently(lambda _: search(some))  # noqa: B023
-        return hits
+        return search(self._collection, queries, SearchOptions(k, n_candidates, compile_filter(filter), exact), clock)
 
     def search_diverse(
         self,
@@ -432,16 +368,7 @@ class MuveraIndex:
         relevance_weight = require_share("relevance_weight", relevance_weight)
         k, fetch_k = require_count("k", k), require_count("fetch_k", fetch_k)
         hits = self.search(query, max(k, fetch_k), filter=filter)
-
-        def embeddings_of_hits(directory: Directory) -> tuple[list[Hit], TokenEmbeddings]:
-            keys = self._collection.keys_of(directory, [hit.id for hit in hits])
-            there = [hit for hit in hits if hit.id in keys]
-            return there, self._collection.embeddings(directory, [keys[hit.id] for hit in there])
-
-        hits, embeddings = self._collection.consistently(embeddings_of_hits)
-        similarities = self._collection.similarities(embeddings)
-        relevance = np.array([hit.normalized_score for hit in hits], dtype=np.float32)
-        return [hits[i] for i in maximal_marginal_relevance(relevance, similarities, k, relevance_weight)]
+        return diversify(self._collection, hits, k, relevance_weight)
 
     def explain(self, query: str, id: str) -> list[TokenMatch]:
         """Which document token matched each query token best.
@@ -457,16 +384,7 @@ class MuveraIndex:
         """
         self._collection.require_open()
         query, id = require_text("query", query), require_text("id", id)
-        encoded = require_encoded(self._encoder.encode_queries([query]), 1, self._encoder.dimension)
-
-        def read(directory: Directory) -> tuple[StoredDocument, TokenEmbeddings]:
-            found = self._collection.documents_by_id(directory, [id])
-            if not found:
-                raise InvalidInputError(f"there is no document with id {id!r}")
-            return found[0], self._collection.embeddings(directory, [found[0].key])
-
-        document, tokens = self._collection.consistently(read)
-        return match_tokens(self._encoder, query, encoded.vectors, document.text, tokens.vectors, self.pool_factor)
+        return explain(self._collection, self._encoder, query, id)
 
     # Reading
 
@@ -474,7 +392,8 @@ class MuveraIndex:
         """The documents with these ids, in their order; ids that aren't there are passed over."""
         self._collection.require_open()
         wanted = _one_or_more(ids)
-        found = self._collection.consistently(lambda directory: self._collection.documents_by_id(directory, wanted))
+        store = self._collection.store
+        found = self._collection.read_with_retry(lambda snapshot: store.documents_by_id(snapshot, wanted))
         return [_as_added(document) for document in found]
 
     def find(self, filter: Filter | None = None, limit: int | None = None) -> list[Document]:
@@ -489,10 +408,11 @@ class MuveraIndex:
         if limit is not None:
             limit = require_count("limit", limit)
 
-        def read(directory: Directory) -> list[StoredDocument]:
-            return self._collection.documents(directory, self._collection.matching(directory, condition)[:limit])
+        def read(snapshot: Snapshot) -> list[StoredDocument]:
+            store = self._collection.store
+            return store.documents(snapshot, store.matching(snapshot, condition)[:limit])
 
-        return [_as_added(document) for document in self._collection.consistently(read)]
+        return [_as_added(document) for document in self._collection.read_with_retry(read)]
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
         """Write an index with the same documents and settings to another folder, without encoding any text anew.
@@ -503,29 +423,7 @@ class MuveraIndex:
             IndexExistsError: the folder is in use.
             ReadOnlyIndexError: the folder can't be made or written.
         """
-        manifest, collection = self._collection.manifest, self._collection
-        with collection.standing_still() as directory:
-            keys = directory.keys
-            documents = collection.documents(directory, keys)
-
-            def batches() -> Iterator[TokenEmbeddings]:
-                for start in range(0, len(keys), _COPY_BATCH):
-                    yield collection.embeddings(directory, keys[start : start + _COPY_BATCH])
-
-            copy = MuveraIndex._make(path, replace(manifest, index_id=_new_id(), tuning=None), self._encoder)
-            try:
-                copy._add(
-                    batches(),
-                    len(documents),
-                    [document.id for document in documents],
-                    [document.text for document in documents],
-                    [document.metadata for document in documents],
-                )
-            except BaseException:
-                copy.close()
-                shutil.rmtree(path)
-                raise
-            copy.close()
+        copy_collection(self._collection, require_path("path", path))
 
     def __len__(self) -> int:
         return len(self._collection.snapshot())
@@ -536,7 +434,8 @@ class MuveraIndex:
             wanted = require_unicode("id", id)
         except InvalidInputError:
             return False  # nothing of the kind can be in an index
-        return self._collection.consistently(lambda directory: wanted in self._collection.keys_of(directory, [wanted]))
+        store = self._collection.store
+        return self._collection.read_with_retry(lambda snapshot: wanted in store.keys_of(snapshot, [wanted]))
 
     @property
     def path(self) -> Path | None:
@@ -582,7 +481,7 @@ class MuveraIndex:
         Raises:
             CorruptIndexError: files are missing or damaged.
         """
-        return self._collection.refresh()
+        return refresh(self._collection)
 
     def compact(self) -> int:
         """Give back the space of deleted and replaced documents. Searches go on meanwhile.
@@ -598,7 +497,7 @@ class MuveraIndex:
             StorageError: no room for the copy; nothing was changed.
             CorruptIndexError: some tokens are damaged; nothing was changed.
         """
-        return self._collection.compact()
+        return self._writer.compact()
 
     def default_candidates(self, k: int = 10) -> int:
         """How many documents a search for ``k`` hits reranks where it isn't told."""
@@ -677,12 +576,11 @@ class MuveraIndex:
             encoded = self._encoder.encode_queries(questions)
             tokens = list(require_encoded(encoded, len(questions), self._encoder.dimension))
 
-        def encode_queries(texts: Sequence[str]) -> TokenEmbeddings:
-            return require_encoded(self._encoder.encode_queries(texts), len(texts), self._encoder.dimension)
-
-        return self._collection.optimize(
+        return optimize(
+            self._collection,
+            self._writer,
             tokens,
-            None if isinstance(self._encoder, PrecomputedEmbeddings) else encode_queries,
+            None if isinstance(self._encoder, PrecomputedEmbeddings) else self._encoder,
             target_recall=target_recall,
             k=k,
             n_queries=require_count("n_queries", n_queries),
@@ -729,16 +627,12 @@ class MuveraIndex:
         checked_metadatas = require_metadatas(metadatas, n)
         texts = [None] * n if texts is None else texts
         require_length("texts", texts, n)
-        self._collection.add(batches, checked_ids, texts, checked_metadatas)
+        self._writer.add(batches, checked_ids, texts, checked_metadatas)
         return checked_ids
 
 
-def _new_id() -> str:
-    return uuid.uuid4().hex
-
-
-def _accelerator(device: str, memory: int | None) -> Accelerator | None:
-    """See ``accelerate``, which isn't imported where the CPU is asked for."""
+def accelerator_of(device: str, memory: int | None = None) -> Accelerator | None:
+    """The GPU for a ``device`` argument; None for the CPU, for which CuPy is not imported."""
     if memory is not None:
         memory = require_count("device_memory", memory)
     if device == "cpu":
@@ -760,8 +654,3 @@ def _one_or_more(ids: str | Sequence[str]) -> list[str]:
 
 def _as_added(document: StoredDocument) -> Document:
     return Document(document.id, document.text, document.metadata)
-
-
-def _as_hits(documents: Sequence[StoredDocument], scores: FloatArray, n_query_tokens: int) -> list[Hit]:
-    both = zip(documents, scores.tolist(), normalize_scores(scores, n_query_tokens).tolist(), strict=True)
-    return [Hit(found.id, found.text, found.metadata, score, normalized) for found, score, normalized in both]

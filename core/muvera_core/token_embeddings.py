@@ -193,3 +193,10 @@ def _is_on_device(value: object) -> TypeGuard[Any]:
         return value.__dlpack_device__()[0] not in _HOST_MEMORY
     except Exception:  # of a value that isn't what it seems, which is told when it is read
         return False
+
+
+def unit_length(vectors: FloatArray) -> FloatArray:
+    """Rows scaled to length 1, float32; a row of zeros stays as it is."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: FloatArray = (vectors / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)
+    return scaled

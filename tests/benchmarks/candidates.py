@@ -16,9 +16,10 @@ from embedded import collection_parser, embed, exact_top
 from machine import describe_machine
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder
-from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
-from muvera_core.fde import unit_length
-from muvera_core.token_embeddings import FloatArray
+from muvera_core.stage_one.candidates import Candidates
+from muvera_core.stage_one.flat import FlatCandidates
+from muvera_core.stage_one.hnsw import HnswCandidates
+from muvera_core.token_embeddings import FloatArray, unit_length
 
 K = 10
 N_CANDIDATES = 400

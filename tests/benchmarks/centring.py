@@ -26,8 +26,7 @@ from settings import PUBLISHED_FDE
 from tqdm import tqdm
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, TokenEmbeddings
-from muvera_core.fde import unit_length
-from muvera_core.token_embeddings import FloatArray, IntArray
+from muvera_core.token_embeddings import FloatArray, IntArray, unit_length
 
 K = 10
 N_CANDIDATES = 100

@@ -19,8 +19,7 @@ from machine import describe_machine
 from stage_one import N_CANDIDATES, K, fit
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, LearnedSetEncoder, SetEncoder, TokenEmbeddings
-from muvera_core.fde import unit_length
-from muvera_core.token_embeddings import IntArray
+from muvera_core.token_embeddings import IntArray, unit_length
 
 WIDTHS = (256, 512)
 PARTS = (1 / 10, 1 / 3)

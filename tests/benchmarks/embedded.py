@@ -19,10 +19,9 @@ from tqdm import tqdm
 
 from muvera_core import TokenEmbeddings
 from muvera_core.encoders import BundledEncoder
-from muvera_core.evaluation import BeirCollection, read_beir
-from muvera_core.fde import unit_length
-from muvera_core.token_codec import TokenCodec
-from muvera_core.token_embeddings import FloatArray, IntArray
+from muvera_core.evaluation.collections import BeirCollection, read_beir
+from muvera_core.storage.token_codec import TokenCodec
+from muvera_core.token_embeddings import FloatArray, IntArray, unit_length
 
 _BATCH = 64
 

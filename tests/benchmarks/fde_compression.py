@@ -31,9 +31,9 @@ from places import places_by_score, share_found
 from settings import PUBLISHED_FDE
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, LearnedSetEncoder, LearnedSetEncoderConfig, TokenEmbeddings
-from muvera_core.fde import FDEMatrices, unit_length
-from muvera_core.pseudo_queries import runs_of_tokens
-from muvera_core.token_embeddings import FloatArray, IntArray
+from muvera_core.set_encoders.fde_matrices import FDEMatrices
+from muvera_core.set_encoders.pseudo_queries import runs_of_tokens
+from muvera_core.token_embeddings import FloatArray, IntArray, unit_length
 
 K = 10
 N_CANDIDATES = 100

@@ -23,8 +23,9 @@ from typing import Any
 from machine import describe_machine
 
 from muvera_core import Hit, MuveraIndex, StageClock
-from muvera_core.evaluation import BeirCollection, read_beir, recall_at_k
-from muvera_core.stage_one import StageOne
+from muvera_core.evaluation.collections import BeirCollection, read_beir
+from muvera_core.evaluation.measures import recall_at_k
+from muvera_core.stage_one.stage_one import StageOne
 
 K = 10
 SELECTIVITIES = (0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0)

@@ -21,15 +21,15 @@ from machine import describe_machine
 from settings import PUBLISHED_FDE
 
 from muvera_core import FixedDimensionalEncoder, TokenEmbeddings
+from muvera_core.collection import RerankRequest
 from muvera_core.cuda.device import CudaDevice
 from muvera_core.cuda.engine import CudaEngine
 from muvera_core.cuda.reranker import CudaReranker
 from muvera_core.cuda.set_encoders import CudaFixedDimensionalEncoder
-from muvera_core.directory import Directory, DirectoryRows
-from muvera_core.maxsim.ranking import Task
-from muvera_core.token_codec import Rows, TokenCodec, TokenPrecision
+from muvera_core.storage.snapshot import Snapshot, SnapshotRows
+from muvera_core.storage.token_codec import Rows, TokenCodec, TokenPrecision
+from muvera_core.storage.token_log import MemoryTokenLog
 from muvera_core.token_embeddings import FloatArray, IntArray
-from muvera_core.token_log import MemoryTokenLog
 
 D, QUERY_TOKENS, K = 128, 32, 10
 N_CANDIDATES, CANDIDATE_TOKENS, PASSAGE_TOKENS = 1000, 128, 120
@@ -93,18 +93,18 @@ class Passages:
         self._lot = self.codec.encode(unit_vectors(n_lot * n_tokens)).view(np.uint8).reshape(n_lot, -1)
         keys = np.arange(n, dtype=np.int64)
         zeros = np.zeros(n, dtype=np.int64)
-        rows = DirectoryRows(keys, zeros, keys * n_tokens, np.full(n, n_tokens, dtype=np.int64), zeros)
-        self.directory = Directory.of(1, rows, MemoryTokenLog(self.codec.row_dtype, 0))
+        rows = SnapshotRows(keys, zeros, keys * n_tokens, np.full(n, n_tokens, dtype=np.int64), zeros)
+        self.snapshot = Snapshot.of(1, rows, MemoryTokenLog(self.codec.row_dtype, 0))
 
-    def read(self, directory: Directory, keys: IntArray) -> tuple[Rows, IntArray]:
+    def token_rows(self, snapshot: Snapshot, keys: IntArray) -> tuple[Rows, IntArray]:
         rows = self._lot.take(keys % len(self._lot), axis=0).reshape(-1).view(self.codec.row_dtype)
         return rows, np.arange(len(keys) + 1, dtype=np.int64) * self.n_tokens
 
 
 def rerank(device: CudaDevice, ceilings: Ceilings, seconds: float, *, with_torch: bool) -> None:
     passages = Passages("float16", N_CANDIDATE_PASSAGES, CANDIDATE_TOKENS)
-    reranker = CudaReranker(CudaEngine(device, passages.codec), passages.read, 1 << 40)
-    reranker.update(passages.directory)
+    reranker = CudaReranker(CudaEngine(device, passages.codec), passages, 1 << 40)
+    reranker.update(passages.snapshot)
     print(f"\nrerank {N_CANDIDATES} of {N_CANDIDATE_PASSAGES} resident passages of {CANDIDATE_TOKENS} tokens, float16")
     print(
         f"{'':28}{'host to host':>14}{'queries/s':>12}{'read':>11}{'of copy':>9}{'against torch':>15}{'compiled':>10}"
@@ -119,10 +119,11 @@ def rerank(device: CudaDevice, ceilings: Ceilings, seconds: float, *, with_torch
             )
             for _ in range(8)
         ]
-        tasks = [
-            [Task(query, passages.directory, keys) for query, keys in zip(*batch, strict=True)] for batch in batches
+        requests = [
+            [RerankRequest(query, passages.snapshot, keys) for query, keys in zip(*batch, strict=True)]
+            for batch in batches
         ]
-        taken = median_seconds([partial(reranker.rank, batch, K) for batch in tasks], seconds)
+        taken = median_seconds([partial(reranker.rank, batch, K) for batch in requests], seconds)
         n_bytes = n_queries * N_CANDIDATES * CANDIDATE_TOKENS * D * 2
         rate = n_bytes / taken
         print(
@@ -132,7 +133,7 @@ def rerank(device: CudaDevice, ceilings: Ceilings, seconds: float, *, with_torch
             flush=True,
         )
         if torch_rerank is not None:
-            check_same(reranker.rank(tasks[0], K), torch_rerank.rank(*batches[0], compiled=False))
+            check_same(reranker.rank(requests[0], K), torch_rerank.rank(*batches[0], compiled=False))
             for compiled in (False, True):
                 calls = [partial(torch_rerank.rank, *batch, compiled=compiled) for batch in batches]
                 theirs = median_seconds(calls, seconds)
@@ -149,11 +150,11 @@ class TorchRerank:
         import torch
 
         self.torch, self.device = torch, torch.device("cuda", number)
-        n = len(passages.directory)
+        n = len(passages.snapshot)
         self.tokens = torch.empty((n, passages.n_tokens, D), dtype=torch.float16, device=self.device)
         for start in range(0, n, 4096):
             keys = np.arange(start, min(n, start + 4096))
-            rows, _ = passages.read(passages.directory, keys)
+            rows, _ = passages.token_rows(passages.snapshot, keys)
             vectors = np.ascontiguousarray(rows["codes"]).reshape(len(keys), passages.n_tokens, D)
             self.tokens[start : start + len(keys)] = torch.from_numpy(vectors).to(self.device)
         self.compiled = torch.compile(self.score)
@@ -177,9 +178,9 @@ class TorchRerank:
 
 def exact(device: CudaDevice, ceilings: Ceilings, n: int, seconds: float) -> None:
     passages = Passages("int8", n, PASSAGE_TOKENS)
-    reranker = CudaReranker(CudaEngine(device, passages.codec), passages.read, 1 << 40)
+    reranker = CudaReranker(CudaEngine(device, passages.codec), passages, 1 << 40)
     start = time.perf_counter()
-    reranker.update(passages.directory)
+    reranker.update(passages.snapshot)
     loading = time.perf_counter() - start
     print(
         f"\nexact MaxSim over {n:,} passages of {PASSAGE_TOKENS} tokens, int8: {reranker.n_bytes / 1e9:.1f} GB, "
@@ -187,13 +188,13 @@ def exact(device: CudaDevice, ceilings: Ceilings, n: int, seconds: float) -> Non
     )
     print(f"{'':28}{'host to host':>14}{'a query':>12}{'of copy':>9}{'of half':>9}{'of the limit':>14}")
     rng = np.random.default_rng(2)
-    keys = passages.directory.keys
+    keys = passages.snapshot.keys
     for n_queries in (1, 8, 32):
-        tasks = [
-            [Task(unit_vectors(QUERY_TOKENS, rng), passages.directory, keys) for _ in range(n_queries)]
+        requests = [
+            [RerankRequest(unit_vectors(QUERY_TOKENS, rng), passages.snapshot, keys) for _ in range(n_queries)]
             for _ in range(3)
         ]
-        taken = median_seconds([partial(reranker.rank, batch, K) for batch in tasks], seconds)
+        taken = median_seconds([partial(reranker.rank, batch, K) for batch in requests], seconds)
         of_copy = n * PASSAGE_TOKENS * (D + 4) / taken / ceilings.bytes_per_second
         of_half = 2 * n_queries * QUERY_TOKENS * n * PASSAGE_TOKENS * D / taken / ceilings.half_per_second
         print(

@@ -13,8 +13,8 @@ from embedded import collection_parser, embed
 from insertion_order import build, encoders, flat_scan, search, share
 from machine import describe_machine
 
-from muvera_core.fde import unit_length
-from muvera_core.graph_parameters import GraphParameters
+from muvera_core.stage_one.graph_parameters import GraphParameters
+from muvera_core.token_embeddings import unit_length
 
 PARAMETERS = [
     GraphParameters(m, ef)

@@ -21,10 +21,10 @@ from embedded import collection_parser, embed, exact_top
 from machine import describe_machine
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, LearnedSetEncoder, LearnedSetEncoderConfig
-from muvera_core.candidates import HnswCandidates
-from muvera_core.fde import SetEncoder, unit_length
-from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
-from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+from muvera_core.set_encoders.protocol import SetEncoder
+from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH, GraphParameters
+from muvera_core.stage_one.hnsw import HnswCandidates
+from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
 
 K = 10
 N_CANDIDATES = 100

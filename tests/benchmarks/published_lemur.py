@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from muvera_core import TokenEmbeddings
-from muvera_core.lemur.features import best_matches
+from muvera_core.set_encoders.lemur.features import best_matches
 from muvera_core.token_embeddings import FloatArray
 
 SAMPLE_DOCUMENTS = 2048

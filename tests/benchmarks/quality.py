@@ -16,7 +16,8 @@ from statistics import mean, median
 from machine import describe_machine
 
 from muvera_core import MuveraIndex, StageClock
-from muvera_core.evaluation import ndcg_at_k, read_beir, recall_at_k
+from muvera_core.evaluation.collections import read_beir
+from muvera_core.evaluation.measures import ndcg_at_k, recall_at_k
 
 K = 10
 

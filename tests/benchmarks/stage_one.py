@@ -22,11 +22,12 @@ from machine import describe_machine
 from settings import PUBLISHED_FDE
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, LearnedSetEncoder, LearnedSetEncoderConfig, TokenEmbeddings
-from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
 from muvera_core.encoders import BundledEncoder
-from muvera_core.fde import unit_length
-from muvera_core.pseudo_queries import part_of_text, run_of_tokens
-from muvera_core.token_embeddings import FloatArray, IntArray
+from muvera_core.set_encoders.pseudo_queries import part_of_text, run_of_tokens
+from muvera_core.stage_one.candidates import Candidates
+from muvera_core.stage_one.flat import FlatCandidates
+from muvera_core.stage_one.hnsw import HnswCandidates
+from muvera_core.token_embeddings import FloatArray, IntArray, unit_length
 
 K, N_CANDIDATES = 10, 100
 WIDTHS = (128, 256, 512)
@@ -67,14 +68,14 @@ def main() -> None:
         f"{len(queries)} questions; encoding the documents takes {encoding_seconds:.0f} s, "
         f"exact MaxSim {(time.perf_counter() - start) / len(queries) * 1000:.0f} ms a question"
     )
-    columns = "".join(f"{f'graph {beam}':>9}{'ms':>7}" for beam in arguments.beams)
+    columns = "".join(f"{f'graph {beam}':>9}{'ms':>7}" for beam in arguments.efs)
     print(f"{'':34}{'bytes':>7}{'scan':>7}{columns}{'build':>8}{'fit':>7}{'encode':>8}{'share':>7}{'query ms':>9}")
     rows = []
     for encoding, query_ms in encodings(embedded, published=not arguments.no_published):
-        row, building = measure(encoding, exact, arguments.beams)
+        row, building = measure(encoding, exact, arguments.efs)
         rows.append(row)
         share = (encoding.fit_seconds + encoding.encode_seconds) / encoding_seconds
-        found = "".join(f"{recall:>9.3f}{ms:>7.2f}" for recall, ms in row.graph) or " " * 16 * len(arguments.beams)
+        found = "".join(f"{recall:>9.3f}{ms:>7.2f}" for recall, ms in row.graph) or " " * 16 * len(arguments.efs)
         print(
             f"{row.encoding:34}{row.n_bytes:>7}{row.flat:>7.3f}{found}{building:>7.0f}s{encoding.fit_seconds:>6.0f}s"
             f"{encoding.encode_seconds:>7.0f}s{share:>7.0%}{query_ms:>9.2f}",
@@ -139,7 +140,7 @@ def measure(encoding: Encoding, exact: list[IntArray], beams: list[int]) -> tupl
     graph, building = [], 0.0
     if vectors.nbytes <= LARGEST_GRAPH:
         held, building = timed(lambda: HnswCandidates.holding(keys, vectors))
-        for held.beam in beams:
+        for held.ef in beams:
             graph.append(search(held, encoding.queries, exact))
     return Row(encoding.name, vectors[0].nbytes, flat, graph), building
 

@@ -18,9 +18,9 @@ from machine import describe_machine
 
 from muvera_core import MuveraIndex, TokenEmbeddings
 from muvera_core.encoders import PrecomputedEmbeddings
-from muvera_core.evaluation import ndcg_at_k, recall_at_k
-from muvera_core.token_codec import TokenCodec
-from muvera_core.token_pooling import pool_tokens
+from muvera_core.encoders.token_pooling import pool_tokens
+from muvera_core.evaluation.measures import ndcg_at_k, recall_at_k
+from muvera_core.storage.token_codec import TokenCodec
 
 K = 10
 BATCH = 256

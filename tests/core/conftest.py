@@ -7,7 +7,7 @@ import pytest
 
 from muvera_core import TokenEmbeddings, maxsim
 from muvera_core.encoders import BundledEncoder
-from muvera_core.evaluation import BeirCollection
+from muvera_core.evaluation.collections import BeirCollection
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from muvera_core.cuda.engine import Documents, HeldRows, Scores
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.errors import DeviceError
 from muvera_core.maxsim.cpu import maxsim_scaled
-from muvera_core.token_codec import Rows, TokenCodec
+from muvera_core.storage.token_codec import Rows, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from muvera_core.candidates import Candidates, FlatCandidates, HnswCandidates
 from muvera_core.errors import CorruptIndexError, InvalidInputError
-from muvera_core.graph_parameters import GraphParameters
+from muvera_core.stage_one.candidates import Candidates
+from muvera_core.stage_one.flat import FlatCandidates
+from muvera_core.stage_one.graph_parameters import GraphParameters
+from muvera_core.stage_one.hnsw import HnswCandidates
 
 D = 16
 KINDS = pytest.mark.parametrize("kind", [FlatCandidates, HnswCandidates], ids=["flat", "hnsw"])

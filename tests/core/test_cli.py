@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from muvera_core import LearnedSetEncoder, MuveraIndex, tuning
+from muvera_core import LearnedSetEncoder, MuveraIndex
 from muvera_core.cli import main, passages
 from muvera_core.cli.corpus_files import MAX_TEXT_BYTES
 from muvera_core.cli.passages import Splitting, split_into_passages
 from muvera_core.encoders import PrecomputedEmbeddings
+from muvera_core.tuning import choose
 
 OWLS = "# Owls\n\nOwls hunt at night. They hear very well.\n\nTheir flight is silent.\n"
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, pipes and file names")
@@ -528,7 +529,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         LearnedSetEncoder, "fit", lambda sample, config, queries: fit(sample, replace(config, **small), queries)
     )
-    monkeypatch.setattr(tuning, "WIDTHS", (16,))
+    monkeypatch.setattr(choose, "WIDTHS", (16,))
 
 
 @pytest.fixture
@@ -595,7 +596,7 @@ def test_optimize_takes_questions(birds: Path, quick: None, questions: Path, tmp
 
 
 def test_optimize_needs_documents(shared_index: Path) -> None:
-    assert "there are 2 documents" in muvera("optimize", shared_index, status=1).stderr
+    assert "got 2" in muvera("optimize", shared_index, status=1).stderr
     muvera("optimize", shared_index, "--target-recall", 2, status=2)
 
 

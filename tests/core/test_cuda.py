@@ -26,7 +26,7 @@ from muvera_core.cuda.residence import located
 from muvera_core.cuda.set_encoders import on_card
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import DeviceError, DeviceFallbackWarning
-from muvera_core.token_codec import TokenCodec, TokenPrecision
+from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
 
 
 def _why_not() -> str:
@@ -363,7 +363,7 @@ def test_memory_that_others_take_ends_in_an_error_or_on_the_cpu() -> None:
         expected = answers(index, exact=True)
     for name in ("cuda", "auto"):
         with fill(MuveraIndex.create(None, ENCODER, FDE, device=name, device_memory=1)) as index:
-            index._collection._gpu._device.release()  # type: ignore[union-attr]
+            index._collection.accelerator._device.release()  # type: ignore[union-attr]
             pool = cupy.cuda.MemoryPool()
             taken = []
             size = 1 << 33
@@ -381,7 +381,7 @@ def test_memory_that_others_take_ends_in_an_error_or_on_the_cpu() -> None:
             taken.clear()
             pool.free_all_blocks()
             assert_same(answers(index, exact=True), expected)
-            index._collection._gpu._device.release()  # type: ignore[union-attr]
+            index._collection.accelerator._device.release()  # type: ignore[union-attr]
 
 
 def test_a_card_that_there_isnt() -> None:

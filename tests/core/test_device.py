@@ -14,12 +14,15 @@ from host_engine import HostDevice, HostEngine
 
 from muvera_core import FDEConfig, MuveraIndex
 from muvera_core.batches import runs_by_size
+from muvera_core.collection import RerankRequest
 from muvera_core.cuda import accelerator, reranker, residence
 from muvera_core.cuda.device import open_device
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import DeviceError, DeviceFallbackWarning, InvalidInputError, MissingExtraError
-from muvera_core.token_codec import TokenCodec, TokenPrecision
+from muvera_core.search import SearchOptions, rerank
+from muvera_core.search.pipeline import find_candidates
+from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
 
 D = 16
 ENCODER = PrecomputedEmbeddings(D, "random")
@@ -44,6 +47,13 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     monkeypatch.setattr(accelerator, "CudaEngine", made.engine)
     monkeypatch.setattr(accelerator, "on_card", lambda encoder, device: encoder)
     return made
+
+
+def accelerator_of(index: MuveraIndex) -> accelerator.CudaAccelerator:
+    """The accelerator of an index on the card."""
+    found = index._collection.accelerator
+    assert isinstance(found, accelerator.CudaAccelerator)
+    return found
 
 
 def tokens(seed: int, n: int) -> list[np.ndarray]:
@@ -97,8 +107,7 @@ def test_hits_are_those_of_the_cpu(card: Card, precision: TokenPrecision, memory
 
 def test_the_budget_is_kept_and_what_is_beyond_it_is_brought_by_each_search(card: Card) -> None:
     with filled(None, device="cuda", device_memory=6000) as index:
-        held = index._collection._gpu
-        assert held is not None
+        held = accelerator_of(index)
         resident = held._reranker
         assert 0 < resident.n_bytes <= 6000 < index.n_tokens * RowLayout.of(TokenCodec("int8", D)).bytes_per_token
         engine = card.engines[0]
@@ -114,8 +123,8 @@ def test_documents_beyond_the_budget_come_in_several_lots(card: Card, monkeypatc
 
     def in_a_batch(index: MuveraIndex) -> list[list[tuple[str, float]]]:
         queries = tokens(9, 6)
-        found = [index._collection.find_candidates(query, 10, 30, None) for query in queries]
-        rankings = index._collection.rerank_all(found, queries, 10)
+        requests = [find_candidates(index._collection, query, SearchOptions(10, 30)) for query in queries]
+        rankings = rerank(index._collection, requests, 10)
         return [list(zip(map(str, keys), scores, strict=True)) for keys, scores in rankings]
 
     with filled(None) as index:
@@ -139,10 +148,10 @@ def test_ties_go_to_the_earlier_document_wherever_documents_are(card: Card, memo
     one = tokens(0, 1)
     with MuveraIndex.create(None, ENCODER, FDE, device="cuda", device_memory=memory) as index:
         index.add_embeddings(one * 50, ids=ids(0, 50))
-        directory = index._collection.snapshot()
-        for keys in (directory.keys, directory.keys[::-1], directory.keys[::3]):
-            ranked, _ = index._collection.rerank(directory, one[0], keys, 7)
-            assert ranked.tolist() == np.sort(keys)[:7].tolist()
+        snapshot = index._collection.snapshot()
+        for keys in (snapshot.keys, snapshot.keys.copy(), snapshot.keys[::3]):
+            ((ranked, _),) = rerank(index._collection, [RerankRequest(one[0], snapshot, keys)], 7)
+            assert ranked.tolist() == keys[:7].tolist()
 
 
 @pytest.mark.parametrize("memory", [1, 6000, None])
@@ -151,10 +160,11 @@ def test_questions_with_the_same_documents_and_with_others_can_be_mixed(card: Ca
     rankings = []
     for device in ("cpu", "cuda"):
         with filled(None, device=device, device_memory=memory) as index:
-            directory = index._collection.snapshot()
-            everything, some = directory.keys, directory.keys[5:300]
+            snapshot = index._collection.snapshot()
+            everything, some = snapshot.keys, snapshot.keys[5:300]
             lists = [everything, everything, some[::2], some, some, some[1::2], everything, some[:0]]
-            rankings.append(index._collection.rerank_all([(directory, keys) for keys in lists], queries, 5))
+            requests = [RerankRequest(query, snapshot, keys) for query, keys in zip(queries, lists, strict=True)]
+            rankings.append(rerank(index._collection, requests, 5))
     for (keys, scores), (other_keys, other_scores) in zip(*rankings, strict=True):
         assert keys.tolist() == other_keys.tolist()
         np.testing.assert_allclose(scores, other_scores, rtol=1e-4)
@@ -164,8 +174,7 @@ def test_a_search_that_the_card_leaves_to_the_cpu_begins_anew_after_a_write(
     card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with filled(None, device="cuda") as index:
-        gpu = index._collection._gpu
-        assert gpu is not None
+        gpu = accelerator_of(index)
         left = iter(range(3))
 
         def search(*_: object) -> None:
@@ -189,8 +198,8 @@ def test_queries_of_a_batch_go_to_the_card_together(card: Card, monkeypatch: pyt
             assert card.engines[0].asked == [6]
         monkeypatch.setattr(reranker, "_SCORES_AT_ONCE", 1300)  # two queries' scores of all 600 documents
         card.engines[0].asked.clear()
-        found = [index._collection.find_candidates(q, 4, None, None, exact=True) for q in tokens(9, 6)]
-        rankings = index._collection.rerank_all(found, tokens(9, 6), 4)
+        requests = [find_candidates(index._collection, q, SearchOptions(4, exact=True)) for q in tokens(9, 6)]
+        rankings = rerank(index._collection, requests, 4)
         assert card.engines[0].asked == [2, 2, 2]
         assert [len(keys) for keys, _ in rankings] == [4] * 6
 
@@ -211,8 +220,7 @@ def test_what_is_added_replaced_deleted_and_compacted_is_seen(card: Card, tmp_pa
         assert answers(index, exact=True) == answers(plain, exact=True)
         index.compact()
         assert answers(index, exact=True) == answers(plain, exact=True)
-        gpu = index._collection._gpu
-        assert gpu is not None
+        gpu = accelerator_of(index)
         assert gpu._reranker.n_resident >= len(index)
         for changed in (index, plain):
             changed.delete(ids(200, 500))
@@ -258,8 +266,7 @@ def test_stage_one_on_the_card_finds_what_a_scan_finds(card: Card, monkeypatch: 
     with filled(None) as plain:
         expected = answers(plain, k=5, n_candidates=40)
     with filled(None, device="cuda") as index:
-        gpu = index._collection._gpu
-        assert gpu is not None
+        gpu = accelerator_of(index)
         assert gpu._scan is not None
         assert gpu._scan[1].is_used
         asked = []
@@ -281,23 +288,20 @@ def test_stage_one_on_the_card_finds_what_a_scan_finds(card: Card, monkeypatch: 
 def test_a_scan_that_is_slower_or_has_no_room_is_not_used(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._beats", lambda *_: False)
     with filled(None, device="cuda") as index:
-        gpu = index._collection._gpu
-        assert gpu is not None
+        gpu = accelerator_of(index)
         assert gpu._scan is not None
         assert not gpu._scan[1].is_used
         assert gpu._scan[1].n_bytes == 0
     monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._beats", lambda *_: True)
     with filled(None, device="cuda", device_memory=400_000) as index:
-        gpu = index._collection._gpu
-        assert gpu is not None
+        gpu = accelerator_of(index)
         assert gpu._scan is not None
         assert not gpu._scan[1].is_used
 
 
 def test_whether_the_card_is_faster_is_measured(card: Card) -> None:
     with filled(None, device="cuda") as index:
-        gpu = index._collection._gpu
-        assert gpu is not None
+        gpu = accelerator_of(index)
         assert gpu._scan is not None
         assert gpu._scan[1]._n_timed == 600
         index.add_embeddings(tokens(5, 200), ids=ids(2000, 2200))
@@ -338,8 +342,7 @@ def test_documents_are_safe_when_the_card_fails_after_they_were_written(
         def fail(*_: object, **__: object) -> None:
             raise DeviceError("cuda:0 has too little free memory")
 
-        gpu = index._collection._gpu
-        assert gpu is not None
+        gpu = accelerator_of(index)
         monkeypatch.setattr(gpu._reranker, "update", fail)
         index.add_embeddings(tokens(7, 1), ids=["new"])
         assert "couldn't be brought to cuda:0" in caplog.text
@@ -349,8 +352,7 @@ def test_documents_are_safe_when_the_card_fails_after_they_were_written(
 
 def test_memory_is_given_back_at_close(card: Card) -> None:
     index = filled(None, device="cuda")
-    gpu = index._collection._gpu
-    assert gpu is not None
+    gpu = accelerator_of(index)
     assert gpu._reranker.n_resident == 600
     assert "on cuda:0" in index.sizes()
     index.close()

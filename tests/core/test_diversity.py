@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from muvera_core import MuveraIndex
-from muvera_core.diversity import maximal_marginal_relevance
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import InvalidInputError
+from muvera_core.search.diversity import maximal_marginal_relevance
 
 RELEVANCE = np.array([0.9, 0.88, 0.5, 0.4], np.float32)
 # 0 and 1 are near-duplicates.

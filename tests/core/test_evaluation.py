@@ -11,7 +11,9 @@ import pytest
 
 from muvera_core import Evaluation, MuveraIndex
 from muvera_core.errors import InvalidInputError, MissingExtraError
-from muvera_core.evaluation import CurvePoint, mrr_at_k, ndcg_at_k, read_beir, read_questions, recall_at_k
+from muvera_core.evaluation.collections import read_beir, read_questions
+from muvera_core.evaluation.measures import mrr_at_k, ndcg_at_k, recall_at_k
+from muvera_core.evaluation.report import CurvePoint
 
 NQ = Path(__file__).parents[2] / "examples" / "data" / "nq-gold"
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, TokenEmbeddings, maxsim
 from muvera_core.errors import DimensionMismatchError, InvalidInputError
-from muvera_core.fde import FDEMatrices, unit_length
+from muvera_core.set_encoders.fde_matrices import FDEMatrices
+from muvera_core.token_embeddings import unit_length
 
 DATA = Path(__file__).parent / "data"
 CASES: list[dict[str, Any]] = json.loads((DATA / "google_fde.json").read_text())
@@ -123,7 +124,7 @@ def test_many_partitions_and_long_documents_are_worked_on_in_pieces(monkeypatch:
     embeddings = ragged(3, [50, 7])
     encoder = FixedDimensionalEncoder(SMALL)
     expected = encoder.encode_documents(embeddings)
-    monkeypatch.setattr("muvera_core.fde._MEMBERSHIP_ELEMENTS", 1)
+    monkeypatch.setattr("muvera_core.set_encoders.fde._MEMBERSHIP_ELEMENTS", 1)
     np.testing.assert_array_equal(encoder.encode_documents(embeddings), expected)
 
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muvera_core import FDEConfig, MuveraIndex, stage_one
+from muvera_core import FDEConfig, MuveraIndex
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import InvalidInputError
-from muvera_core.filters import MAX_DEPTH, compile_filter
+from muvera_core.filters.language import MAX_DEPTH, compile_filter
+from muvera_core.stage_one import stage_one
 
 ENCODER = PrecomputedEmbeddings(4, "any")
 FDE = FDEConfig(dimension=4, num_repetitions=2, num_simhash_projections=2, projection_dimension=None)
@@ -304,7 +305,7 @@ def test_filters_follow_replacements_deletions_and_reopening(tmp_path: Path) -> 
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
         assert [d.id for d in index.find()] == ["a"]
         assert [hit.id for hit in index.search_embeddings(tokens[0], filter={"x": 3})] == ["a"]
-        assert index._collection._store._db.execute("SELECT count(*) FROM fields").fetchone() == (1,)
+        assert index._collection.store._db.execute("SELECT count(*) FROM fields").fetchone() == (1,)
 
 
 def test_many_filters_in_turn_and_writes_between_them_give_fresh_answers() -> None:

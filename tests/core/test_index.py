@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from muvera_core import FDEConfig, MuveraIndex, StageClock, TokenEmbeddings, collection, manifest, maxsim, stage_one
+from muvera_core import FDEConfig, MuveraIndex, StageClock, TokenEmbeddings, maxsim
+from muvera_core.collection import writer
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import (
     CorruptIndexError,
@@ -33,8 +34,10 @@ from muvera_core.errors import (
     ReadOnlyIndexError,
     UnsupportedFormatError,
 )
-from muvera_core.manifest import Manifest
-from muvera_core.token_codec import TokenPrecision
+from muvera_core.stage_one import stage_one
+from muvera_core.storage import manifest
+from muvera_core.storage.manifest import Manifest
+from muvera_core.storage.token_codec import TokenPrecision
 
 D = 16
 ENCODER = PrecomputedEmbeddings(D, "random")
@@ -372,7 +375,7 @@ def test_an_interruption_after_the_commit_leaves_what_was_committed(index: Muver
     assert len(index) == 13
     index.add_embeddings(random_tokens(2, 1), ids=["last"])
     assert {id for id, _ in answers(index, 1, k=14)[0]} == {*ids(13), "last"}
-    assert index._collection.stage_one.candidates.keys().tolist() == index._collection._store.directory.keys.tolist()
+    assert index._collection.stage_one.candidates.keys().tolist() == index._collection.store.snapshot.keys.tolist()
 
 
 # Folders
@@ -758,18 +761,18 @@ def test_searches_go_on_while_another_thread_writes(index: MuveraIndex) -> None:
 def test_centring_freezes_the_mean_once_there_are_enough_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collection, "MIN_TOKENS_FOR_MEAN", 500)
+    monkeypatch.setattr(writer, "MIN_TOKENS_FOR_MEAN", 500)
     config = FDEConfig(dimension=D, num_repetitions=8, num_simhash_projections=3, projection_dimension=8, center=True)
     offset = np.full(D, 0.8, np.float32)
     crowded = [tokens * 0.3 + offset for tokens in random_tokens(0, 300)]
     with MuveraIndex.create(tmp_path / "index", ENCODER, config) as index:
         index.add_embeddings(crowded[:20], ids=ids(20))
-        assert index._collection._store.get_state("mean_token") is None
+        assert index._collection.store.get_state("mean_token") is None
         index.add_embeddings(crowded[20:], ids=ids(280, 20))
-        frozen = np.frombuffer(index._collection._store.get_state("mean_token"), np.float32)
+        frozen = np.frombuffer(index._collection.store.get_state("mean_token"), np.float32)
         np.testing.assert_allclose(frozen, np.concatenate(crowded).mean(axis=0), atol=0.01)
         index.add_embeddings([tokens + 1 for tokens in crowded[:50]], ids=ids(50, 300))
-        assert (np.frombuffer(index._collection._store.get_state("mean_token"), np.float32) == frozen).all()
+        assert (np.frombuffer(index._collection.store.get_state("mean_token"), np.float32) == frozen).all()
         before = answers(index, n_candidates=20)
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
         assert answers(index, n_candidates=20) == before

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings, check_index, collection, manifest, repair_index, store
+from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings, check_index, repair_index
+from muvera_core.collection import writer
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import (
     CorruptIndexError,
@@ -24,8 +25,9 @@ from muvera_core.errors import (
     StorageError,
     UnsupportedFormatError,
 )
-from muvera_core.manifest import Manifest
-from muvera_core.stage_one import StageOne
+from muvera_core.stage_one.stage_one import StageOne
+from muvera_core.storage import manifest, store
+from muvera_core.storage.manifest import Manifest
 
 D = 16
 ENCODER = PrecomputedEmbeddings(D, "random")
@@ -69,7 +71,7 @@ def test_compacting_drops_the_tokens_of_deleted_documents_and_changes_no_answer(
         index.delete(ids(150))
         before = found(index)
         freed = index.compact()
-        assert len(index._collection._store.directory.tokens) == index.n_tokens == 50 * 50
+        assert len(index._collection.store.snapshot.tokens) == index.n_tokens == 50 * 50
         assert found(index) == before
         index.add_embeddings(tokens(1, 1), ids=["new"])
         assert len(found(index)) == 51
@@ -144,7 +146,7 @@ def test_a_reader_sees_what_was_added_after_a_refresh(tmp_path: Path) -> None:
 
 
 def test_stage_one_is_saved_before_a_crash_could_cost_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collection, "_MIN_TO_SAVE", 50)
+    monkeypatch.setattr(writer, "_MIN_TO_SAVE", 50)
     encoded: list[int] = []
     with MuveraIndex.create(tmp_path / "index", ENCODER, FDE) as index:
         for start in range(0, 120, 10):

@@ -7,7 +7,7 @@ import pytest
 from muvera_core.cuda.device import MIN_COMPUTE_CAPABILITY
 from muvera_core.cuda.engine import kernel_source
 from muvera_core.cuda.row_layout import RowLayout
-from muvera_core.token_codec import TokenCodec
+from muvera_core.storage.token_codec import TokenCodec
 
 pytest.importorskip("cupy", reason="CuPy isn't installed")
 from cupy.cuda import nvrtc

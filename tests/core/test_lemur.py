@@ -17,12 +17,13 @@ from muvera_core import (
     LearnedSetEncoderConfig,
     SetEncoder,
     TokenEmbeddings,
-    lemur,
     maxsim,
 )
 from muvera_core.errors import DimensionMismatchError, EncoderError, InvalidInputError
-from muvera_core.lemur import LearnedMatrices, fit
-from muvera_core.lemur.settings import MAX_SEED, MAX_SIZE
+from muvera_core.set_encoders import LearnedMatrices
+from muvera_core.set_encoders.lemur import encoder as encoder_module
+from muvera_core.set_encoders.lemur import fit
+from muvera_core.set_encoders.lemur.settings import MAX_SEED, MAX_SIZE
 
 SMALL = LearnedSetEncoderConfig(output_dimension=64, num_features=256, num_anchors=512, num_query_tokens=1024)
 TINY = LearnedSetEncoderConfig(dimension=8, output_dimension=6, num_features=16, num_anchors=20, num_query_tokens=40)
@@ -167,7 +168,7 @@ def test_documents_may_come_in_parts(tiny: LearnedSetEncoder) -> None:
 
 def test_without_settings_the_width_is_that_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = partial(LearnedSetEncoderConfig, output_dimension=6, num_features=16)
-    monkeypatch.setattr(lemur.encoder, "LearnedSetEncoderConfig", quick)
+    monkeypatch.setattr(encoder_module, "LearnedSetEncoderConfig", quick)
     encoder = LearnedSetEncoder.fit(random_embeddings(0, dimension=5))
     assert (encoder.config.dimension, encoder.output_dimension) == (5, 6)
 

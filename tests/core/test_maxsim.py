@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from muvera_core import TokenEmbeddings, maxsim
 from muvera_core.errors import DimensionMismatchError
 from muvera_core.maxsim import cpu
-from muvera_core.token_codec import TokenCodec
+from muvera_core.storage.token_codec import TokenCodec
 
 
 def ragged(seed: int, lengths: list[int], dimension: int) -> TokenEmbeddings:

@@ -14,9 +14,9 @@ import pytest
 from muvera_core import MuveraIndex, check_index
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import CorruptIndexError, StorageError, UnsupportedFormatError
-from muvera_core.manifest import Manifest
-from muvera_core.rebuild import Rebuild
-from muvera_core.token_codec import TokenCodec
+from muvera_core.maintenance.rebuild import Rebuild
+from muvera_core.storage.manifest import Manifest
+from muvera_core.storage.token_codec import TokenCodec
 
 D = 16
 ENCODER = PrecomputedEmbeddings(D, "random")
@@ -97,7 +97,7 @@ def test_a_centring_index_keeps_its_mean(old: Path) -> None:
     db.commit()
     db.close()
     with MuveraIndex.open(old, ENCODER) as index:
-        assert index._collection._store.get_state("mean_token") == mean
+        assert index._collection.store.get_state("mean_token") == mean
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_full_disk_stops_the_migration_and_loses_nothing(old: Path) -> None:
         raise OSError(28, os.strerror(28))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("muvera_core.token_log._write_at", no_room)
+        patch.setattr("muvera_core.storage.token_log._write_at", no_room)
         with pytest.raises(StorageError, match="no room"):
             MuveraIndex.open(old, ENCODER)
     with MuveraIndex.open(old, ENCODER) as index:

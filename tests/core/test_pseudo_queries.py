@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from muvera_core import TokenEmbeddings
-from muvera_core.pseudo_queries import part_of_text, run_of_tokens, runs_of_tokens
+from muvera_core.set_encoders.pseudo_queries import part_of_text, run_of_tokens, runs_of_tokens
 
 TEXT = "Herons stand still in shallow water, and owls hunt at night."
 

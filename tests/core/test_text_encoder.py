@@ -18,7 +18,7 @@ def test_vectors_are_those_of_an_indexs_stage_one(encoder: BundledEncoder) -> No
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     with MuveraIndex.create(None, encoder) as index:
         index.add(TEXTS)
-        held = index._collection.stage_one.candidates.vectors(index._collection._store.directory.keys)
+        held = index._collection.stage_one.candidates.vectors(index._collection.store.snapshot.keys)
     # The index encodes what it stores, tokens rounded to 8 bits: a few of them change sides of a hyperplane.
     assert (np.sum(held * vectors, axis=1) > 0.95).all()
 

@@ -9,7 +9,8 @@ import pytest
 from muvera_core import MuveraIndex, StageClock
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import InvalidInputError, TruncatedTextWarning
-from muvera_core.evaluation import BeirCollection, recall_at_k
+from muvera_core.evaluation.collections import BeirCollection
+from muvera_core.evaluation.measures import recall_at_k
 
 
 def test_questions_find_the_passages_that_answer_them(nq_index: MuveraIndex, nq_questions: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from muvera_core.errors import InvalidInputError
-from muvera_core.token_codec import TokenCodec
+from muvera_core.storage.token_codec import TokenCodec
 
 
 def test_int8_is_within_half_a_step_of_each_token() -> None:

@@ -17,13 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera_core import MuveraIndex, TokenEmbeddings, check_index, maxsim, repair_index
-from muvera_core.cli import main
+from muvera_core.cli.commands import main
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
+from muvera_core.encoders.token_pooling import pool_tokens, pooled_length
 from muvera_core.errors import InvalidInputError, MissingExtraError
-from muvera_core.fde import unit_length
-from muvera_core.manifest import Manifest, _checksum
-from muvera_core.token_embeddings import FloatArray
-from muvera_core.token_pooling import pool_tokens, pooled_length
+from muvera_core.storage.manifest import Manifest, _checksum
+from muvera_core.token_embeddings import FloatArray, unit_length
 
 pytest.importorskip("scipy", reason="SciPy isn't installed (muvera-core[pooling])")
 

@@ -21,23 +21,28 @@ from muvera_core import (
     LearnedSetEncoderConfig,
     MuveraIndex,
     TokenEmbeddings,
+    TokenEncoder,
     Tuning,
     check_index,
-    collection,
-    manifest,
     repair_index,
-    stage_one,
-    tuning,
-    weights,
 )
-from muvera_core.candidates import HnswCandidates
+from muvera_core.collection import stage_one_source
+from muvera_core.collection import writer as writer_module
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
 from muvera_core.errors import CorruptIndexError, IndexClosedError, InvalidInputError, ReadOnlyIndexError, StorageError
-from muvera_core.graph_parameters import DEFAULT_GRAPH, GraphParameters
-from muvera_core.information import read_information
-from muvera_core.manifest import MANIFEST_NAME, Manifest
-from muvera_core.stage_one import StageOne
-from muvera_core.store import Store
+from muvera_core.maintenance.info import read_info
+from muvera_core.search.diversity import similarities as similarities_of
+from muvera_core.stage_one import learned_weights, saved, stage_one
+from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH, GraphParameters
+from muvera_core.stage_one.hnsw import HnswCandidates
+from muvera_core.stage_one.stage_one import StageOne
+from muvera_core.storage import manifest
+from muvera_core.storage.manifest import MANIFEST_NAME, Manifest
+from muvera_core.storage.store import Store
+from muvera_core.tuning import choice as choices
+from muvera_core.tuning import choose, optimizing, stand_ins
+from muvera_core.tuning.choice import Choice
+from muvera_core.tuning.corpus import Corpus
 
 D = 16
 N = 120
@@ -90,23 +95,23 @@ def fit_quickly(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
 
 def always_learn(monkeypatch: pytest.MonkeyPatch, width: int = 32) -> None:
     """Leave the index's own encoding out, so that what is chosen doesn't hang on measured times."""
-    encodings = tuning._encodings
+    encodings = choose._encodings
 
     def learned_only(*arguments: Any) -> Iterator[Any]:
         _, *learned = encodings(*arguments)
         yield from learned
 
-    monkeypatch.setattr(tuning, "WIDTHS", (width,))
-    monkeypatch.setattr(tuning, "_encodings", learned_only)
+    monkeypatch.setattr(choose, "WIDTHS", (width,))
+    monkeypatch.setattr(choose, "_encodings", learned_only)
 
 
 def never_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave only the index's own encoding."""
 
-    def own_only(corpus: tuning.Corpus, present: Any, examples: Any, show_progress: bool) -> Iterator[Any]:
-        yield present, tuning._encode_all(corpus, present, show_progress)
+    def own_only(corpus: Corpus, present: Any, examples: Any, show_progress: bool) -> Iterator[Any]:
+        yield present, corpus.encode_all(present, show_progress)
 
-    monkeypatch.setattr(tuning, "_encodings", own_only)
+    monkeypatch.setattr(choose, "_encodings", own_only)
 
 
 @pytest.fixture
@@ -163,7 +168,7 @@ def test_the_target_is_reached_on_other_questions(
     nq_600: MuveraIndex, passages: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit_quickly(monkeypatch, num_features=256, num_anchors=512, num_query_tokens=1024, num_sample_tokens=400_000)
-    monkeypatch.setattr(tuning, "WIDTHS", (32, 64))
+    monkeypatch.setattr(choose, "WIDTHS", (32, 64))
     chosen = nq_600.optimize(0.9, passages.questions[:40])
     assert chosen.measured["recall"] >= 0.9
     assert chosen.measured["n_queries"] == 40
@@ -178,73 +183,83 @@ def test_passages_stand_in_for_questions(nq_600: MuveraIndex, passages: Any, mon
     fit_quickly(monkeypatch, num_features=256, num_anchors=512, num_query_tokens=1024, num_sample_tokens=400_000)
     always_learn(monkeypatch, 64)
     documents = passages.documents
-    similarities = nq_600._collection.similarities(documents)
+    similarities = similarities_of(nq_600._collection, documents)
     chosen = nq_600.optimize(0.95, n_queries=60)
     assert chosen.n_candidates < 300
     assert recall(nq_600, passages, slice(80)) > 0.85
     # What is learned for finding says less about how alike two documents are.
-    np.testing.assert_array_equal(nq_600._collection.similarities(documents), similarities)
+    np.testing.assert_array_equal(similarities_of(nq_600._collection, documents), similarities)
     assert len(nq_600.search_diverse(passages.questions[0], 3)) == 3
 
 
-def corpus_of(documents: TokenEmbeddings, texts: list[str | None], encode_queries: Any) -> tuning.Corpus:
-    return tuning.Corpus(
-        np.arange(len(documents)),
-        lambda keys: TokenEmbeddings.from_list([documents[key] for key in keys]),
-        lambda keys: [texts[key] for key in keys],
-        lambda *_: (_ for _ in ()).throw(AssertionError("nothing is to be reranked")),
-        encode_queries,
-    )
+class CountingEncoder(BundledEncoder):
+    """The bundled encoder, which notes what it encodes as queries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
+        self.asked.extend(texts)
+        return super().encode_queries(texts)
 
 
-def test_stand_ins_are_parts_of_texts_encoded_as_questions(encoder: BundledEncoder, passages: Any) -> None:
-    texts = [None if i % 3 == 0 else text for i, text in enumerate(passages.texts)]
-    encoded: list[str] = []
+def corpus_of(index: MuveraIndex, encoder: TokenEncoder | None) -> Corpus:
+    return Corpus(index._collection, index._collection.snapshot(), encoder)
 
-    def encode_queries(parts: Sequence[str]) -> TokenEmbeddings:
-        encoded.extend(parts)
-        return encoder.encode_queries(parts)
 
-    drawn = tuning.pseudo_queries(corpus_of(passages.documents, texts, encode_queries), 200, seed=1)
+def test_stand_ins_are_parts_of_texts_encoded_as_queries(passages: Any) -> None:
+    encoder = CountingEncoder()
+    with MuveraIndex.create(None, encoder) as index:
+        for has_text in (False, True):
+            some = [i for i in range(len(passages.texts)) if (i % 3 > 0) == has_text]
+            texts = [passages.texts[i] for i in some]
+            index.add_embeddings(
+                [passages.documents[i] for i in some], [passages.ids[i] for i in some], texts if has_text else None
+            )
+        drawn = stand_ins.pseudo_queries(corpus_of(index, encoder), 200, seed=1)
+        stored = index._collection.store.embeddings(index._collection.snapshot(), index._collection.snapshot().keys)
     assert len(drawn) == 200
-    assert 100 < len(encoded) < 170
-    words = [" ".join(text.split()) for text in texts if text]
-    assert all(any(part in text for text in words) for part in encoded)
-    rows = {row.tobytes() for row in passages.documents.vectors}
+    assert 100 < len(encoder.asked) < 170
+    words = [" ".join(text.split()) for text in passages.texts]
+    assert all(any(part in text for text in words) for part in encoder.asked)
+    rows = {row.tobytes() for row in stored.vectors}
     runs = [tokens for tokens in drawn if all(row.tobytes() in rows for row in tokens)]
-    assert len(runs) == 200 - len(encoded)
+    assert len(runs) == 200 - len(encoder.asked)
     assert 8 <= np.median([len(tokens) for tokens in drawn]) <= 24
-    asked = {tokens.tobytes() for tokens in encoder.encode_queries(encoded)}
-    assert sum(tokens.tobytes() in asked for tokens in drawn) == len(encoded)
+    asked = {tokens.tobytes() for tokens in encoder.encode_queries(list(encoder.asked))}
+    assert sum(tokens.tobytes() in asked for tokens in drawn) == 200 - len(runs)
 
 
-def test_without_a_model_stand_ins_are_runs_of_tokens(passages: Any) -> None:
-    drawn = tuning.pseudo_queries(corpus_of(passages.documents, passages.texts, None), 50, seed=1)
-    rows = {row.tobytes() for row in passages.documents.vectors}
+def test_without_a_model_stand_ins_are_runs_of_tokens(nq_600: MuveraIndex) -> None:
+    collection = nq_600._collection
+    drawn = stand_ins.pseudo_queries(corpus_of(nq_600, None), 50, seed=1)
+    stored = collection.store.embeddings(collection.snapshot(), collection.snapshot().keys)
+    rows = {row.tobytes() for row in stored.vectors}
     assert all(row.tobytes() in rows for tokens in drawn for row in tokens)
 
 
 def test_half_of_many_questions_are_learned_from_and_the_others_measured_with() -> None:
-    corpus = corpus_of(TokenEmbeddings.from_list(random_tokens(0, 20)), [None] * 20, None)
+    corpus = corpus_of(make(None), None)
     given = list(random_tokens(1, 120))
-    examples, asked = tuning.questions(corpus, given, 10)
+    examples, asked = stand_ins.queries_to_fit_and_measure(corpus, given, 10)
     assert [id(tokens) for tokens in asked] == [id(tokens) for tokens in given[::2]]
     assert [id(tokens) for tokens in examples[:60]] == [id(tokens) for tokens in given[1::2]]
     assert len(examples) == 60 + 1500
-    examples, asked = tuning.questions(corpus, given[:99], 10)
+    examples, asked = stand_ins.queries_to_fit_and_measure(corpus, given[:99], 10)
     assert (len(examples), len(asked)) == (1500, 99)
-    examples, asked = tuning.questions(corpus, None, 10)
+    examples, asked = stand_ins.queries_to_fit_and_measure(corpus, None, 10)
     assert (len(examples), len(asked)) == (1500, 10)
 
 
-def choice(recall: float, seconds: float) -> tuning.Choice:
-    return tuning.Choice(None, None, 1, 1, DEFAULT_GRAPH, recall, seconds)  # type: ignore[arg-type]
+def choice(recall: float, seconds: float) -> Choice:
+    return Choice(None, None, 1, 1, DEFAULT_GRAPH, recall, seconds)  # type: ignore[arg-type]
 
 
 def test_the_cheapest_that_reaches_the_target_is_taken_or_else_the_nearest() -> None:
     good, fast, faster, fastest = choice(1, 4), choice(0.97, 3), choice(0.9, 2), choice(0.8, 1)
-    assert tuning.best([good, fast, faster, fastest], 0.95) is fast
-    assert tuning.best([faster, fastest], 0.95) is faster
+    assert choices.best([good, fast, faster, fastest], 0.95) is fast
+    assert choices.best([faster, fastest], 0.95) is faster
 
 
 def test_what_is_kept_is_what_would_be_encoded_anew(quickly_learned: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,11 +277,11 @@ def test_what_is_kept_is_what_would_be_encoded_anew(quickly_learned: None, monke
         held = index._collection
         encoder = held.stage_one.encoder
         assert isinstance(encoder, LearnedSetEncoder)
-        far = encoder.encode_documents(held.embeddings(held.snapshot(), held.snapshot().keys[-1:]))
+        far = encoder.encode_documents(held.store.embeddings(held.snapshot(), held.snapshot().keys[-1:]))
         assert np.linalg.norm(far) > 1.1 * encoder.matrices.length
         keys = held.snapshot().keys
         kept = held.stage_one.candidates.vectors(keys)
-        anew = held.stage_one.encode_documents(held.embeddings(held.snapshot(), keys))
+        anew = held.stage_one.encode_documents(held.store.embeddings(held.snapshot(), keys))
         np.testing.assert_allclose(kept, anew, atol=1e-3)
 
 
@@ -333,22 +348,22 @@ def test_documents_come_and_go_after_it(tuned: Path) -> None:
         assert answers(index, k=1)[0][0][0] == "new"
 
 
-def test_a_graph_is_tuned_and_keeps_its_beam(
+def test_a_graph_is_tuned_and_keeps_its_ef(
     tmp_path: Path, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (stage_one, tuning):
+    for module in (stage_one, choose):
         monkeypatch.setattr(module, "FLAT_LIMIT", 50)
-    monkeypatch.setattr(tuning, "_BEAMS", (1.25,))
+    monkeypatch.setattr(choose, "_EF_FACTORS", (1.25,))
     with make(tmp_path / "index") as index:
         chosen = index.optimize(n_queries=40)
-        assert chosen.beam == 250
+        assert chosen.ef == 250
         before = answers(index)
         assert before == answers(index, n_candidates=chosen.n_candidates)
     with reopen(tmp_path / "index") as index:
         for _ in range(2):
             graph = index._collection.stage_one.candidates
             assert isinstance(graph, HnswCandidates)
-            assert graph.beam == 250
+            assert graph.ef == 250
             assert answers(index) == before
             index.add_embeddings(random_tokens(3, 40), ids=ids(40, N))
             index.delete(ids(40, N))
@@ -360,9 +375,9 @@ def graphs_that_are_made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Gra
     made = []
     holding = HnswCandidates.holding
 
-    def hold(keys: Any, vectors: Any, beam: int = HnswCandidates.BEAM, parameters: Any = DEFAULT_GRAPH) -> Any:
+    def hold(keys: Any, vectors: Any, ef: int = HnswCandidates.DEFAULT_EF, parameters: Any = DEFAULT_GRAPH) -> Any:
         made.append((vectors.shape[1], parameters))
-        return holding(keys, vectors, beam, parameters)
+        return holding(keys, vectors, ef, parameters)
 
     monkeypatch.setattr(HnswCandidates, "holding", staticmethod(hold))
     return made
@@ -373,12 +388,12 @@ def test_a_better_graph_is_made_where_the_default_one_misses_the_target(
 ) -> None:
     """And it is kept through all that makes graphs anew."""
     good = GraphParameters(24, 300)
-    for module in (stage_one, tuning):
+    for module in (stage_one, choose):
         monkeypatch.setattr(module, "FLAT_LIMIT", 50)
-    monkeypatch.setattr(tuning, "DEFAULT_GRAPH", GraphParameters(2, 2))
-    monkeypatch.setattr(tuning, "OTHER_GRAPHS", (good, GraphParameters(2, 3)))
-    monkeypatch.setattr(HnswCandidates, "BEAM", 1)
-    monkeypatch.setattr(tuning, "_BEAMS", (1.0,))
+    monkeypatch.setattr(choose, "DEFAULT_GRAPH", GraphParameters(2, 2))
+    monkeypatch.setattr(choose, "OTHER_GRAPHS", (good, GraphParameters(2, 3)))
+    monkeypatch.setattr(HnswCandidates, "DEFAULT_EF", 1)
+    monkeypatch.setattr(choose, "_EF_FACTORS", (1.0,))
     with make(tmp_path / "index") as index:
         chosen = index.optimize(n_queries=40)
         assert chosen.graph == good
@@ -402,26 +417,26 @@ def test_a_better_graph_is_made_where_the_default_one_misses_the_target(
 
 
 def test_other_graphs_are_made_of_the_chosen_encoding_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (stage_one, tuning):
+    for module in (stage_one, choose):
         monkeypatch.setattr(module, "FLAT_LIMIT", 50)
     fit_quickly(monkeypatch)
-    monkeypatch.setattr(tuning, "WIDTHS", (16, 32))
+    monkeypatch.setattr(choose, "WIDTHS", (16, 32))
     with make(None) as index:
         made = graphs_that_are_made(monkeypatch)
         width = index.optimize(n_queries=20).measured["dimension"]
     assert made[:3] == [(FDE.output_dimension, DEFAULT_GRAPH), (16, DEFAULT_GRAPH), (32, DEFAULT_GRAPH)]
-    assert made[3:] == [(width, parameters) for parameters in tuning.OTHER_GRAPHS]
-    assert DEFAULT_GRAPH not in tuning.OTHER_GRAPHS
+    assert made[3:] == [(width, parameters) for parameters in choose.OTHER_GRAPHS]
+    assert DEFAULT_GRAPH not in choose.OTHER_GRAPHS
 
 
 def test_a_graph_is_worth_making_where_it_saves_time_or_comes_nearer() -> None:
     present, sooner, little_sooner, misses = choice(0.96, 10), choice(0.95, 8), choice(0.97, 9.5), choice(0.9, 1)
-    assert tuning.with_better_graph(present, [little_sooner, misses], 0.95) is present
-    assert tuning.with_better_graph(present, [little_sooner, sooner, misses], 0.95) is sooner
+    assert choices.with_better_graph(present, [little_sooner, misses], 0.95) is present
+    assert choices.with_better_graph(present, [little_sooner, sooner, misses], 0.95) is sooner
     nearer, reaches, farther = choice(0.93, 20), choice(0.95, 30), choice(0.8, 0.1)
-    assert tuning.with_better_graph(misses, [farther], 0.95) is misses
-    assert tuning.with_better_graph(misses, [farther, nearer], 0.95) is nearer
-    assert tuning.with_better_graph(misses, [farther, nearer, reaches], 0.95) is reaches
+    assert choices.with_better_graph(misses, [farther], 0.95) is misses
+    assert choices.with_better_graph(misses, [farther, nearer], 0.95) is nearer
+    assert choices.with_better_graph(misses, [farther, nearer, reaches], 0.95) is reaches
 
 
 def test_a_scan_is_tuned_without_making_graphs(quickly_learned: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,9 +451,9 @@ def test_a_scan_is_tuned_without_making_graphs(quickly_learned: None, monkeypatc
 def test_a_graph_that_was_tuned_before_there_was_a_choice_is_used_as_it_is(
     tmp_path: Path, quickly_learned: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (stage_one, tuning):
+    for module in (stage_one, choose):
         monkeypatch.setattr(module, "FLAT_LIMIT", 50)
-    monkeypatch.setattr(tuning, "OTHER_GRAPHS", (DEFAULT_GRAPH,))
+    monkeypatch.setattr(choose, "OTHER_GRAPHS", (DEFAULT_GRAPH,))
     with make(tmp_path / "index") as index:
         index.optimize(n_queries=40)
         before = answers(index)
@@ -463,7 +478,7 @@ def test_a_flat_index_that_outgrows_its_scan_gets_a_graph_with_the_beam(
         index.add_embeddings(random_tokens(3, 40), ids=ids(40, N))
         graph = index._collection.stage_one.candidates
         assert isinstance(graph, HnswCandidates)
-        assert graph.beam == HnswCandidates.BEAM
+        assert graph.ef == HnswCandidates.DEFAULT_EF
         assert graph.parameters == GraphParameters(7, 70)
         assert len(graph) == N + 40
         assert answers(index) == answers(index, n_candidates=index.default_candidates())
@@ -484,7 +499,7 @@ def test_tuning_again_leaves_one_file_of_weights(tuned: Path, quickly_learned: N
 
 
 def test_the_indexs_own_encoding_may_win_again(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "WIDTHS", ())
+    monkeypatch.setattr(choose, "WIDTHS", ())
     with reopen(tuned) as index:
         chosen = index.optimize(n_queries=40)
         assert (chosen.set_encoder, chosen.weights, chosen.weights_checksum) == (None, None, None)
@@ -501,7 +516,7 @@ def test_a_centring_index_keeps_what_was_learned(
 ) -> None:
     with make(tmp_path / "index", replace(FDE, center=True)) as index:
         index.optimize(n_queries=40)
-        monkeypatch.setattr(collection, "MIN_TOKENS_FOR_MEAN", 100)
+        monkeypatch.setattr(writer_module, "MIN_TOKENS_FOR_MEAN", 100)
         index.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
         assert is_learned(index)
     with reopen(tmp_path / "index") as index:
@@ -591,10 +606,10 @@ def test_a_read_only_or_closed_index_is_not_tuned(tuned: Path) -> None:
 
 def test_too_few_documents_are_not_tuned(quickly_learned: None) -> None:
     with MuveraIndex.create(None, ENCODER, FDE) as index:
-        with pytest.raises(InvalidInputError, match="there are 0 documents"):
+        with pytest.raises(InvalidInputError, match="more than k=10 documents, got 0"):
             index.optimize()
         index.add_embeddings(random_tokens(0, 10), ids=ids(10))
-        with pytest.raises(InvalidInputError, match="there are 10 documents, and 10 of them"):
+        with pytest.raises(InvalidInputError, match="more than k=10 documents, got 10"):
             index.optimize()
         assert index.default_candidates() == stage_one.MIN_CANDIDATES
 
@@ -659,18 +674,18 @@ def after(call: Callable[..., Any], cut: Callable[[], None]) -> Callable[..., An
 
 
 STEPS = {
-    "before the choice": (collection, "choose", before),
+    "before the choice": (optimizing, "choose", before),
     "before the weights": (LearnedSetEncoder, "save", before),
     "in the weights": (LearnedSetEncoder, "save", after),
-    "after the weights": (collection, "save_weights", after),
+    "after the weights": (writer_module, "save_weights", after),
     "before the commit": (Store, "apply", before),
     "after the commit": (Store, "apply", after),
     "before the manifest": (Manifest, "write", before),
     "after the manifest": (Manifest, "write", after),
-    "before saving": (StageOne, "save", before),
-    "amid saving": (stage_one, "file_checksum", before),
-    "after saving": (StageOne, "save", after),
-    "before clearing up": (collection, "remove_other_weights", before),
+    "before saving": (stage_one_source, "save_stage_one", before),
+    "amid saving": (saved, "file_checksum", before),
+    "after saving": (stage_one_source, "save_stage_one", after),
+    "before clearing up": (writer_module, "remove_other_weights", before),
 }
 
 
@@ -747,7 +762,7 @@ def test_where_there_is_no_room_nothing_is_changed(
     with reopen(tuned) as index:
         before = answers(index)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(weights, "sync_file", full)
+            patch.setattr(learned_weights, "sync_file", full)
             with pytest.raises(StorageError, match="no room"):
                 index.optimize(n_queries=40)
         assert answers(index) == before
@@ -953,7 +968,7 @@ def test_a_reader_whose_weights_are_replaced_while_it_loads_them_takes_the_next(
     """On its way to the present tuning, and to the first one at its opening."""
     writer, reader = writer_and_reader
     assert writer.path is not None
-    load = weights.load_weights
+    load = learned_weights.load_weights
     replaced: list[str | None] = []
 
     def load_too_late(folder: Path, tuning: Tuning) -> LearnedSetEncoder:
@@ -966,7 +981,7 @@ def test_a_reader_whose_weights_are_replaced_while_it_loads_them_takes_the_next(
 
     writer.optimize(n_queries=40)
     with monkeypatch.context() as patch:
-        patch.setattr(collection, "load_weights", load_too_late)
+        patch.setattr(stage_one_source, "load_weights", load_too_late)
         assert reader.refresh() is True
         assert len(replaced) == 2
         assert is_learned(reader)
@@ -1006,7 +1021,7 @@ def test_a_reader_that_finds_the_weights_lost_falls_back(
     assert not is_learned(reader)
     assert reader.default_candidates() == stage_one.MIN_CANDIDATES
     assert answers(reader, k=N) == answers(writer, k=N, exact=True)
-    monkeypatch.setattr(collection, "load_weights", None)
+    monkeypatch.setattr(stage_one_source, "load_weights", None)
     assert reader.refresh() is False, "it was tried again"
     monkeypatch.undo()
     fit_quickly(monkeypatch)
@@ -1020,7 +1035,12 @@ def test_a_reader_that_finds_the_weights_lost_falls_back(
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(collection, "load_weights"), (StageOne, "load"), (StageOne, "stage"), (StageOne, "publish")],
+    [
+        (stage_one_source, "load_weights"),
+        (stage_one_source, "load_stage_one"),
+        (StageOne, "stage"),
+        (StageOne, "publish"),
+    ],
     ids=["weights", "load", "stage", "publish"],
 )
 @pytest.mark.parametrize("when", [before, after], ids=["before", "after"])
@@ -1033,7 +1053,7 @@ def test_a_reader_that_is_interrupted_goes_on_as_before(
     writer, reader = writer_and_reader
     writer.optimize(n_queries=40)
     writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
-    assert reader._collection._catch_up()
+    assert reader._collection.catch_up()
     expected = answers(reader)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(place, name, when(getattr(place, name), cut))
@@ -1162,7 +1182,7 @@ def test_a_tuning_that_can_not_be_is_damage(tuned: Path, changes: dict[str, Any]
         with pytest.raises(CorruptIndexError, match=r"manifest\.json is damaged"):
             reopen(tuned, read_only=read_only)
     with pytest.raises(CorruptIndexError):
-        read_information(tuned)
+        read_info(tuned)
     assert [problem.file for problem in check_index(tuned).problems] == [MANIFEST_NAME]
 
 
@@ -1187,7 +1207,7 @@ def test_a_huge_file_of_another_size_is_not_read(tuned: Path, monkeypatch: pytes
     def file_checksum(path: Path) -> int:
         raise AssertionError("it is read")
 
-    monkeypatch.setattr(weights, "file_checksum", file_checksum)
+    monkeypatch.setattr(learned_weights, "file_checksum", file_checksum)
     with reopen(tuned) as index:
         assert not is_learned(index)
 

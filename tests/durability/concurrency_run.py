@@ -25,7 +25,8 @@ from test_processes import read_while_another_process_writes
 from test_stateful import MACHINES, SETTINGS
 from test_threads import observe_while_writing
 
-from muvera_core import MuveraIndex, stage_one
+from muvera_core import MuveraIndex
+from muvera_core.stage_one import stage_one
 
 ROUND_SECONDS = 10.0
 FLAT_LIMITS = (stage_one.FLAT_LIMIT, 5)

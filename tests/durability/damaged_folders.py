@@ -14,13 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings, stage_one
-from muvera_core.errors import (
-    CorruptIndexError,
-    EncoderMismatchError,
-    NotAnIndexError,
-    UnsupportedFormatError,
-)
+from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings
+from muvera_core.errors import CorruptIndexError, EncoderMismatchError, NotAnIndexError, UnsupportedFormatError
+from muvera_core.stage_one import stage_one
 
 D = 16
 FDE = FDEConfig(dimension=D, num_repetitions=4, num_simhash_projections=2, projection_dimension=4)

@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from muvera_core import manifest as manifest_module
-from muvera_core.checksums import file_checksum, row_hashes, signed_sum
-from muvera_core.database import read_directory, write_state
+from muvera_core.files.checksums import file_checksum, row_hashes, signed_sum
+from muvera_core.storage import manifest as manifest_module
+from muvera_core.storage.database import read_snapshot_rows, write_state
 
 DATABASE = "documents.sqlite"
 # A first row so high that a document of two rows that starts there ends beyond the file.
@@ -66,7 +66,7 @@ def share_rows(folder: Path, n_documents: int) -> None:
 
 
 def _vouch_for_directory(db: sqlite3.Connection, **state: int) -> None:
-    rows, _ = read_directory(db)
+    rows, _ = read_snapshot_rows(db)
     hashes = row_hashes(rows.columns)
     db.executemany("UPDATE directory SET hash = ? WHERE key = ?", zip(hashes.tolist(), rows.keys.tolist(), strict=True))
     write_state(db, {"digest": signed_sum(hashes)} | state)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from muvera_core import Document, FDEConfig, Hit, MuveraIndex, TokenEmbeddings
 from muvera_core.encoders import PrecomputedEmbeddings
-from muvera_core.token_codec import TokenCodec
+from muvera_core.storage.token_codec import TokenCodec
 from muvera_core.token_embeddings import FloatArray
 
 Float64Array = npt.NDArray[np.float64]

@@ -35,9 +35,10 @@ from muvera_core import (
 )
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
 from muvera_core.errors import EncoderError, IndexFolderError, InvalidInputError, MuveraError, TruncatedTextWarning
-from muvera_core.evaluation import read_beir
-from muvera_core.fde import MAX_OUTPUT_DIMENSION, MAX_WORK_PER_TOKEN, FDEMatrices
-from muvera_core.filters import compile_filter
+from muvera_core.evaluation.collections import read_beir
+from muvera_core.filters.language import compile_filter
+from muvera_core.set_encoders.fde_config import MAX_OUTPUT_DIMENSION, MAX_WORK_PER_TOKEN
+from muvera_core.set_encoders.fde_matrices import FDEMatrices
 from muvera_core.token_embeddings import MAX_MAGNITUDE
 from muvera_core.validation import MAX_METADATA_DEPTH
 

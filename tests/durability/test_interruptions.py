@@ -31,8 +31,10 @@ from reference_model import (
 from test_threads import Crew
 
 import muvera_core
-from muvera_core import MuveraIndex, candidates, check_index, database, stage_one, store
+from muvera_core import MuveraIndex, check_index
 from muvera_core.errors import IndexClosedError
+from muvera_core.stage_one import flat, hnsw, stage_one
+from muvera_core.storage import database, store
 
 # Where CPython looks for signals: when a function is entered, and after a call of one in C. (And where a loop jumps
 # back, but loops that call nothing are short.)
@@ -53,7 +55,17 @@ DECISIVE = {
     "__exit__",
 }
 # The moments in which a read begins and ends (one that doesn't end keeps writers out), and a reader moves on.
-READING_CODE = {"reading", "load", "_load", "matching", "frozen", "read_directory", "_catch_up", "publish", "discard"}
+READING_CODE = {
+    "reading",
+    "load",
+    "_load",
+    "matching",
+    "frozen",
+    "read_snapshot_rows",
+    "_catch_up",
+    "publish",
+    "discard",
+}
 N_SAMPLES = 6
 # A vector that was encoded again may differ in the last bits.
 VECTOR_TOLERANCE = 1e-5
@@ -155,7 +167,7 @@ def assert_stage_one(index: MuveraIndex) -> None:
     assert stage.candidates.keys().tolist() == directory.keys.tolist()
     assert len(stage.candidates) == len(directory)
     held = stage.candidates.vectors(directory.keys)
-    derived = stage.encode_documents(collection.embeddings(directory, directory.keys))
+    derived = stage.encode_documents(collection.store.embeddings(directory, directory.keys))
     assert np.allclose(held, derived, atol=VECTOR_TOLERANCE), "stage one holds other documents' vectors"
 
 
@@ -223,7 +235,8 @@ def use(kind: str, patch: pytest.MonkeyPatch) -> None:
     limit = {"flat": stage_one.FLAT_LIMIT, "graph": 5, "growing": len(FIRST)}[kind]
     patch.setattr(stage_one, "FLAT_LIMIT", limit)
     patch.setattr(stage_one, "_BATCH", 4)
-    patch.setattr(candidates, "INITIAL_CAPACITY", 4)
+    for module in (flat, hnsw):
+        patch.setattr(module, "INITIAL_CAPACITY", 4)
     patch.setattr(store, "_MIN_WASTE", 0)
     patch.setattr(database, "_PATIENCE", 2.0)
     patch.setattr(os, "fsync", lambda _: None)  # what a power cut leaves is tested elsewhere

@@ -20,8 +20,9 @@ from reference_model import ENCODER, ReferenceModel, add_to, create, model_docum
 from test_processes import fork, needs_fork, outcome
 from test_threads import Crew
 
-from muvera_core import MuveraIndex, check_index, database, folder_lock, repair_index, store
+from muvera_core import MuveraIndex, check_index, repair_index
 from muvera_core.errors import CorruptIndexError, IndexExistsError, IndexLockedError
+from muvera_core.storage import Change, Snapshot, database, folder_lock
 
 HERE = str(Path(__file__).parent)
 # Far beyond what any of it takes on a busy machine.
@@ -80,13 +81,13 @@ def folder(tmp_path: Path) -> Path:
 
 def before_each_commit(patch: pytest.MonkeyPatch, call: Callable[[], object]) -> None:
     """Let something happen within every transaction, when all of it is written and none of it committed."""
-    commit = store.Change.commit
+    commit = Change.commit
 
-    def after_call(self: store.Change) -> None:
+    def after_call(self: Change) -> Snapshot:
         call()
-        commit(self)
+        return commit(self)
 
-    patch.setattr(store.Change, "commit", after_call)
+    patch.setattr(Change, "commit", after_call)
 
 
 def open_and_close_a_reader(folder: Path) -> None:
@@ -154,7 +155,7 @@ def test_a_kept_traceback_of_a_filtered_search_that_failed_does_not_block_writer
 
     with MuveraIndex.open(folder, ENCODER) as index:
         with monkeypatch.context() as patch:
-            patch.setattr("muvera_core.filters.re", Expressions)
+            patch.setattr("muvera_core.filters.conditions.re", Expressions)
             with pytest.raises(KeyboardInterrupt) as kept:
                 index.find({"name": {"$like": "name%"}})
         add_to(index, [LATER])

@@ -41,9 +41,9 @@ from muvera_core import (
     MuveraIndex,
     TokenEmbeddings,
     stage_one,
-    tuning,
 )
 from muvera_core.errors import ForkedIndexError, IndexLockedError
+from muvera_core.tuning import choose
 
 HERE = str(Path(__file__).parent)
 # Far beyond what any of it takes on a busy machine.
@@ -364,7 +364,7 @@ def test_a_reading_process_takes_up_one_tuning_after_the_other(tmp_path: Path, m
         return fit(sample, replace(config, **small, seed=next(seeds)), queries)
 
     monkeypatch.setattr(LearnedSetEncoder, "fit", fit_quickly)
-    monkeypatch.setattr(tuning, "WIDTHS", (16,))
+    monkeypatch.setattr(choose, "WIDTHS", (16,))
     path, stop = tmp_path / "index", tmp_path / "stop"
     with create(path) as index:
         History(5).change(0).apply(index)
@@ -374,7 +374,7 @@ def test_a_reading_process_takes_up_one_tuning_after_the_other(tmp_path: Path, m
             names = set()
             for number in range(12):
                 # By turns the index's own encoding, which is the first, and what is learned.
-                monkeypatch.setattr(tuning, "best", lambda choices, _, which=-(number % 3 > 0): choices[which])
+                monkeypatch.setattr(choose, "best", lambda choices, _, which=-(number % 3 > 0): choices[which])
                 names.add(index.optimize(n_queries=10, k=3).weights)
             stop.touch()
             read = output(reader)

@@ -32,17 +32,15 @@ from muvera_core import (
     FDEConfig,
     MuveraIndex,
     TokenEmbeddings,
-    candidates,
     check_index,
-    collection,
-    database,
     repair_index,
-    stage_one,
-    store,
 )
+from muvera_core.collection import writer
 from muvera_core.errors import CorruptIndexError, IndexExistsError, IndexLockedError, MuveraError, StorageError
-from muvera_core.graph_file import check_graph_file
-from muvera_core.graph_parameters import DEFAULT_GRAPH
+from muvera_core.stage_one import hnsw, stage_one
+from muvera_core.stage_one.graph_file import check_graph_file
+from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH
+from muvera_core.storage import database, store
 
 DOCUMENTS = [model_document(f"d{i}", i, {"group": i % 4}) for i in range(30)]
 OTHERS = [model_document(f"o{i}", 100 + i, {"group": i % 4}) for i in range(12)]
@@ -123,7 +121,7 @@ def test_a_graph_saved_while_a_reader_loads_it_is_not_taken_for_another(
 ) -> None:
     with create(tmp_path / "index") as index:
         add_to(index, DOCUMENTS)
-    opened_while_the_writer_saves(tmp_path / "index", monkeypatch, candidates, "check_graph_file")
+    opened_while_the_writer_saves(tmp_path / "index", monkeypatch, hnsw, "check_graph_file")
 
 
 @pytest.mark.parametrize("change", ["deleted", "deleted and added"])
@@ -211,7 +209,7 @@ def test_a_delete_that_is_committed_does_not_fail_because_a_reader_is_in_the_way
 def test_an_add_that_is_committed_does_not_fail_because_centring_meets_a_damaged_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collection, "MIN_TOKENS_FOR_MEAN", 100)
+    monkeypatch.setattr(writer, "MIN_TOKENS_FOR_MEAN", 100)
     centring = FDEConfig(dimension=D, num_repetitions=8, num_simhash_projections=3, projection_dimension=8, center=True)
     path = tmp_path / "index"
     with MuveraIndex.create(path, ENCODER, centring) as index:

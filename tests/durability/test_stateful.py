@@ -34,9 +34,10 @@ from reference_model import (
     tokens_from,
 )
 
-from muvera_core import FDEConfig, MuveraIndex, stage_one
+from muvera_core import FDEConfig, MuveraIndex
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import InvalidInputError, ReadOnlyIndexError
+from muvera_core.stage_one import stage_one
 from muvera_core.token_embeddings import FloatArray
 
 IDS = [f"d{i}" for i in range(24)]

@@ -29,8 +29,9 @@ from reference_model import (
     search_exactly,
 )
 
-from muvera_core import MuveraIndex, TokenEmbeddings, stage_one
+from muvera_core import MuveraIndex, TokenEmbeddings
 from muvera_core.errors import IndexClosedError
+from muvera_core.stage_one import stage_one
 
 # Far beyond what any of it takes on a busy machine.
 PATIENCE = 60.0

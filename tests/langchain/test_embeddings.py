@@ -14,7 +14,8 @@ from langchain_muvera import MaxSimReranker, MuveraEmbeddings
 from muvera_core import FDEConfig, FixedDimensionalEncoder, MuveraIndex, TokenEmbeddings
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import InvalidInputError
-from muvera_core.evaluation import BeirCollection, recall_at_k
+from muvera_core.evaluation.collections import BeirCollection
+from muvera_core.evaluation.measures import recall_at_k
 
 N_DOCUMENTS = 60
 

@@ -10,7 +10,7 @@ from llama_index.retrievers.muvera import MaxSimRerank, MuveraEmbedding, NoEmbed
 from muvera_core import FDEConfig, FixedDimensionalEncoder
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import InvalidInputError
-from muvera_core.evaluation import BeirCollection
+from muvera_core.evaluation.collections import BeirCollection
 
 TEXTS = ["owls hunt at night", "ants live in colonies", "owls", "herons stand still in shallow water and wait"]
 

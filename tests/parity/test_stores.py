@@ -9,7 +9,7 @@ from llama_index.retrievers.muvera import MuveraVectorStore as LlamaIndexStore
 from langchain_muvera import MuveraVectorStore as LangChainStore
 from muvera_core import MuveraIndex
 from muvera_core.encoders import BundledEncoder
-from muvera_core.evaluation import BeirCollection
+from muvera_core.evaluation.collections import BeirCollection
 
 N = 60
 

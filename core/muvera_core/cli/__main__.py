@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from muvera_core.cli import main
+from muvera_core.cli.commands import main
 
 main(prog_name="muvera")

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,24 +25,15 @@ from muvera_core.cli.corpus_files import (
 )
 from muvera_core.cli.corpus_sync import Comparison, compare, find_missing, write
 from muvera_core.cli.group import CommandGroup, Failure, Interrupted, say
-from muvera_core.cli.output import (
-    hit_as_json,
-    hit_as_text,
-    information_as_text,
-    matched_words,
-    size_as_text,
-    tuning_as_text,
-)
+from muvera_core.cli.output import hit_as_json, hit_as_text, info_as_text, matched_words, size_as_text, tuning_as_text
 from muvera_core.cli.passages import Splitting
-from muvera_core.encoders.precomputed import PrecomputedEmbeddings
-from muvera_core.encoders.protocol import TokenEncoder
-from muvera_core.errors import InvalidInputError, MuveraError, NotAnIndexError
+from muvera_core.cli.upkeep import compact_index, optimize_index
+from muvera_core.encoders import MAX_POOL_FACTOR, TokenEncoder, is_precomputed
+from muvera_core.errors import InvalidInputError, NotAnIndexError
 from muvera_core.evaluation import read_questions
 from muvera_core.index import MuveraIndex
-from muvera_core.information import read_information
-from muvera_core.manifest import MANIFEST_NAME, Manifest, read_manifest
-from muvera_core.repair import check_index, repair_index
-from muvera_core.token_pooling import MAX_POOL_FACTOR
+from muvera_core.maintenance import check_index, read_info, repair_index
+from muvera_core.storage import read_encoder
 
 _REPORTED = 20
 _T = TypeVar("_T")
@@ -273,18 +263,17 @@ def optimize(
 
     Tries several encodings, and keeps the fastest that finds enough.
     """
-    asked: list[str] | None = None
-    encoder: TokenEncoder | None = _StandIn.of(folder)
-    if questions is not None:
+    shown = sys.stderr.isatty()
+    if questions is None:
+        tuning = optimize_index(folder, target_recall, k=k, n_queries=n_queries, show_progress=shown, device=device)
+    else:
         asked, _ = read_questions(questions)
         _require_text_encoder(folder)
-        encoder = _encoder(checkpoint)
-    shown = sys.stderr.isatty()
-    with MuveraIndex.open(folder, encoder, show_progress=shown, device=device) as index:
-        tuning = index.optimize(target_recall, asked, k=k, n_queries=n_queries, show_progress=shown)
-        click.echo(tuning_as_text(tuning))
-        if tuning.measured["recall"] < target_recall:
-            say(f"no choice finds {target_recall} of what exact MaxSim finds; this one comes nearest")
+        with MuveraIndex.open(folder, _encoder(checkpoint), show_progress=shown, device=device) as index:
+            tuning = index.optimize(target_recall, asked, k=k, n_queries=n_queries, show_progress=shown)
+    click.echo(tuning_as_text(tuning))
+    if tuning.measured["recall"] < target_recall:
+        say(f"no choice finds {target_recall} of what exact MaxSim finds; this one comes nearest")
 
 
 @main.command()
@@ -292,8 +281,8 @@ def optimize(
 @_AS_JSON
 def info(folder: Path, as_json: bool) -> None:
     """Print what INDEX holds, its settings and the sizes of its files."""
-    information = read_information(folder)
-    click.echo(json.dumps(information.as_json(), ensure_ascii=False) if as_json else information_as_text(information))
+    found = read_info(folder)
+    click.echo(json.dumps(found.as_json(), ensure_ascii=False) if as_json else info_as_text(found))
 
 
 @main.command()
@@ -314,63 +303,30 @@ def repair(folder: Path, checkpoint: Path | None) -> None:
 
     What is lost is set aside in a folder inside it.
     """
-    encoder = _encoder(checkpoint)
-    with suppress(MuveraError):  # what is wrong with the manifest is the repair's concern
-        stand_in = _StandIn.of(folder)
-        if stand_in.is_precomputed:  # no model can encode its documents again
-            encoder = stand_in
-    click.echo(str(repair_index(folder, encoder)))
+    click.echo(str(repair_index(folder, _encoder(checkpoint))))
 
 
 @main.command()
 @_INDEX
 def compact(folder: Path) -> None:
     """Give back the disk space of deleted documents."""
-    with MuveraIndex.open(folder, _StandIn.of(folder), show_progress=sys.stderr.isatty()) as index:
-        click.echo(f"{size_as_text(max(0, index.compact()))} given back")
-
-
-class _StandIn(PrecomputedEmbeddings):
-    """Opens an index of any encoder for what needs no text encoded."""
-
-    def __init__(self, dimension: int, fingerprint: str) -> None:
-        super().__init__(dimension, fingerprint)
-        self._fingerprint = fingerprint
-
-    @property
-    def fingerprint(self) -> str:
-        return self._fingerprint
-
-    @property
-    def is_precomputed(self) -> bool:
-        """Whether the index's encoder is none that could encode text."""
-        return self._fingerprint.startswith("precomputed-")
-
-    @classmethod
-    def of(cls, folder: Path) -> _StandIn:
-        """The one for an index, which may be of an older format."""
-        content = read_manifest(folder.absolute())
-        try:
-            return cls(content["fde"]["dimension"], content["encoder"])
-        except (KeyError, TypeError, InvalidInputError):
-            Manifest.from_json(content, folder.absolute() / MANIFEST_NAME)  # says what is wrong
-            raise
+    click.echo(f"{size_as_text(max(0, compact_index(folder, show_progress=sys.stderr.isatty())))} given back")
 
 
 def _encoder(checkpoint: Path | None) -> TokenEncoder | None:
     """The encoder of a checkpoint; None, for the bundled one, where none is given."""
     if checkpoint is None:
         return None
-    from muvera_core.encoders.colbert import ColBERTEncoder  # brings PyTorch
+    from muvera_core.encoders import ColBERTEncoder
 
     return ColBERTEncoder(checkpoint)
 
 
 def _require_text_encoder(folder: Path) -> None:
-    stand_in = _StandIn.of(folder)
-    if stand_in.is_precomputed:
+    encoder = read_encoder(folder.absolute())
+    if is_precomputed(encoder):
         raise InvalidInputError(
-            f"{folder} holds token vectors that were made elsewhere ({stand_in.fingerprint}), so no text "
+            f"{folder} holds token vectors that were made elsewhere ({encoder}), so no text "
             "can be encoded for it here: use add_embeddings and search_embeddings of muvera_core.MuveraIndex in Python"
         )
 

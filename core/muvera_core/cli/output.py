@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from muvera_core.hits import Hit, TokenMatch
-from muvera_core.information import IndexInformation
-from muvera_core.manifest import FORMAT_VERSION, Tuning
+from muvera_core.maintenance import IndexInfo
+from muvera_core.stage_one import Tuning
+from muvera_core.storage import FORMAT_VERSION
 
 _SNIPPET_LINES = 3
 _EXPLAINED_WORDS = 6
@@ -99,25 +100,23 @@ def _whole_word(text: str, span: tuple[int, int]) -> tuple[int, int]:
     return start, end
 
 
-def information_as_text(information: IndexInformation) -> str:
+def info_as_text(info: IndexInfo) -> str:
     """What an index is, as lines of text."""
-    manifest = information.manifest
+    manifest = info.manifest
     settings = ", ".join(f"{name} {value}" for name, value in asdict(manifest.fde).items())
     pooled = "" if manifest.pool_factor == 1 else f", pooled by {manifest.pool_factor}"
     rows = {
-        "index": str(information.path),
-        "documents": f"{information.n_documents:,}",
-        "tokens": f"{information.n_tokens:,}",
+        "index": str(info.path),
+        "documents": f"{info.n_documents:,}",
+        "tokens": f"{info.n_tokens:,}",
         "encoder": manifest.encoder,
         "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}{pooled}",
         "stage one": settings,
         **({} if manifest.tuning is None else {"optimized": tuning_as_text(manifest.tuning)}),
-        "size": f"{size_as_text(information.n_bytes)}, {size_as_text(information.bytes_per_document)} per document",
+        "size": f"{size_as_text(info.n_bytes)}, {size_as_text(info.bytes_per_document)} per document",
     }
     lines = [f"{name:<11}{on_one_line(value)}" for name, value in rows.items()]
-    return "\n".join(
-        lines + [f"{size_as_text(size):>13}  {on_one_line(name)}" for name, size in information.sizes.items()]
-    )
+    return "\n".join(lines + [f"{size_as_text(size):>13}  {on_one_line(name)}" for name, size in info.sizes.items()])
 
 
 def tuning_as_text(tuning: Tuning) -> str:

@@ -7,17 +7,17 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from muvera_core.collection import RerankRequest
 from muvera_core.cuda.device import CudaDevice, open_device
 from muvera_core.cuda.engine import CudaEngine
 from muvera_core.cuda.reranker import CudaReranker
 from muvera_core.cuda.scan import CudaScan
 from muvera_core.cuda.set_encoders import on_card
-from muvera_core.directory import Directory
 from muvera_core.errors import DeviceError, DeviceFallbackWarning
-from muvera_core.fde import SetEncoder
-from muvera_core.maxsim.ranking import Ranking, ReadRows, Task
+from muvera_core.maxsim import Ranking
+from muvera_core.set_encoders import DocumentEncoder, SetEncoder
 from muvera_core.stage_one import StageOne
-from muvera_core.token_codec import TokenCodec
+from muvera_core.storage import Snapshot, Store
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 # Of what is free when an index is opened, unless the user says how much: others use the card, too.
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
-def accelerate(name: str, memory: int | None) -> Accelerator | None:
+def accelerate(name: str, memory: int | None) -> CudaAccelerator | None:
     """What an index is to use of the device that its user asked for.
 
     Args:
@@ -40,10 +40,10 @@ def accelerate(name: str, memory: int | None) -> Accelerator | None:
         InvalidInputError, MissingExtraError, DeviceError: as ``open_device``.
     """
     device = open_device(name)
-    return None if device is None else Accelerator(device, memory, takes_over=name == "auto")
+    return None if device is None else CudaAccelerator(device, memory, takes_over=name == "auto")
 
 
-class Accelerator:
+class CudaAccelerator:
     """An index's part of a card. What returns None is to be done by the CPU."""
 
     def __init__(self, device: CudaDevice, memory: int | None, *, takes_over: bool) -> None:
@@ -53,12 +53,11 @@ class Accelerator:
         self._scan: tuple[StageOne, CudaScan] | None = None
         self._encoder: tuple[SetEncoder, SetEncoder] | None = None
 
-    def attach(self, codec: TokenCodec, read: ReadRows) -> Accelerator | None:
-        """Prepare for the rows of an index.
+    def attach(self, store: Store) -> CudaAccelerator | None:
+        """Prepare for the documents of a store.
 
         Args:
-            codec: of its tokens.
-            read: gives stored rows and offsets of documents of a state.
+            store: holds them.
 
         Returns:
             Itself, or None where the CPU is to do everything.
@@ -67,10 +66,10 @@ class Accelerator:
             DeviceError: the kernels can't be made.
         """
 
-        def prepare() -> Accelerator:
+        def prepare() -> CudaAccelerator:
             asked = self._memory_asked
             self._memory = int(_SHARE_OF_FREE * self._device.free_bytes()) if asked is None else asked
-            self._reranker = CudaReranker(CudaEngine(self._device, codec), read, self._memory)
+            self._reranker = CudaReranker(CudaEngine(self._device, store.codec), store, self._memory)
             return self
 
         return self._attempt(prepare)
@@ -85,33 +84,37 @@ class Accelerator:
         """Memory of the card that this index holds."""
         return self._device.n_bytes
 
-    def update(self, directory: Directory, stage_one: StageOne, *, show_progress: bool = False) -> None:
+    def update(self, snapshot: Snapshot, stage_one: StageOne, *, show_progress: bool = False) -> None:
         """Bring to the card what a committed state has and the card has not, while there is room.
 
         Raises:
             DeviceError: the card fails.
         """
-        self._attempt(lambda: self._update(directory, stage_one, show_progress))
+        self._attempt(lambda: self._update(snapshot, stage_one, show_progress))
 
-    def update_after_write(self, directory: Directory, stage_one: StageOne) -> None:
+    def update_after_write(self, snapshot: Snapshot, stage_one: StageOne) -> None:
         """``update``, but an error is only logged: what was written is safe, and searches bring what they need."""
         try:
-            self._update(directory, stage_one, False)
+            self._update(snapshot, stage_one, False)
         except DeviceError as error:
             _log.warning("new documents couldn't be brought to %s: %s", self.name, error)
 
-    def rank(self, tasks: Sequence[Task], k: int | None) -> list[Ranking] | None:
+    def rank(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking] | None:
         """See ``CudaReranker.rank``."""
-        return self._attempt(lambda: self._reranker.rank(tasks, k))
+        return self._attempt(lambda: self._reranker.rank(requests, k))
 
-    def search(self, stage_one: StageOne, directory: Directory, vector: FloatArray, k: int) -> IntArray | None:
+    def search(self, stage_one: StageOne, snapshot: Snapshot, vector: FloatArray, k: int) -> IntArray | None:
         """Candidates of a state; see ``CudaScan.search``."""
         scan = self._scan
         if scan is None or scan[0] is not stage_one:
             return None
-        return self._attempt(lambda: scan[1].search(directory, vector, k))
+        return self._attempt(lambda: scan[1].search(snapshot, vector, k))
 
-    def encode_documents(self, encoder: SetEncoder, embeddings: TokenEmbeddings) -> FloatArray | None:
+    def document_encoder(self, encoder: SetEncoder) -> DocumentEncoder:
+        """Encodes documents on the GPU, or as ``encoder`` does where the CPU takes over."""
+        return _DocumentEncoder(self, encoder)
+
+    def encode_documents(self, encoder: SetEncoder, embeddings: TokenEmbeddings) -> FloatArray:
         """Encodings of documents."""
 
         def encode() -> FloatArray:
@@ -120,7 +123,8 @@ class Accelerator:
                 both = self._encoder = encoder, on_card(encoder, self._device)
             return both[1].encode_documents(embeddings)
 
-        return self._attempt(encode)
+        encoded = self._attempt(encode)
+        return encoder.encode_documents(embeddings) if encoded is None else encoded
 
     def close(self) -> None:
         """Give the card's memory back."""
@@ -131,13 +135,13 @@ class Accelerator:
         except DeviceError as error:
             _log.warning("the memory of %s couldn't be given back: %s", self.name, error)
 
-    def _update(self, directory: Directory, stage_one: StageOne, show_progress: bool) -> None:
-        self._reranker.update(directory, show_progress=show_progress)
+    def _update(self, snapshot: Snapshot, stage_one: StageOne, show_progress: bool) -> None:
+        self._reranker.update(snapshot, show_progress=show_progress)
         scan = self._scan
         if scan is None or scan[0] is not stage_one:
             scan = self._scan = stage_one, CudaScan(self._device, stage_one.encoder.output_dimension)
         room = self._memory - self._reranker.n_bytes
-        scan[1].update(directory, stage_one, room)
+        scan[1].update(snapshot, stage_one, room)
 
     def _attempt(self, do: Callable[[], _T]) -> _T | None:
         try:
@@ -147,3 +151,14 @@ class Accelerator:
                 raise
             warnings.warn(f"the CPU takes over: {error}", DeviceFallbackWarning, stacklevel=5)
             return None
+
+
+class _DocumentEncoder:
+    """Encodes documents as ``encoder`` does, on the GPU of ``accelerator``."""
+
+    def __init__(self, accelerator: CudaAccelerator, encoder: SetEncoder) -> None:
+        self._accelerator, self._encoder = accelerator, encoder
+
+    def encode_documents(self, embeddings: TokenEmbeddings) -> FloatArray:
+        """See ``DocumentEncoder``."""
+        return self._accelerator.encode_documents(self._encoder, embeddings)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from muvera_core.cuda.device import CudaDevice, Lane, Sent
 from muvera_core.cuda.row_layout import RowLayout
-from muvera_core.token_codec import Rows, TokenCodec
+from muvera_core.storage import Rows, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 _WARPS = 4  # of a block, where there is no reason for another number

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from muvera_core.batches import runs_by_size
 from muvera_core.cuda.engine import Documents, HeldRows
 from muvera_core.cuda.row_layout import RowLayout
-from muvera_core.token_codec import Rows
+from muvera_core.storage import Rows
 from muvera_core.token_embeddings import IntArray
 
 # Rows that are brought to the card at a time, in bytes on the card.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from muvera_core.token_codec import TokenCodec
+from muvera_core.storage import TokenCodec
 
 # A matrix instruction takes 32 bytes of a row.
 STEP = 32

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from muvera_core.candidates import Candidates
 from muvera_core.cuda.device import CudaDevice, Lane
 from muvera_core.cuda.residence import n_held
-from muvera_core.directory import Directory
-from muvera_core.stage_one import StageOne
+from muvera_core.stage_one import Candidates, StageOne
+from muvera_core.storage import Snapshot
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 _VECTORS_AT_ONCE = 4096
@@ -32,13 +31,13 @@ class _Scanned:
     """All vectors of one committed state.
 
     Attributes:
-        directory: the state.
+        snapshot: the state.
         keys: of the rows, ascending, int64; deleted ones among them.
         parts: the vectors, on the card, float32, (rows, dimension) each.
         is_dead: which rows are deleted, on the card, bool; None where none is.
     """
 
-    directory: Directory
+    snapshot: Snapshot
     keys: IntArray
     parts: tuple[Any, ...]
     is_dead: Any
@@ -71,11 +70,11 @@ class CudaScan:
         """Whether searches go to the card: it has all vectors, and was faster."""
         return self._now is not None and self._is_faster
 
-    def update(self, directory: Directory, stage_one: StageOne, room: int) -> None:
+    def update(self, snapshot: Snapshot, stage_one: StageOne, room: int) -> None:
         """Bring the vectors to the card that aren't there, and time searches; let go of all where there is no room.
 
         Args:
-            directory: the committed state.
+            snapshot: the committed state.
             stage_one: what the host has of it.
             room: bytes of the card that may be taken.
 
@@ -83,7 +82,7 @@ class CudaScan:
             DeviceError: the card fails.
         """
         with self._changing:
-            keys = directory.keys
+            keys = snapshot.keys
             if 4 * self._dimension * len(keys) > room or not len(keys):
                 self._now, self._n_timed = None, 0
                 return
@@ -92,14 +91,14 @@ class CudaScan:
                 self._now = None  # not worth the room
                 return
             with self._device.lane() as lane:
-                self._now = self._with_vectors(directory, stage_one.candidates, lane)
+                self._now = self._with_vectors(snapshot, stage_one.candidates, lane)
             if grows:
                 self._n_timed = len(keys)
-                self._is_faster = self._beats(stage_one, directory)
+                self._is_faster = self._beats(stage_one, snapshot)
                 if not self._is_faster:
                     self._now = None
 
-    def search(self, directory: Directory, query: FloatArray, k: int) -> IntArray | None:
+    def search(self, snapshot: Snapshot, query: FloatArray, k: int) -> IntArray | None:
         """Keys of the ``k`` documents of highest inner product, best first, ties by rising key.
 
         Returns:
@@ -109,7 +108,7 @@ class CudaScan:
             DeviceError: the card fails.
         """
         now = self._now
-        return self._search(now, query, k) if now is not None and now.directory is directory else None
+        return self._search(now, query, k) if now is not None and now.snapshot is snapshot else None
 
     def _search(self, now: _Scanned, query: FloatArray, k: int) -> IntArray:
         cupy = self._device.cupy
@@ -119,19 +118,19 @@ class CudaScan:
             scores = cupy.concatenate([part @ vector for part in now.parts])
             if now.is_dead is not None:
                 scores[now.is_dead] = -np.inf
-            k = min(k, len(now.directory))
+            k = min(k, len(now.snapshot))
             order = cupy.argsort(-scores)[:k]  # stable, so that ties go to the lower key
             best: IntArray = now.keys[lane.receive(order)]
             return best
 
-    def _with_vectors(self, directory: Directory, candidates: Candidates, lane: Lane) -> _Scanned:
+    def _with_vectors(self, snapshot: Snapshot, candidates: Candidates, lane: Lane) -> _Scanned:
         cupy, now = self._device.cupy, self._now
         keys: IntArray = np.empty(0, dtype=np.int64)
         parts: tuple[Any, ...] = ()
         n_live = 0
-        if now is not None and (n_live := n_held(now.keys, directory.keys, _MAX_DELETED)):
+        if now is not None and (n_live := n_held(now.keys, snapshot.keys, _MAX_DELETED)):
             keys, parts = now.keys, now.parts
-        new = directory.keys[n_live:]
+        new = snapshot.keys[n_live:]
         if len(new):
             part = cupy.empty((len(new), self._dimension), dtype=np.float32)
             for start in range(0, len(new), _VECTORS_AT_ONCE):
@@ -140,17 +139,17 @@ class CudaScan:
             parts = (*parts, part)
         all_keys = np.concatenate([keys, new])
         on_card = None
-        if len(all_keys) > len(directory):
-            on_card = cupy.asarray(~np.isin(all_keys, directory.keys, assume_unique=True))
+        if len(all_keys) > len(snapshot):
+            on_card = cupy.asarray(~np.isin(all_keys, snapshot.keys, assume_unique=True))
         lane.stream.synchronize()
-        return _Scanned(directory, all_keys, parts, on_card)
+        return _Scanned(snapshot, all_keys, parts, on_card)
 
-    def _beats(self, stage_one: StageOne, directory: Directory) -> bool:
+    def _beats(self, stage_one: StageOne, snapshot: Snapshot) -> bool:
         """Whether the card is faster than the host, for documents' vectors in the place of queries'."""
         now = self._now
         assert now is not None
-        k = min(stage_one.n_candidates(_HITS), len(directory))
-        vectors = stage_one.candidates.vectors(np.random.default_rng(0).choice(directory.keys, _TRIALS))
+        k = min(stage_one.n_candidates(_HITS), len(snapshot))
+        vectors = stage_one.candidates.vectors(np.random.default_rng(0).choice(snapshot.keys, _TRIALS))
 
         def seconds(search: Callable[[FloatArray], IntArray]) -> float:
             times = []

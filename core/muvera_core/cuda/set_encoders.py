@@ -14,8 +14,7 @@ import numpy as np
 from muvera_core.batches import runs_by_size
 from muvera_core.cuda.device import CudaDevice, Lane
 from muvera_core.cuda.engine import kernel_source
-from muvera_core.fde import FixedDimensionalEncoder, SetEncoder
-from muvera_core.lemur import LearnedSetEncoder
+from muvera_core.set_encoders import FixedDimensionalEncoder, LearnedSetEncoder, SetEncoder
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
 
 _THREADS = 128  # of a block; THREADS in encodings.cu

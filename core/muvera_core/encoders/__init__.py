@@ -1,17 +1,38 @@
-"""Token encoders: text in, one vector per token out."""
+"""Token encoders: text goes in, one vector per token comes out; long texts in windows, tokens pooled if asked for."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from muvera_core.encoders.precomputed import PrecomputedEmbeddings
-from muvera_core.encoders.protocol import TokenEncoder
+from muvera_core.encoders.default import default_encoder
+from muvera_core.encoders.precomputed import PrecomputedEmbeddings, is_precomputed
+from muvera_core.encoders.protocol import TokenEncoder, require_encoder
+from muvera_core.encoders.token_pooling import (
+    MAX_POOL_FACTOR,
+    pool_tokens,
+    pooled_length,
+    require_pool_factor,
+    require_scipy,
+)
 
 if TYPE_CHECKING:
     from muvera_core.encoders.bundled import BundledEncoder
     from muvera_core.encoders.colbert import ColBERTEncoder
 
-__all__ = ["BundledEncoder", "ColBERTEncoder", "PrecomputedEmbeddings", "TokenEncoder"]
+__all__ = [
+    "MAX_POOL_FACTOR",
+    "BundledEncoder",
+    "ColBERTEncoder",
+    "PrecomputedEmbeddings",
+    "TokenEncoder",
+    "default_encoder",
+    "is_precomputed",
+    "pool_tokens",
+    "pooled_length",
+    "require_encoder",
+    "require_pool_factor",
+    "require_scipy",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,6 @@ from muvera_core.encoders.protocol import TokenEncoder
 
 def default_encoder() -> TokenEncoder:
     """The encoder that comes with the package."""
-    from muvera_core.encoders.bundled import BundledEncoder  # onnxruntime is slow to import: not before it is needed
+    from muvera_core.encoders.bundled import BundledEncoder
 
     return BundledEncoder()

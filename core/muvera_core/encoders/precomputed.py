@@ -9,6 +9,8 @@ from muvera_core.errors import InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count, require_text
 
+_PREFIX = "precomputed-"
+
 
 class PrecomputedEmbeddings:
     """Stands where a ``TokenEncoder`` would, for embeddings that were made elsewhere.
@@ -36,7 +38,7 @@ class PrecomputedEmbeddings:
     @property
     def fingerprint(self) -> str:
         """The model's name and the dimension."""
-        return f"precomputed-{self._model}-{self._dimension}"
+        return f"{_PREFIX}{self._model}-{self._dimension}"
 
     def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
         """Raise InvalidInputError: there is no model here."""
@@ -59,3 +61,8 @@ class PrecomputedEmbeddings:
             "this index takes token embeddings, not text: use add_embeddings and search_embeddings, "
             "or create it with an encoder"
         )
+
+
+def is_precomputed(fingerprint: str) -> bool:
+    """Whether an index with this encoder holds token embeddings that were made elsewhere, so no text can be encoded."""
+    return fingerprint.startswith(_PREFIX)

@@ -1,0 +1,8 @@
+"""Exact MaxSim: rows of token vectors go in, scores come out. Knows no store."""
+
+from __future__ import annotations
+
+from muvera_core.maxsim.cpu import maxsim, maxsim_of_many, maxsim_scaled
+from muvera_core.maxsim.ranking import RANKED_TOGETHER, Ranking, normalize_scores, ranked
+
+__all__ = ["RANKED_TOGETHER", "Ranking", "maxsim", "maxsim_of_many", "maxsim_scaled", "normalize_scores", "ranked"]

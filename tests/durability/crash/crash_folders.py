@@ -15,7 +15,7 @@ from crash_workload import ENCODER, FDE, D, Model, Scenario, make_docs, make_scr
 from power_loss import Tree, read_tree, write_tree
 
 from muvera_core import TokenEmbeddings
-from muvera_core.token_codec import TokenCodec
+from muvera_core.storage.token_codec import TokenCodec
 
 FORMAT_1 = Path(__file__).parents[2] / "core" / "data" / "format-1"
 DATABASE = "documents.sqlite"

@@ -14,8 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings, candidates, collection, repair_index, stage_one, store
+from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings, repair_index
+from muvera_core.collection import writer
 from muvera_core.encoders import PrecomputedEmbeddings
+from muvera_core.stage_one import flat, hnsw, stage_one
+from muvera_core.storage import change, store
 
 D = 8
 FDE = FDEConfig(dimension=D, num_repetitions=2, num_simhash_projections=2, projection_dimension=4)
@@ -170,8 +173,14 @@ def add(index: MuveraIndex, docs: Sequence[Doc]) -> None:
 def use_small_limits() -> None:
     """Let a few dozen documents go where otherwise thousands do. For child processes: it changes the modules."""
     stage_one.FLAT_LIMIT = FLAT_LIMIT
-    candidates.INITIAL_CAPACITY = GRAPH_CAPACITY
-    collection._MIN_TO_SAVE = MIN_TO_SAVE
+    writer._MIN_TO_SAVE = MIN_TO_SAVE
     store._MIN_WASTE = MIN_WASTE
-    store._COPY_BATCH = COPY_BATCH
     store._VACUUM_PAGES = VACUUM_PAGES
+    for module, name, value in (
+        (flat, "INITIAL_CAPACITY", GRAPH_CAPACITY),
+        (hnsw, "INITIAL_CAPACITY", GRAPH_CAPACITY),
+        (store, "COPY_BATCH", COPY_BATCH),
+        (change, "COPY_BATCH", COPY_BATCH),
+    ):
+        assert hasattr(module, name)
+        setattr(module, name, value)

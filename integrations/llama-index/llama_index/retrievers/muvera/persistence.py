@@ -16,7 +16,7 @@ from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, NAMESPAC
 
 from muvera_core import MuveraIndex, TokenEncoder
 from muvera_core.errors import CorruptIndexError, NotAnIndexError
-from muvera_core.files import is_plain_file, read_small, write_json
+from muvera_core.files.plain import is_plain_file, read_small, write_json
 
 _POINTER_NAME = "muvera.json"
 _SIZE_LIMIT = 1 << 16

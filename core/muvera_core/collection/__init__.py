@@ -1,0 +1,21 @@
+"""An open index: its documents and stage one kept in step, from opening over changes to closing."""
+
+from __future__ import annotations
+
+from muvera_core.collection.accelerator import Accelerator, RerankRequest
+from muvera_core.collection.collection import Collection
+from muvera_core.collection.opening import copy_collection, create_collection, new_index_id, open_collection
+from muvera_core.collection.refreshing import refresh
+from muvera_core.collection.writer import Writer
+
+__all__ = [
+    "Accelerator",
+    "Collection",
+    "RerankRequest",
+    "Writer",
+    "copy_collection",
+    "create_collection",
+    "new_index_id",
+    "open_collection",
+    "refresh",
+]

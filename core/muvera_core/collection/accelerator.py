@@ -1,0 +1,61 @@
+"""What an open index may leave to a GPU. ``muvera_core.cuda`` implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from muvera_core.maxsim import Ranking
+from muvera_core.set_encoders import DocumentEncoder, SetEncoder
+from muvera_core.stage_one import StageOne
+from muvera_core.storage import Snapshot, Store
+from muvera_core.token_embeddings import FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class RerankRequest:
+    """A query and the documents to rank for it by exact MaxSim.
+
+    Attributes:
+        query: float32, shape (tokens, dimension).
+        snapshot: the state that the documents are of.
+        keys: the documents, int64, ascending. Requests that share this array are ranked together.
+    """
+
+    query: FloatArray
+    snapshot: Snapshot
+    keys: IntArray
+
+
+class Accelerator(Protocol):
+    """A GPU. Where a call returns None, the CPU does the work."""
+
+    @property
+    def name(self) -> str:
+        """Name of the device, such as "cuda:0"."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the device that this index holds."""
+
+    def attach(self, store: Store) -> Accelerator | None:
+        """Prepare for the documents of a store. None if the CPU is to do everything. Raises DeviceError."""
+
+    def document_encoder(self, encoder: SetEncoder) -> DocumentEncoder:
+        """Encodes documents as ``encoder`` does."""
+
+    def update(self, snapshot: Snapshot, stage_one: StageOne, *, show_progress: bool = False) -> None:
+        """Copy to the device what the snapshot has and the device lacks, while there is room. Raises DeviceError."""
+
+    def update_after_write(self, snapshot: Snapshot, stage_one: StageOne) -> None:
+        """The same after a commit. Errors are only logged: the documents are safe, and searches copy what they need."""
+
+    def rank(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking] | None:
+        """The ``k`` best documents of each request (all if None), by falling MaxSim, ties by rising key."""
+
+    def search(self, stage_one: StageOne, snapshot: Snapshot, vector: FloatArray, k: int) -> IntArray | None:
+        """Keys of the ``k`` documents of highest inner product with ``vector``, best first."""
+
+    def close(self) -> None:
+        """Give the device's memory back."""

@@ -1,0 +1,236 @@
+"""An open index: its stored documents and stage one, kept in step for one writing and any number of searching threads.
+
+A change becomes visible at once: while ``locks.state`` is held, the store commits it and stage one publishes it. A
+search takes a snapshot and its candidates at once, too, and then works on that snapshot without a lock. If a document
+that it would return has been deleted meanwhile, the search starts again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+
+from muvera_core.collection.accelerator import Accelerator
+from muvera_core.collection.stage_one_source import StageOneSource
+from muvera_core.errors import CLOSED, ForkedIndexError, IndexClosedError, MuveraError, ReadOnlyIndexError
+from muvera_core.storage import ForkGuard, Manifest, Snapshot, StaleError, Store
+
+# A search whose documents are replaced under its hands starts again. The last attempt makes writers wait.
+_ATTEMPTS = 4
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class Collection:
+    """An open index's documents and stage one. ``IndexLocks`` says which lock guards what.
+
+    Attributes:
+        manifest: the index's settings.
+        store: the stored documents.
+        stage_one: finds candidates among them.
+        stage_one_source: makes stage one from saved files or stored documents.
+        folder: where the index is; None in memory.
+        read_only: whether changes are refused.
+        accelerator: the GPU to use; None for the CPU.
+        n_unsaved: how many changes stage one's files lack.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        store: Store,
+        *,
+        folder: Path | None = None,
+        folder_lock: FileLock | None = None,
+        read_only: bool = False,
+        show_progress: bool = False,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        """Take over an open store, load stage one, derive what it lacks, and copy to a GPU what it is to hold.
+
+        Args:
+            manifest: the index's settings.
+            store: the documents.
+            folder: where the store is; None in memory.
+            folder_lock: the claim to the folder; None for reading.
+            read_only: allow no changes.
+            show_progress: show bars.
+            accelerator: the GPU to use, if any.
+        """
+        self.store, self.locks = store, store.locks
+        self.folder, self._folder_lock, self.read_only = folder, folder_lock, read_only
+        self._closed = False
+        self._fork_guard = ForkGuard(store, folder_lock, locks=(self.locks.change, self.locks.state))
+        if folder is not None:
+            manifest.require_copy(store.get_state("manifest"), folder)
+        self.accelerator = None if accelerator is None else accelerator.attach(store)
+        # Set while a write is under way. A write that finds it set follows one that could not even clean up.
+        self._writes = False
+        # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.
+        self._unsettled = False
+        self.stage_one_source = StageOneSource(store, folder, self.accelerator, read_only=read_only)
+        self.manifest, self.stage_one = self.stage_one_source.load(manifest)
+        self.n_unsaved = self.stage_one_source.bring_in_step(
+            self.stage_one, store.snapshot, show_progress=show_progress
+        )
+        if self.accelerator is not None:
+            self.accelerator.update(store.snapshot, self.stage_one, show_progress=show_progress)
+
+    # Reading
+
+    def snapshot(self) -> Snapshot:
+        """The state that a search sees."""
+        self.require_open()
+        if self._unsettled:
+            self._settle()
+        return self.store.snapshot
+
+    def read_with_retry(self, read: Callable[[Snapshot], _T]) -> _T:
+        """What ``read`` returns for one snapshot. If that one is replaced meanwhile, read again from a later one."""
+
+        def latest() -> _T:
+            if self.read_only:
+                self.catch_up()
+            return read(self.snapshot())
+
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return read(self.snapshot())
+            except StaleError:
+                if self.read_only:  # else it is this index that has changed it
+                    self.catch_up()
+        with self.locks.writing if self.read_only else nullcontext(), self.locks.state:
+            self.require_open()
+            return self.store.frozen(latest)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each part, by name."""
+        with self.locks.state:
+            on_disk = self.store.size_on_disk()
+            snapshot = self.snapshot()
+            parts = {"documents and tokens on disk": on_disk} if on_disk else {}
+            if self.accelerator is not None:
+                parts[f"on {self.accelerator.name}"] = self.accelerator.n_bytes
+            return parts | {
+                "stage one in memory": self.stage_one.candidates.n_bytes,
+                "directory in memory": sum(column.nbytes for column in snapshot.rows.columns),
+            }
+
+    @property
+    def device(self) -> str:
+        """Name of the device that searches use."""
+        return "cpu" if self.accelerator is None else self.accelerator.name
+
+    # Changing what a search sees. The caller holds ``locks.writing``.
+
+    def write(self, write: Callable[[], None]) -> None:
+        """Run a write. After an error or an interruption return to what is committed.
+
+        Not a context manager: an interruption between its generator and its block would leave the write half done.
+        """
+        if self._writes and not self._unsettled:
+            raise MuveraError("an encoder can't write to the index that it is encoding documents for")
+        if self._unsettled:
+            self._settle()
+        self._writes = True
+        try:
+            write()
+            self._writes = False
+        finally:
+            if self._writes:
+                self._unsettled = True
+                self._writes = False
+                try:
+                    self._settle()
+                except Exception as error:
+                    _log.warning(
+                        "%s can't be read after a failed write, the next use tries again: %s", self.folder, error
+                    )
+
+    def catch_up(self) -> bool:
+        """Take in what another process has committed. Returns whether there was anything."""
+        with self.locks.writing:
+            self.require_open()
+            now = self.store.load()
+            if now is self.store.snapshot:
+                return False
+            self.write(lambda: self._take_in(now))
+            self.stage_one.compact()
+            self.update_accelerator()
+        return True
+
+    def update_accelerator(self) -> None:
+        """Copy to the GPU what was written."""
+        if self.accelerator is not None:
+            self.accelerator.update_after_write(self.store.snapshot, self.stage_one)
+
+    def _take_in(self, now: Snapshot) -> None:
+        added, removed = self.stage_one.difference(now.keys)
+        self.stage_one_source.stage(self.stage_one, added, now)
+        with self.locks.state:
+            self.require_open()
+            self.store.snapshot = now
+            self.stage_one.publish(removed)
+
+    def _settle(self) -> None:
+        with self.locks.state:
+            if self._unsettled and not self._closed:
+                if not self.read_only:
+                    self.store.roll_back()
+                self.stage_one.discard()
+                self.stage_one_source.bring_in_step(self.stage_one, self.store.snapshot)
+                self._unsettled = False
+
+    # Opening and closing
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used in this process."""
+        return not (self._closed or self._fork_guard.in_child)
+
+    def require_open(self) -> None:
+        """Raise IndexClosedError or ForkedIndexError unless it can be used."""
+        if self._fork_guard.in_child:
+            advice = (
+                "make one here"
+                if self.folder is None
+                else "open it again here with MuveraIndex.open(path, read_only=True)"
+            )
+            raise ForkedIndexError(f"the index belongs to the process that this one was forked from: {advice}")
+        if self._closed:
+            raise IndexClosedError(CLOSED)
+
+    def require_writable(self) -> None:
+        """Raise unless the index can be changed."""
+        self.require_open()
+        if self.read_only:
+            raise ReadOnlyIndexError(f"{self.folder} was opened with read_only=True: open it without to change it")
+
+    def close(self) -> None:
+        """Save stage one and let go of the folder."""
+        if self._fork_guard.in_child:
+            return  # all of it is the parent's
+        with self.locks.writing:
+            try:
+                if self.n_unsaved and not self.read_only and not self._closed:
+                    self.save_stage_one()
+            finally:
+                try:
+                    with self.locks.state:
+                        self._closed = True
+                        self.store.close()
+                    if self.accelerator is not None:
+                        self.accelerator.close()
+                finally:
+                    if self._folder_lock is not None:
+                        self._folder_lock.release()
+
+    def save_stage_one(self) -> None:
+        """Write stage one's files. A failure is only warned of: the next opening derives stage one again."""
+        if self.folder is not None and self.stage_one_source.save(self.stage_one, self.manifest.index_id):
+            self.n_unsaved = 0

@@ -1,0 +1,121 @@
+"""Creating, opening and copying an index: its folder is claimed, its files are opened, its stage one is loaded."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from muvera_core.collection.accelerator import Accelerator
+from muvera_core.collection.collection import Collection
+from muvera_core.collection.writer import Writer
+from muvera_core.errors import EncoderMismatchError
+from muvera_core.maintenance import bring_up_to_date
+from muvera_core.storage import (
+    COPY_BATCH,
+    Manifest,
+    Store,
+    claim_folder,
+    claim_new_folder,
+    read_manifest,
+    remove_unfinished,
+)
+from muvera_core.token_embeddings import TokenEmbeddings
+from muvera_core.validation import require_metadatas
+
+
+def create_collection(folder: Path | None, manifest: Manifest, accelerator: Accelerator | None = None) -> Collection:
+    """An empty index with these settings; in memory if ``folder`` is None. Raises as ``MuveraIndex.create``."""
+    if folder is None:
+        return Collection(manifest, Store(None, manifest.codec), accelerator=accelerator)
+    with ExitStack() as undo:
+        lock = claim_new_folder(folder)
+        undo.callback(lock.release)
+        undo.callback(remove_unfinished, folder)
+        store = Store(folder, manifest.codec, create={"manifest": manifest.as_text()})
+        undo.callback(store.close)
+        collection = Collection(manifest, store, folder=folder, folder_lock=lock, accelerator=accelerator)
+        manifest.write(folder)
+        undo.pop_all()
+    return collection
+
+
+def open_collection(
+    folder: Path,
+    *,
+    encoder: str | None = None,
+    read_only: bool = False,
+    show_progress: bool = False,
+    accelerator: Accelerator | None = None,
+) -> Collection:
+    """Open an index.
+
+    Args:
+        folder: where it is.
+        encoder: the fingerprint that its encoder must have. None takes any: maintenance needs no encoder.
+        read_only: allow no changes.
+        show_progress: show bars.
+        accelerator: the GPU to use, if any.
+
+    Raises:
+        Everything that ``MuveraIndex.open`` raises.
+    """
+    read_manifest(folder)  # before a lock file is made in a folder that holds no index
+    with ExitStack() as undo:
+        lock = None if read_only else claim_folder(folder)
+        if lock is not None:
+            undo.callback(lock.release)
+            bring_up_to_date(folder)
+        manifest = Manifest.read(folder)
+        if encoder not in (None, manifest.encoder):
+            raise EncoderMismatchError(
+                f"{folder} was made with encoder {manifest.encoder!r}, got {encoder!r}: "
+                "pass the encoder it was made with, or index the documents again with this one"
+            )
+        store = Store(folder, manifest.codec, read_only=read_only)
+        undo.callback(store.close)
+        collection = Collection(
+            manifest,
+            store,
+            folder=folder,
+            folder_lock=lock,
+            read_only=read_only,
+            show_progress=show_progress,
+            accelerator=accelerator,
+        )
+        undo.pop_all()
+    return collection
+
+
+def copy_collection(collection: Collection, folder: Path) -> None:
+    """Write an index with the same documents and settings to another folder. Raises as ``MuveraIndex.copy_to``."""
+    store = collection.store
+    with collection.locks.writing:
+        snapshot = collection.snapshot()
+        documents = store.documents(snapshot, snapshot.keys)
+
+        def batches() -> Iterator[TokenEmbeddings]:
+            for start in range(0, len(snapshot), COPY_BATCH):
+                yield store.embeddings(snapshot, snapshot.keys[start : start + COPY_BATCH])
+
+        copy = create_collection(folder, replace(collection.manifest, index_id=new_index_id(), tuning=None))
+        try:
+            Writer(copy).add(
+                batches(),
+                [document.id for document in documents],
+                [document.text for document in documents],
+                require_metadatas([document.metadata for document in documents], len(documents)),
+            )
+        except BaseException:
+            copy.close()
+            shutil.rmtree(folder)
+            raise
+        copy.close()
+
+
+def new_index_id() -> str:
+    """A random name for a new index."""
+    return uuid.uuid4().hex

@@ -1,0 +1,127 @@
+"""Where an index's stage one comes from: its saved files, and the stored documents for what those lack."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from muvera_core.collection.accelerator import Accelerator
+from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError, EncoderError, StageOneNotSavedWarning, StorageError
+from muvera_core.set_encoders import DocumentEncoder, FDEConfig, FixedDimensionalEncoder, SetEncoder
+from muvera_core.stage_one import StageOne, Tuning, load_stage_one, load_weights, save_stage_one
+from muvera_core.storage import DATABASE_NAME, Manifest, Snapshot, Store
+from muvera_core.token_embeddings import FloatArray, IntArray
+
+# Documents that are read and encoded at a time.
+_BATCH = 256
+_log = logging.getLogger(__name__)
+
+
+class StageOneSource:
+    """Makes the stage one that a manifest asks for, and brings it in step with the stored documents."""
+
+    def __init__(self, store: Store, folder: Path | None, accelerator: Accelerator | None, *, read_only: bool) -> None:
+        self._store, self._folder, self._accelerator, self._read_only = store, folder, accelerator, read_only
+        self._latest: tuple[tuple[FDEConfig, bytes | None], FixedDimensionalEncoder] | None = None
+
+    def load(self, manifest: Manifest) -> tuple[Manifest, StageOne]:
+        """What is saved of the stage one that a manifest asks for. What it lacks remains to be staged.
+
+        If the learned encoder is lost, stage one has the index's first encoding. If it is gone because a writer has
+        optimized the index again meanwhile, stage one is what the manifest asks for now.
+
+        Returns:
+            The manifest that it is of, and stage one.
+        """
+        if self._folder is None:
+            return manifest, self.make(self.first_encoder(manifest.fde))
+        tuning, learned = manifest.tuning, None
+        if tuning is not None and tuning.set_encoder is not None:
+            try:
+                learned = load_weights(self._folder, tuning)
+            except (EncoderError, CorruptIndexError, OSError) as error:
+                if self._read_only and (later := self.committed_tuning(manifest)) != tuning:
+                    return self.load(replace(manifest, tuning=later))
+                _log.warning("%s searches with its first encoding until it is optimized again: %s", self._folder, error)
+                tuning = None  # its few candidates were for the learned encoder
+        encoder = learned or self.first_encoder(manifest.fde)
+        return manifest, load_stage_one(
+            self._folder, manifest.index_id, encoder, self._store.locks.state, tuning, self.document_encoder(encoder)
+        )
+
+    def make(self, encoder: SetEncoder, tuning: Tuning | None = None) -> StageOne:
+        """An empty stage one."""
+        return StageOne(encoder, self._store.locks.state, None, tuning, self.document_encoder(encoder))
+
+    def document_encoder(self, encoder: SetEncoder) -> DocumentEncoder:
+        """Encodes documents on the GPU if there is one."""
+        return encoder if self._accelerator is None else self._accelerator.document_encoder(encoder)
+
+    def stage(self, stage_one: StageOne, keys: IntArray, snapshot: Snapshot, *, show_progress: bool = False) -> None:
+        """Encode stored documents for stage one. They are not found until they are published."""
+        with tqdm(total=len(keys), desc="building stage one", unit="doc", disable=not show_progress) as bar:
+            for start in range(0, len(keys), _BATCH):
+                some = keys[start : start + _BATCH]
+                stage_one.stage(some, self._store.embeddings(snapshot, some))
+                bar.update(len(some))
+
+    def bring_in_step(self, stage_one: StageOne, snapshot: Snapshot, *, show_progress: bool = False) -> int:
+        """Let stage one hold a snapshot's documents and no others. Returns how many it lacked or held too many."""
+        added, removed = stage_one.difference(snapshot.keys)
+        self.stage(stage_one, added, snapshot, show_progress=show_progress)
+        stage_one.publish(removed)
+        return len(added) + len(removed)
+
+    def save(self, stage_one: StageOne, index_id: str) -> bool:
+        """Write stage one's files. Returns whether that worked; a failure is warned of."""
+        assert self._folder is not None
+        try:
+            save_stage_one(stage_one, self._folder, index_id)
+        except StorageError as error:
+            warnings.warn(
+                f"stage one of {self._folder} couldn't be saved, the next opening derives it again: {error}",
+                StageOneNotSavedWarning,
+                stacklevel=5,
+            )
+            return False
+        return True
+
+    # The first encoding
+
+    def first_encoder(self, config: FDEConfig) -> FixedDimensionalEncoder:
+        """The encoder of the encoding that the index was made with."""
+        if not config.center:
+            return self._encoder(config, None)
+        mean = self.mean_token(config.dimension)
+        return self._encoder(config, np.zeros(config.dimension, np.float32) if mean is None else mean)
+
+    def _encoder(self, config: FDEConfig, mean: FloatArray | None) -> FixedDimensionalEncoder:
+        """The latest encoder if it is the one that is asked for: drawing its matrices takes time."""
+        asked = config, None if mean is None else mean.tobytes()
+        if self._latest is None or self._latest[0] != asked:
+            self._latest = asked, FixedDimensionalEncoder(config, mean=mean)
+        return self._latest[1]
+
+    def mean_token(self, dimension: int) -> FloatArray | None:
+        """The frozen mean token, float32, shape (dimension,); None until it is frozen."""
+        stored = self._store.get_state("mean_token")
+        if stored is None:
+            return None
+        mean = (
+            np.frombuffer(stored, dtype="<f4") if isinstance(stored, bytes) and len(stored) == 4 * dimension else None
+        )
+        if mean is None or not np.isfinite(mean).all():
+            raise CorruptIndexError(f"the mean token of {self._folder} is damaged: {REPAIR_ADVICE}")
+        return mean
+
+    def committed_tuning(self, manifest: Manifest) -> Tuning | None:
+        """The tuning that the writer has committed. It does so before it removes what an earlier one has learned."""
+        text = self._store.get_state("manifest")
+        if self._folder is None or text is None:
+            return manifest.tuning
+        return Manifest.from_text(text, self._folder / DATABASE_NAME).tuning

@@ -1,0 +1,175 @@
+"""Changes of an open index: each is made whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from muvera_core.collection.collection import Collection
+from muvera_core.errors import MuveraError
+from muvera_core.filters import Condition
+from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
+from muvera_core.stage_one import Candidates, StageOne, Tuning, remove_other_weights, save_weights
+from muvera_core.storage import AppendedTokens, Change
+from muvera_core.token_embeddings import IntArray, TokenEmbeddings
+
+# A mean over fewer tokens says little about the corpus. Until then a centring index encodes without one.
+MIN_TOKENS_FOR_MEAN = 16_384
+# Stage one is saved at close. It is also saved when at least so many documents, and half of all, are new, so that a
+# process that is killed has not worked for nothing.
+_MIN_TO_SAVE = 5_000
+_NONE = np.empty(0, dtype=np.int64)
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Changes a collection. One thread at a time: each change holds ``locks.writing``."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection, self._store = collection, collection.store
+        self._next_key = 0
+
+    def add(
+        self,
+        batches: Iterable[TokenEmbeddings],
+        ids: Sequence[str],
+        texts: Sequence[str | None],
+        metadatas: Sequence[str],
+    ) -> None:
+        """Add documents, all or none. A document whose id is known replaces the one that had it.
+
+        Args:
+            batches: their token embeddings, in any grouping. They are stored and encoded as they come, so that they
+                are never in memory together.
+            ids: distinct ids.
+            texts: one for each id.
+            metadatas: one JSON object, as text, for each id.
+        """
+        collection = self._collection
+
+        def write() -> None:
+            keys, places, done = self._new_keys(len(ids)), [], 0
+            for batch in batches:
+                appended, stored = self._store.append_tokens(batch)
+                collection.stage_one.stage(keys[done : done + len(batch)], stored)
+                places.append(appended)
+                done += len(batch)
+            self._commit(lambda change: change.add(keys, ids, texts, metadatas, AppendedTokens.joined(places)))
+
+        with collection.locks.writing:
+            collection.require_writable()
+            if ids:
+                collection.write(write)
+                collection.n_unsaved += len(ids)
+                self._tidy()
+
+    def delete(self, ids: Sequence[str] | None, condition: Condition | None) -> int:
+        """Delete documents that have one of the ids and are admitted by the filter; None of either admits all.
+
+        Returns:
+            How many were deleted.
+        """
+        collection = self._collection
+        with collection.locks.writing:
+            collection.require_writable()
+            with collection.locks.state:
+                snapshot = self._store.snapshot
+                named = None if ids is None else np.array(sorted(self._store.keys_of(snapshot, ids).values()), np.int64)
+                admitted = self._store.matching(snapshot, condition)
+            if named is None:
+                keys = admitted
+            else:
+                keys = named if condition is None else np.intersect1d(named, admitted, assume_unique=True)
+            if len(keys):
+                collection.write(lambda: self._commit(lambda change: change.delete(keys)))
+                collection.n_unsaved += len(keys)
+                self._tidy()
+        return len(keys)
+
+    def compact(self) -> int:
+        """Give back the space of deleted documents. Returns by how many bytes the documents got smaller on disk."""
+        collection = self._collection
+        with collection.locks.writing:
+            collection.require_writable()
+            before = self._store.size_on_disk()
+            collection.write(self._store.compact)
+            collection.stage_one.compact(thoroughly=True)
+            collection.save_stage_one()
+            collection.update_accelerator()
+            return before - self._store.size_on_disk()
+
+    def adopt(self, encoder: SetEncoder, candidates: Candidates, tuning: Tuning) -> Tuning:
+        """Replace stage one, for searches and for the next opening. The caller holds ``locks.writing``.
+
+        Args:
+            encoder: makes the vectors.
+            candidates: holds those of all documents.
+            tuning: what was chosen.
+
+        Returns:
+            The tuning, with the name of the learned encoder's file.
+        """
+        collection = self._collection
+        if collection.folder is not None and isinstance(encoder, LearnedSetEncoder):
+            tuning = save_weights(collection.folder, encoder, tuning)
+        manifest = replace(collection.manifest, tuning=tuning)
+        collection.write(lambda: self._commit(lambda change: change.put_state("manifest", manifest.as_text())))
+        if collection.folder is not None:
+            manifest.write(collection.folder)
+        document_encoder = collection.stage_one_source.document_encoder(encoder)
+        with collection.locks.state:
+            collection.stage_one = StageOne(encoder, collection.locks.state, candidates, tuning, document_encoder)
+            collection.manifest = manifest
+        collection.n_unsaved = max(1, collection.n_unsaved)
+        collection.save_stage_one()
+        if collection.folder is not None:
+            remove_other_weights(collection.folder, tuning)
+        collection.update_accelerator()
+        return tuning
+
+    def _commit(self, fill: Callable[[Change], None]) -> None:
+        """A change of the store that becomes visible together with what is staged in stage one."""
+        self._store.apply(fill, then=self._collection.stage_one.publish)
+
+    def _new_keys(self, n: int) -> IntArray:
+        """Keys that no document ever had. Those of a write that failed may be in the graph, marked as deleted."""
+        first = max(self._next_key, self._store.get_state("next_key"))
+        self._next_key = first + n
+        return np.arange(first, first + n, dtype=np.int64)
+
+    def _tidy(self) -> None:
+        """After a write: give back space if that is worth it, and save stage one if much of it is new.
+
+        The documents are safe, so what goes wrong here is logged and tried again after the next write.
+        """
+        collection = self._collection
+        try:
+            collection.write(self._freeze_mean)
+            if self._store.is_wasteful:
+                collection.write(self._store.compact)
+        except MuveraError as error:
+            _log.warning("%s was written, but couldn't be compacted or centred: %s", collection.folder, error)
+        collection.stage_one.compact()
+        if collection.n_unsaved >= max(_MIN_TO_SAVE, len(self._store.snapshot) // 2):
+            collection.save_stage_one()
+        collection.update_accelerator()
+
+    def _freeze_mean(self) -> None:
+        """Once a centring index has enough tokens, fix their mean for good and encode the documents anew."""
+        collection, snapshot, fde = self._collection, self._store.snapshot, self._collection.manifest.fde
+        source = collection.stage_one_source
+        if isinstance(collection.stage_one.encoder, LearnedSetEncoder) or not fde.center:
+            return
+        if snapshot.n_tokens < MIN_TOKENS_FOR_MEAN or source.mean_token(fde.dimension) is not None:
+            return
+        mean = self._store.mean_token().astype("<f4").tobytes()
+        self._commit(lambda change: change.put_state("mean_token", mean))
+        snapshot = self._store.snapshot
+        centred = source.make(source.first_encoder(fde), collection.stage_one.tuning)
+        source.stage(centred, snapshot.keys, snapshot)
+        centred.publish(_NONE)
+        with collection.locks.state:
+            collection.stage_one = centred

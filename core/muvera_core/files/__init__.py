@@ -1,0 +1,34 @@
+"""Plain files that survive a power cut, never reached through a link, and checksums against accidental damage."""
+
+from __future__ import annotations
+
+from muvera_core.files.checksums import field_hash, file_checksum, id_hash, record_checksum, row_hashes, signed_sum
+from muvera_core.files.plain import (
+    DATABASE_ERRORS,
+    is_plain_file,
+    open_plain,
+    read_small,
+    storage_errors,
+    sync_file,
+    sync_folder,
+    write_json,
+    write_new,
+)
+
+__all__ = [
+    "DATABASE_ERRORS",
+    "field_hash",
+    "file_checksum",
+    "id_hash",
+    "is_plain_file",
+    "open_plain",
+    "read_small",
+    "record_checksum",
+    "row_hashes",
+    "signed_sum",
+    "storage_errors",
+    "sync_file",
+    "sync_folder",
+    "write_json",
+    "write_new",
+]

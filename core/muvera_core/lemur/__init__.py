@@ -1,6 +1,0 @@
-"""A learned set encoder, after LEMUR (arXiv 2601.21853): see ``encoder.py``."""
-
-from muvera_core.lemur.encoder import LearnedSetEncoder
-from muvera_core.lemur.settings import LearnedMatrices, LearnedSetEncoderConfig
-
-__all__ = ["LearnedMatrices", "LearnedSetEncoder", "LearnedSetEncoderConfig"]

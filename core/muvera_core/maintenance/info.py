@@ -1,0 +1,80 @@
+"""What an index is, from its files alone: no model is loaded and no stage one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from muvera_core.files import storage_errors
+from muvera_core.storage import FORMAT_VERSION, Manifest, Store
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What an index holds and takes.
+
+    Attributes:
+        path: the index's folder.
+        manifest: its settings.
+        n_documents: number of documents.
+        n_tokens: number of token vectors of all documents.
+        sizes: bytes of each file, by its path in the folder.
+    """
+
+    path: Path
+    manifest: Manifest
+    n_documents: int
+    n_tokens: int
+    sizes: dict[str, int]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all files."""
+        return sum(self.sizes.values())
+
+    @property
+    def bytes_per_document(self) -> float:
+        """Their share of one document; 0 where there is none."""
+        return self.n_bytes / self.n_documents if self.n_documents else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The same, of JSON's types."""
+        return {
+            "path": str(self.path),
+            "documents": self.n_documents,
+            "tokens": self.n_tokens,
+            "encoder": self.manifest.encoder,
+            "format_version": FORMAT_VERSION,
+            "token_precision": self.manifest.token_precision,
+            "pool_factor": self.manifest.pool_factor,
+            "fde": asdict(self.manifest.fde),
+            "tuning": None if self.manifest.tuning is None else asdict(self.manifest.tuning),
+            "bytes": self.n_bytes,
+            "bytes_per_document": round(self.bytes_per_document, 1),
+            "files": self.sizes,
+        }
+
+
+def read_info(path: str | os.PathLike[str]) -> IndexInfo:
+    """Read what an index holds. It may be open for writing elsewhere.
+
+    Raises:
+        NotAnIndexError: there is no index.
+        UnsupportedFormatError: the index is of another format.
+        CorruptIndexError: files are missing or damaged.
+        StorageError: they can't be read.
+    """
+    folder = Path(path).absolute()
+    manifest = Manifest.read(folder)
+    with closing(Store(folder, manifest.codec, read_only=True)) as store:
+        n_documents, n_tokens = len(store.snapshot), store.snapshot.n_tokens
+    with storage_errors(folder):
+        sizes = {
+            file.relative_to(folder).as_posix(): file.lstat().st_size
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
+        }
+    return IndexInfo(folder, manifest, n_documents, n_tokens, sizes)

@@ -1,0 +1,115 @@
+"""A store made anew from an old one's documents, beside it, and put in its place at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvera_core.files import storage_errors, sync_folder
+from muvera_core.storage import DATABASE_NAME, AppendedTokens, Change, Manifest, Rows, Store, tokens_path
+from muvera_core.token_embeddings import IntArray, TokenEmbeddings
+
+_WORK_NAME = "rebuild.tmp"
+
+
+@contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder inside ``folder``, removed afterwards. One that an interrupted process left is removed first."""
+    work = folder / _WORK_NAME
+    remove_unfinished_rebuild(folder)
+    with storage_errors(work):
+        work.mkdir()
+    try:
+        yield work
+    finally:
+        remove_unfinished_rebuild(folder)
+
+
+class Rebuild:
+    """A new store in ``work``: add documents, then ``finish``. Without that nothing is changed. Close it after use."""
+
+    def __init__(self, folder: Path, work: Path, manifest: Manifest, *, generation: int, state: dict[str, Any]) -> None:
+        """Begin.
+
+        Args:
+            folder: the index, which the caller has claimed.
+            work: an empty folder in it.
+            manifest: its settings.
+            generation: of the token file; no file in the folder has it.
+            state: named values of the new store.
+        """
+        self._folder, self._work, self._generation = folder, work, generation
+        state = {**state, "manifest": manifest.as_text()}
+        self._store = Store(work, manifest.codec, create=state, generation=generation)
+
+    def add_rows(
+        self,
+        keys: IntArray,
+        ids: Sequence[str],
+        texts: Sequence[str | None],
+        metadatas: Sequence[str],
+        rows: Rows,
+        offsets: IntArray,
+    ) -> None:
+        """Add documents with their token rows as they are; keys rise from call to call."""
+        self._add(keys, ids, texts, metadatas, self._store.append_rows(rows, offsets))
+
+    def add_embeddings(
+        self, ids: Sequence[str], texts: Sequence[str | None], metadatas: Sequence[str], embeddings: TokenEmbeddings
+    ) -> None:
+        """Add documents under new keys."""
+        first = self._store.get_state("next_key")
+        keys = np.arange(first, first + len(ids), dtype=np.int64)
+        self._add(keys, ids, texts, metadatas, self._store.append_tokens(embeddings)[0])
+
+    @property
+    def n_documents(self) -> int:
+        """How many documents were added."""
+        return len(self._store.snapshot)
+
+    def close(self) -> None:
+        """Close the new store."""
+        self._store.close()
+
+    def finish(self) -> None:
+        """Put the new store in the old one's place. The caller then writes the manifest."""
+        self._store.close()
+        with storage_errors(self._folder):
+            tokens_path(self._work, self._generation).replace(tokens_path(self._folder, self._generation))
+            sync_folder(self._folder)
+            # From here on what the old database was in the midst of would be undone in the new one.
+            (self._folder / f"{DATABASE_NAME}-journal").unlink(missing_ok=True)
+            sync_folder(self._folder)
+            (self._work / DATABASE_NAME).replace(self._folder / DATABASE_NAME)
+            sync_folder(self._folder)
+
+    def _add(
+        self,
+        keys: IntArray,
+        ids: Sequence[str],
+        texts: Sequence[str | None],
+        metadatas: Sequence[str],
+        tokens: AppendedTokens,
+    ) -> None:
+        next_key = max(self._store.get_state("next_key"), int(keys[-1]) + 1)
+
+        def fill(change: Change) -> None:
+            change.add(keys, ids, texts, metadatas, tokens)
+            change.put_state("next_key", next_key)
+
+        self._store.apply(fill)
+
+
+def remove_unfinished_rebuild(folder: Path) -> None:
+    """Remove what an interrupted one left."""
+    work = folder / _WORK_NAME
+    with storage_errors(work):
+        if work.is_symlink():
+            work.unlink()
+        elif work.exists():
+            shutil.rmtree(work)

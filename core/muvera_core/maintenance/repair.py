@@ -1,0 +1,190 @@
+"""Repairs a damaged index."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvera_core.batches import batched
+from muvera_core.encoders import TokenEncoder, default_encoder, is_precomputed, pool_tokens
+from muvera_core.errors import CorruptIndexError, EncoderMismatchError, InvalidInputError, NotAnIndexError
+from muvera_core.files import storage_errors, write_json
+from muvera_core.maintenance.check import check_claimed, generation_of, require_index, settings_of, weights_damage
+from muvera_core.maintenance.migrations import bring_up_to_date
+from muvera_core.maintenance.rebuild import Rebuild, work_folder
+from muvera_core.maintenance.reports import RepairReport
+from muvera_core.maintenance.salvage import Salvage, SalvagedDocument, name_of
+from muvera_core.stage_one import DESCRIPTION_NAME
+from muvera_core.storage import (
+    COPY_BATCH,
+    DATABASE_NAME,
+    Manifest,
+    Store,
+    claimed,
+    token_generations,
+    tokens_path,
+    undo_interrupted_commit,
+)
+from muvera_core.validation import require_encoded, require_path
+
+# Documents that are encoded again at a time.
+_BATCH = 64
+
+
+def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = None) -> RepairReport:
+    """Make an index whole: derive what is derived anew, encode again what lost its tokens, set aside what is lost.
+
+    It needs room for a copy of the index. Interrupted at any point, it can be run again. Processes that read the index
+    have to open it again.
+
+    Args:
+        path: the index's folder.
+        encoder: the encoder that the index was made with, needed where tokens are lost; None takes the bundled one.
+
+    Raises:
+        NotAnIndexError: there is no index.
+        IndexLockedError: it is open for writing.
+        ReadOnlyIndexError: the folder can't be written.
+        EncoderMismatchError: tokens are lost, and this isn't the encoder that they were made with.
+        CorruptIndexError: the settings are lost, of which there are two copies.
+        StorageError: no room for the copy.
+        MissingExtraError: tokens are lost that were pooled, and SciPy isn't installed.
+    """
+    folder = require_path("path", path)
+    require_index(folder)
+    with storage_errors(folder), claimed(folder):
+        undo_interrupted_commit(folder / DATABASE_NAME)
+        with suppress(CorruptIndexError, NotAnIndexError):
+            bring_up_to_date(folder)
+        with tempfile.TemporaryDirectory() as work:
+            report = check_claimed(folder, Path(work))
+        if report.ok:
+            return RepairReport(folder, report.n_documents)
+        if any(problem.file == DESCRIPTION_NAME for problem in report.problems):
+            (folder / DESCRIPTION_NAME).unlink()
+        if all(problem.file == DESCRIPTION_NAME or problem.file.endswith(".weights") for problem in report.problems):
+            _let_go_of_lost_weights(folder)
+            return RepairReport(folder, report.n_documents)
+        return _rebuild(folder, encoder)
+
+
+def _without_lost_weights(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest, without its tuning where that refers to weights that can't be used."""
+    lost = manifest.tuning is not None and weights_damage(folder, manifest.tuning) is not None
+    return replace(manifest, tuning=None) if lost else manifest
+
+
+def _let_go_of_lost_weights(folder: Path) -> None:
+    manifest = Manifest.read(folder)
+    kept = _without_lost_weights(folder, manifest)
+    if kept != manifest:
+        with closing(Store(folder, kept.codec)) as store:
+            store.apply(lambda change: change.put_state("manifest", kept.as_text()))
+        kept.write(folder)
+
+
+def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
+    with work_folder(folder) as work, closing(Salvage(folder, work)) as salvage:
+        manifest = _without_lost_weights(folder, settings_of(folder, salvage))
+        manifest.require_copy(salvage.state.get("manifest"), folder)
+        old = generation_of(folder, salvage, manifest)
+        new = max([old, *token_generations(folder)]) + 1
+        kept: dict[str, Any] = {"next_key": salvage.next_key}
+        kept |= {name: salvage.state[name] for name in ("version", "mean_token") if name in salvage.state}
+        latest: dict[str, int] = {}  # of two documents with one id the older was being replaced
+        without_tokens: list[SalvagedDocument] = []
+        lost: list[SalvagedDocument] = []
+        with closing(Rebuild(folder, work, manifest, generation=new, state=kept)) as rebuild:
+            for batch in batched(salvage.documents(manifest.codec, old), COPY_BATCH):
+                lost += [document for document in batch if document.id is None]
+                latest |= {document.id: document.key for document in batch if document.id is not None}
+                newest = [document for document in batch if document.id and latest[document.id] == document.key]
+                without_tokens += [document for document in newest if document.rows is None]
+                _add_whole(rebuild, [document for document in newest if document.rows is not None])
+            without_tokens = [document for document in without_tokens if latest[document.id or ""] == document.key]
+            reencoded = _reencode(rebuild, without_tokens, manifest, encoder)
+            done = set(reencoded)
+            lost += [document for document in without_tokens if document.id not in done]
+            quarantine = _set_aside(folder, lost) if lost else None
+            report = RepairReport(folder, rebuild.n_documents, tuple(reencoded), tuple(map(name_of, lost)), quarantine)
+            with storage_errors(folder):  # its vectors may be those of other documents with the same keys
+                (folder / DESCRIPTION_NAME).unlink(missing_ok=True)
+            rebuild.finish()
+            manifest.write(folder)
+    with storage_errors(folder):
+        for generation in token_generations(folder):
+            if generation != new:
+                tokens_path(folder, generation).unlink()
+    return report
+
+
+def _add_whole(rebuild: Rebuild, documents: list[SalvagedDocument]) -> None:
+    if documents:
+        rows = [document.rows for document in documents if document.rows is not None]
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        keys = np.array([document.key for document in documents], dtype=np.int64)
+        rebuild.add_rows(keys, *_columns(documents), np.concatenate(rows), offsets)
+
+
+def _reencode(
+    rebuild: Rebuild, documents: list[SalvagedDocument], manifest: Manifest, encoder: TokenEncoder | None
+) -> list[str]:
+    """Encode documents that have a text and add them. Returns their ids."""
+    documents = [document for document in documents if document.text is not None]
+    if not documents:
+        return []
+    if encoder is None:
+        if is_precomputed(manifest.encoder):
+            return []  # no encoder of ours encodes its texts
+        encoder = default_encoder()
+    if encoder.fingerprint != manifest.encoder:
+        raise EncoderMismatchError(
+            f"{len(documents)} documents have lost their tokens, which can be made again from their texts, but only by "
+            f"encoder {manifest.encoder!r}, got {encoder.fingerprint!r}: pass it as encoder"
+        )
+    done: list[str] = []
+    for batch in batched(documents, _BATCH):
+        ids, texts, metadatas = _columns(batch)
+        try:
+            encoded = encoder.encode_documents([text for text in texts if text is not None])
+        except InvalidInputError:  # an encoder for precomputed embeddings takes no text
+            return done
+        encoded = require_encoded(encoded, len(batch), encoder.dimension)
+        rebuild.add_embeddings(ids, texts, metadatas, pool_tokens(encoded, manifest.pool_factor))
+        done += ids
+    return done
+
+
+def _set_aside(folder: Path, lost: list[SalvagedDocument]) -> Path:
+    """Copy the damaged files, and write what is left of lost documents, to a folder of their own."""
+    with storage_errors(folder):
+        quarantine = Path(tempfile.mkdtemp(dir=folder, prefix="quarantine-"))
+        for path in (folder / DATABASE_NAME, *(tokens_path(folder, n) for n in token_generations(folder))):
+            if path.is_file() and not path.is_symlink():
+                shutil.copyfile(path, quarantine / path.name)
+        left = [
+            {
+                "number": document.key,
+                "id": document.id,
+                "text": document.text,
+                "metadata": None if document.metadata is None else json.loads(document.metadata),
+            }
+            for document in lost
+        ]
+        write_json(quarantine / "lost.json", {"documents": left})
+        return quarantine
+
+
+def _columns(documents: Sequence[SalvagedDocument]) -> tuple[list[str], list[str | None], list[str]]:
+    """Ids, texts and metadata of documents whose records are whole."""
+    records = [(d.id, d.text, d.metadata) for d in documents if d.id is not None and d.metadata is not None]
+    return [id for id, _, _ in records], [text for _, text, _ in records], [metadata for _, _, metadata in records]

@@ -1,0 +1,217 @@
+"""Reads whatever can be read of a damaged store, document by document, and says what is whole.
+
+Works on a copy of the database. A page that can't be read hides the documents on it, not the others: they are asked for
+one by one where asking for many fails. Where the first page is damaged, on which nothing stands that differs between
+indexes but a few counters, that of an empty database takes its place, and so do first pages that are cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muvera_core.errors import MuveraError
+from muvera_core.files import DATABASE_ERRORS, id_hash, is_plain_file, record_checksum, row_hashes, storage_errors
+from muvera_core.filters import damaged_paths
+from muvera_core.maintenance.reports import Problem
+from muvera_core.storage import (
+    DATABASE_NAME,
+    PAGE_SIZE,
+    FileTokenLog,
+    Rows,
+    TokenCodec,
+    check_journal,
+    connect_to_any,
+    empty_database,
+    has_only_our_tables,
+    read_state,
+    tokens_path,
+)
+
+_BATCH = 512
+_RECORD = "key, id, text, metadata, checksum"
+_PLACE = "key, id_hash, first_token, n_tokens, token_checksum, hash"
+_TABLES = ("documents", "directory")
+# Batches without a readable key before giving up: a damaged counter may promise more than anybody can look for.
+_PATIENCE = 100_000
+_FREELIST = slice(32, 40)  # file format, section 1.3: first free page, and how many there are
+_VALID_FOR = slice(92, 96)  # differs from the change counter: SQLite doesn't trust the size that is noted
+
+
+@dataclass(frozen=True, eq=False)
+class SalvagedDocument:
+    """What is left of a document.
+
+    Attributes:
+        key: its internal number.
+        id: its id; None where its record is damaged.
+        text: its text; None where its record is damaged, or it never had one.
+        metadata: as JSON; None where its record is damaged.
+        rows: its token rows; None where they are damaged, or it isn't known where they are.
+    """
+
+    key: int
+    id: str | None
+    text: str | None
+    metadata: str | None
+    rows: Rows | None
+
+
+class Salvage:
+    """A damaged store's database, opened as well as can be. Close it after use."""
+
+    def __init__(self, folder: Path, work: Path) -> None:
+        """Copy the database of ``folder`` into ``work`` and open the copy.
+
+        Raises:
+            StorageError: no room for the copy.
+        """
+        self._folder = folder
+        self._db = _open_copy(folder / DATABASE_NAME, work / "salvaged.sqlite")
+        self.state: dict[str, Any] = {}
+        with suppress(MuveraError, *DATABASE_ERRORS):
+            self.state = read_state(self._db)
+
+    def close(self) -> None:
+        """Close the copy."""
+        self._db.close()
+
+    def documents(self, codec: TokenCodec, generation: int) -> Iterator[SalvagedDocument]:
+        """Every document that something is left of, by ascending key."""
+        tokens = None
+        with suppress(MuveraError):
+            path = tokens_path(self._folder, generation)
+            n_rows = path.stat().st_size // codec.row_dtype.itemsize if is_plain_file(path) else 0
+            tokens = FileTokenLog(path, codec.row_dtype, n_rows, writable=False)
+        for low in self._starts():
+            records = self._select("documents", _RECORD, low)
+            places = self._select("directory", _PLACE, low)
+            # A damaged page can end a range early without an error.
+            records |= self._select_each("documents", _RECORD, places.keys() - records.keys())
+            places |= self._select_each("directory", _PLACE, records.keys() - places.keys())
+            for key in sorted(records.keys() | places.keys()):
+                yield _salvaged(key, records.get(key), places.get(key), tokens)
+
+    def problems(self) -> Iterator[Problem]:
+        """What is wrong with the database beside its documents."""
+        try:
+            for (finding,) in self._db.execute("PRAGMA integrity_check(10)").fetchall():
+                if finding != "ok":
+                    yield Problem(DATABASE_NAME, str(finding).replace("*** in database main ***\n", ""))
+            for path in damaged_paths(self._db):
+                yield Problem(DATABASE_NAME, f"the index over metadata field {path!r} is damaged", derived=True)
+        except DATABASE_ERRORS as error:
+            yield Problem(DATABASE_NAME, str(error))
+
+    @property
+    def next_key(self) -> int:
+        """The lowest key that no document ever had."""
+        noted = self.state.get("next_key")
+        if isinstance(noted, int):
+            return noted
+        known = [0]
+        for table in _TABLES:
+            with suppress(*DATABASE_ERRORS):
+                (highest,) = self._db.execute(f"SELECT max(key) FROM {table}").fetchone()
+                known += [highest] if isinstance(highest, int) else []
+        return max(known) + 1
+
+    def _starts(self) -> Iterator[int]:
+        """Lowest keys of batches that hold every document: those that there are, and, where that can't be read, all."""
+        low, patience = 1, _PATIENCE
+        while low < self.next_key and patience:
+            yield low
+            low += _BATCH
+            try:
+                found = [
+                    self._db.execute(f"SELECT min(key) FROM {t} WHERE key >= ?", (low,)).fetchone() for t in _TABLES
+                ]
+                low = min((key for (key,) in found if isinstance(key, int)), default=self.next_key)
+            except DATABASE_ERRORS:
+                patience -= 1
+
+    def _select(self, table: str, columns: str, low: int) -> dict[int, tuple[Any, ...]]:
+        """Rows by key, of ``_BATCH`` keys from ``low`` on."""
+        sql = f"SELECT {columns} FROM {table} WHERE key BETWEEN ? AND ?"
+        with suppress(*DATABASE_ERRORS):
+            return {row[0]: row for row in self._db.execute(sql, (low, low + _BATCH - 1)).fetchall()}
+        return self._select_each(table, columns, range(low, low + _BATCH))
+
+    def _select_each(self, table: str, columns: str, keys: Iterable[int]) -> dict[int, tuple[Any, ...]]:
+        """Rows by key, each asked for by itself: a range would go on to the next row, which may be damaged."""
+        sql = f"SELECT {columns} FROM {table} WHERE key = ?"
+        found: dict[int, tuple[Any, ...]] = {}
+        for key in keys:
+            with suppress(*DATABASE_ERRORS):
+                found |= {row[0]: row for row in self._db.execute(sql, (key,)).fetchall()}
+        return found
+
+
+def _salvaged(
+    key: int, record: tuple[Any, ...] | None, place: tuple[Any, ...] | None, tokens: FileTokenLog | None
+) -> SalvagedDocument:
+    id = text = metadata = rows = None
+    with suppress(AttributeError, TypeError, ValueError, RecursionError):  # not the types that a document has
+        if record is not None and record_checksum(*record[:4]) == record[4]:
+            json.loads(record[3])
+            id, text, metadata = record[1:4]
+    with suppress(TypeError, ValueError, OverflowError, MuveraError, MemoryError):
+        if place is not None and tokens is not None:
+            columns = [np.array([number], dtype=np.int64) for number in place]
+            is_sound = row_hashes(columns[:5])[0] == place[5] and place[2] >= 0 and 1 <= place[3] <= len(tokens)
+            if is_sound and (id is None or id_hash(id) == place[1]):
+                found = tokens.read(columns[2], columns[3])
+                rows = found if zlib.crc32(found.view(np.uint8).data) == place[4] else None
+    return SalvagedDocument(key, id, text, metadata, rows)
+
+
+def _open_copy(database: Path, copy: Path) -> sqlite3.Connection:
+    check_journal(database)
+    journal = database.with_name(database.name + "-journal")
+    with storage_errors(database):
+        if is_plain_file(database):
+            shutil.copyfile(database, copy)
+            if is_plain_file(journal):
+                shutil.copyfile(journal, copy.with_name(copy.name + "-journal"))
+        else:
+            copy.write_bytes(b"")
+    with suppress(*DATABASE_ERRORS):
+        return _open_readable(copy)
+    copy.with_name(copy.name + "-journal").unlink(missing_ok=True)
+    with storage_errors(database):
+        empty = bytearray(empty_database())
+        empty[_FREELIST] = bytes(8)
+        empty[_VALID_FOR] = b"\xff" * 4
+        size = copy.stat().st_size // PAGE_SIZE * PAGE_SIZE
+        with copy.open("r+b") as file:
+            file.write(empty[:PAGE_SIZE])
+            file.truncate(max(PAGE_SIZE, size))
+            file.seek(0, os.SEEK_END)
+            file.write(empty[file.tell() :])
+        return connect_to_any(copy)
+
+
+def _open_readable(copy: Path) -> sqlite3.Connection:
+    db = connect_to_any(copy)
+    try:
+        if not has_only_our_tables(db):
+            raise sqlite3.DatabaseError("other tables, or views in their place")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def name_of(document: SalvagedDocument) -> str:
+    """The document's id, or its number where the id is lost."""
+    return f"document number {document.key}" if document.id is None else document.id

@@ -1,0 +1,24 @@
+"""Set encoders: a set of token vectors goes in, one vector comes out, whose inner products approximate MaxSim."""
+
+from __future__ import annotations
+
+from muvera_core.set_encoders.fde import FixedDimensionalEncoder
+from muvera_core.set_encoders.fde_config import FDEConfig, resolve_fde_config
+from muvera_core.set_encoders.fde_matrices import FDEMatrices
+from muvera_core.set_encoders.lemur import LearnedMatrices, LearnedSetEncoder, LearnedSetEncoderConfig
+from muvera_core.set_encoders.protocol import DocumentEncoder, SetEncoder
+from muvera_core.set_encoders.pseudo_queries import part_of_text, run_of_tokens
+
+__all__ = [
+    "DocumentEncoder",
+    "FDEConfig",
+    "FDEMatrices",
+    "FixedDimensionalEncoder",
+    "LearnedMatrices",
+    "LearnedSetEncoder",
+    "LearnedSetEncoderConfig",
+    "SetEncoder",
+    "part_of_text",
+    "resolve_fde_config",
+    "run_of_tokens",
+]

@@ -1,0 +1,29 @@
+"""What the index needs of a set encoder: a set of token vectors goes in, one vector comes out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
+
+
+class DocumentEncoder(Protocol):
+    """Encodes documents: the half of a set encoder that a GPU can take over."""
+
+    def encode_documents(self, embeddings: TokenEmbeddings) -> FloatArray:
+        """One vector per document, float32, shape (documents, output_dimension)."""
+
+
+class SetEncoder(DocumentEncoder, Protocol):
+    """Turns each set of token vectors into one vector. Inner products of these vectors approximate MaxSim."""
+
+    @property
+    def output_dimension(self) -> int:
+        """Width of the vectors that the encoder returns."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that changes the vectors."""
+
+    def encode_queries(self, embeddings: TokenEmbeddings) -> FloatArray:
+        """One vector per query, float32, shape (queries, output_dimension)."""

@@ -1,0 +1,146 @@
+"""All stage-one vectors in one matrix: a search is exact and needs no building. For small collections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_core.errors import CorruptIndexError
+from muvera_core.files import write_new
+from muvera_core.stage_one.candidates import INITIAL_CAPACITY, MAX_DELETED
+from muvera_core.token_embeddings import FloatArray, IntArray
+
+
+class _Rows(NamedTuple):
+    """What a flat holder has, in one piece: an interruption leaves the old one or the new one.
+
+    Attributes:
+        keys: int64, shape (capacity,).
+        vectors: float32, shape (capacity, dimension).
+        alive: which rows can be found, bool, shape (capacity,).
+        n_published: rows before this one are published or deleted.
+        n: rows from there to this one are staged.
+    """
+
+    keys: IntArray
+    vectors: FloatArray
+    alive: npt.NDArray[np.bool_]
+    n_published: int
+    n: int
+
+
+class FlatCandidates:
+    """All vectors in one matrix; a search is one matrix-vector product."""
+
+    kind: ClassVar[str] = "flat"
+    file_names: ClassVar[tuple[str, ...]] = ("stage_one.keys", "stage_one.vectors")
+
+    def __init__(self, dimension: int) -> None:
+        self._rows = _Rows(
+            np.empty(INITIAL_CAPACITY, dtype=np.int64),
+            np.empty((INITIAL_CAPACITY, dimension), dtype=np.float32),
+            np.zeros(INITIAL_CAPACITY, dtype=np.bool_),
+            0,
+            0,
+        )
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._rows.alive))
+
+    def keys(self) -> IntArray:
+        return np.sort(self._rows.keys[self._rows.alive])
+
+    @property
+    def staged(self) -> tuple[IntArray, FloatArray]:
+        """Keys and vectors that aren't published yet."""
+        keys, vectors, _, n_published, n = self._rows
+        return keys[n_published:n], vectors[n_published:n]
+
+    def stage(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
+        rows = self._rows
+        end = rows.n + len(keys)
+        if end > len(rows.keys):
+            rows = _grown(rows, max(end, 2 * len(rows.keys)))
+        rows.keys[rows.n : end] = keys
+        rows.vectors[rows.n : end] = vectors
+        self._rows = rows._replace(n=end)
+
+    def publish(self, removed: Sequence[int] | IntArray) -> None:
+        rows = self._rows
+        alive = rows.alive.copy()
+        alive[rows.n_published : rows.n] = True
+        alive[: rows.n] &= ~np.isin(rows.keys[: rows.n], removed)
+        self._rows = rows._replace(alive=alive, n_published=rows.n)
+
+    def discard(self) -> None:
+        self._rows = self._rows._replace(n=self._rows.n_published)
+
+    def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
+        rows = self._rows
+        admitted = rows.alive[: rows.n]
+        if allowed is not None:
+            admitted = admitted & np.isin(rows.keys[: rows.n], allowed)
+        places = np.flatnonzero(admitted)
+        keys, scores = rows.keys[places], (rows.vectors[: rows.n] @ query)[places]
+        k = min(k, len(keys))
+        best = np.argpartition(-scores, k - 1)[:k] if 0 < k < len(keys) else np.arange(k)
+        return keys[best[np.lexsort((keys[best], -scores[best]))]]
+
+    def vectors(self, keys: IntArray) -> FloatArray:
+        places = np.flatnonzero(self._rows.alive)
+        order = places[np.argsort(self._rows.keys[places])]
+        return self._rows.vectors[order[np.searchsorted(self._rows.keys[order], keys)]]
+
+    @property
+    def n_bytes(self) -> int:
+        rows = self._rows
+        return rows.n * (4 * int(rows.vectors.shape[1]) + 8)
+
+    @property
+    def n_deleted(self) -> int:
+        return self._rows.n_published - len(self)
+
+    @property
+    def is_wasteful(self) -> bool:
+        return self.n_deleted > max(INITIAL_CAPACITY, MAX_DELETED * len(self))
+
+    def compacted(self) -> FlatCandidates:
+        return self.holding(self.keys(), self.vectors(self.keys()))
+
+    @classmethod
+    def holding(cls, keys: IntArray, vectors: FloatArray) -> FlatCandidates:
+        """One of these."""
+        flat = cls(vectors.shape[1])
+        flat.stage(keys, vectors)
+        flat.publish([])
+        return flat
+
+    def save(self, folder: Path) -> None:
+        places = np.flatnonzero(self._rows.alive)
+        keys, vectors = self._rows.keys[places].astype("<i8"), self._rows.vectors[places].astype("<f4", copy=False)
+        write_new(folder / self.file_names[0], keys.view(np.uint8).data)
+        write_new(folder / self.file_names[1], vectors.reshape(-1).view(np.uint8).data)
+
+    @classmethod
+    def load(cls, folder: Path, dimension: int) -> FlatCandidates:
+        """Read what ``save`` wrote. Raises CorruptIndexError where the files don't fit together."""
+        keys_path, vectors_path = (folder / name for name in cls.file_names)
+        keys, vectors = np.fromfile(keys_path, "<i8"), np.fromfile(vectors_path, "<f4")
+        if vectors.size != len(keys) * dimension or len(np.unique(keys)) != len(keys):
+            raise CorruptIndexError("the stage-one vectors and keys don't fit together")
+        return cls.holding(keys, vectors.reshape(-1, dimension))
+
+
+def _grown(rows: _Rows, capacity: int) -> _Rows:
+    keys, vectors = np.empty(capacity, np.int64), np.empty((capacity, rows.vectors.shape[1]), np.float32)
+    alive = np.zeros(capacity, np.bool_)
+    keys[: rows.n], vectors[: rows.n], alive[: rows.n] = (
+        rows.keys[: rows.n],
+        rows.vectors[: rows.n],
+        rows.alive[: rows.n],
+    )
+    return _Rows(keys, vectors, alive, rows.n_published, rows.n)

@@ -1,0 +1,54 @@
+"""The file with a learned encoder's matrices, beside the manifest that names it.
+
+It is named after its content, so that a new one never takes the place of one that a manifest still refers to.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from muvera_core.errors import CorruptIndexError
+from muvera_core.files import file_checksum, is_plain_file, storage_errors, sync_file, sync_folder
+from muvera_core.set_encoders import LearnedMatrices, LearnedSetEncoder
+from muvera_core.stage_one.settings import Tuning
+
+
+def save_weights(folder: Path, encoder: LearnedSetEncoder, tuning: Tuning) -> Tuning:
+    """Write an encoder's matrices so that they survive a power cut. Returns the tuning that refers to them."""
+    name = f"set_encoder-{encoder.fingerprint.removeprefix('learned-')}.weights"
+    path, temporary = folder / name, folder / f"{name}.tmp"
+    with storage_errors(path):
+        # The same may have been learned before, and is then in use.
+        encoder.save(temporary)
+        sync_file(temporary)
+        checksum = file_checksum(temporary)
+        temporary.replace(path)
+        sync_folder(folder)
+        return replace(tuning, weights=name, weights_checksum=checksum)
+
+
+def load_weights(folder: Path, tuning: Tuning) -> LearnedSetEncoder:
+    """The encoder that a tuning refers to.
+
+    Raises:
+        CorruptIndexError: its matrices are missing or damaged.
+        EncoderError: they don't fit its settings.
+        OSError: they can't be read.
+    """
+    if tuning.set_encoder is None or tuning.weights is None:
+        raise CorruptIndexError("the tuning names no learned encoder")
+    path = folder / tuning.weights
+    size = LearnedMatrices.n_bytes(tuning.set_encoder)
+    if not is_plain_file(path) or path.stat().st_size != size or file_checksum(path) != tuning.weights_checksum:
+        raise CorruptIndexError(f"{path} is missing or damaged")
+    return LearnedSetEncoder.load(path, tuning.set_encoder)
+
+
+def remove_other_weights(folder: Path, tuning: Tuning | None) -> None:
+    """Remove weights that no manifest refers to any more."""
+    with suppress(OSError):
+        for path in folder.glob("set_encoder-*"):
+            if tuning is None or path.name != tuning.weights:
+                path.unlink()

@@ -1,0 +1,8 @@
+"""What needs no index: texts to FDE vectors for other vector databases, and exact MaxSim over texts."""
+
+from __future__ import annotations
+
+from muvera_core.standalone.scoring import score_texts
+from muvera_core.standalone.text_encoder import TextEncoder
+
+__all__ = ["TextEncoder", "score_texts"]

@@ -1,0 +1,80 @@
+"""Text to stage-one vectors, for vector databases that hold one vector per text and know nothing of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from muvera_core.encoders import TokenEncoder, default_encoder, require_encoder
+from muvera_core.errors import InvalidInputError
+from muvera_core.set_encoders import FDEConfig, FixedDimensionalEncoder, resolve_fde_config
+from muvera_core.token_embeddings import FloatArray, unit_length
+from muvera_core.validation import require_count, require_encoded, require_sequence
+
+
+class TextEncoder:
+    """A token encoder and a Fixed Dimensional Encoding in one: one vector per text.
+
+    By default all vectors are of unit length, so that inner product, cosine and Euclidean distance rank alike, and as
+    an index's own stage one does. Without that they are the plain encodings, made for inner product only.
+    """
+
+    def __init__(
+        self,
+        encoder: TokenEncoder | None = None,
+        fde: FDEConfig | None = None,
+        *,
+        normalize: bool = True,
+        batch_size: int = 64,
+    ) -> None:
+        """Combine an encoder and settings.
+
+        Args:
+            encoder: makes token vectors; None takes the bundled one.
+            fde: settings of the encoding; None takes the defaults.
+            normalize: scale vectors to unit length.
+            batch_size: texts per call of the encoder.
+
+        Raises:
+            DimensionMismatchError: ``fde`` is for vectors of another width than the encoder's.
+            InvalidInputError: ``fde.center`` is set, for which there is no corpus to take a mean from, or an argument
+                isn't what it should be.
+        """
+        self.encoder = default_encoder() if encoder is None else require_encoder(encoder)
+        self.fde = resolve_fde_config(fde, self.encoder.dimension)
+        if self.fde.center:
+            raise InvalidInputError("fde.center needs the mean token of a corpus, and there is none: leave it False")
+        self.normalize = normalize
+        self.batch_size = require_count("batch_size", batch_size)
+        self._set_encoder = FixedDimensionalEncoder(self.fde)
+
+    @property
+    def output_dimension(self) -> int:
+        """Width of a vector."""
+        return self._set_encoder.output_dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything that changes the vectors."""
+        scale = "unit" if self.normalize else "plain"
+        return f"{self.encoder.fingerprint}/{self._set_encoder.fingerprint}/{scale}"
+
+    def encode_documents(self, texts: Sequence[str]) -> FloatArray:
+        """Vectors of passages, to be stored: float32, shape (texts, output_dimension)."""
+        parts = [np.empty((0, self.output_dimension), dtype=np.float32)]
+        texts = require_sequence("texts", texts)
+        for start in range(0, len(texts), self.batch_size):
+            some = [texts[i] for i in range(start, min(start + self.batch_size, len(texts)))]
+            tokens = require_encoded(self.encoder.encode_documents(some), len(some), self.encoder.dimension)
+            parts.append(self._scaled(self._set_encoder.encode_documents(tokens)))
+        return np.concatenate(parts)
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """Vectors of questions, to search with: float32, shape (texts, output_dimension)."""
+        texts = require_sequence("texts", texts)
+        tokens = require_encoded(self.encoder.encode_queries(texts), len(texts), self.encoder.dimension)
+        return self._scaled(self._set_encoder.encode_queries(tokens))
+
+    def _scaled(self, vectors: FloatArray) -> FloatArray:
+        return unit_length(vectors) if self.normalize else vectors

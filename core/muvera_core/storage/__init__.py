@@ -1,0 +1,63 @@
+"""What is on disk: documents, token vectors and the manifest. Snapshots of what is committed, and the locks."""
+
+from __future__ import annotations
+
+from muvera_core.storage.change import COPY_BATCH, AppendedTokens, Change
+from muvera_core.storage.database import (
+    DATABASE_NAME,
+    PAGE_SIZE,
+    SCHEMA_VERSION,
+    check_journal,
+    connect,
+    connect_to_any,
+    empty_database,
+    has_only_our_tables,
+    read_state,
+    schema_version,
+    undo_interrupted_commit,
+)
+from muvera_core.storage.documents import StaleError, StoredDocument
+from muvera_core.storage.folder_lock import claim_folder, claim_new_folder, claimed, remove_unfinished
+from muvera_core.storage.fork_guard import ForkGuard
+from muvera_core.storage.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, read_encoder, read_manifest
+from muvera_core.storage.snapshot import Snapshot
+from muvera_core.storage.store import Store
+from muvera_core.storage.token_codec import Rows, TokenCodec, TokenPrecision
+from muvera_core.storage.token_log import FileTokenLog, token_generations, tokens_path
+
+__all__ = [
+    "COPY_BATCH",
+    "DATABASE_NAME",
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "PAGE_SIZE",
+    "SCHEMA_VERSION",
+    "AppendedTokens",
+    "Change",
+    "FileTokenLog",
+    "ForkGuard",
+    "Manifest",
+    "Rows",
+    "Snapshot",
+    "StaleError",
+    "Store",
+    "StoredDocument",
+    "TokenCodec",
+    "TokenPrecision",
+    "check_journal",
+    "claim_folder",
+    "claim_new_folder",
+    "claimed",
+    "connect",
+    "connect_to_any",
+    "empty_database",
+    "has_only_our_tables",
+    "read_encoder",
+    "read_manifest",
+    "read_state",
+    "remove_unfinished",
+    "schema_version",
+    "token_generations",
+    "tokens_path",
+    "undo_interrupted_commit",
+]

@@ -1,0 +1,159 @@
+"""A transaction: documents and named values that become visible together, or not at all."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from muvera_core.errors import IndexLockedError
+from muvera_core.files import id_hash, record_checksum, storage_errors
+from muvera_core.filters import delete_fields, insert_fields
+from muvera_core.storage.database import State, insert_snapshot_rows, read_version, write_state
+from muvera_core.storage.documents import DocumentReader
+from muvera_core.storage.snapshot import Snapshot, SnapshotRows
+from muvera_core.storage.token_log import TokenLog
+from muvera_core.token_embeddings import IntArray
+
+# Documents that are read, copied or deleted at a time.
+COPY_BATCH = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class AppendedTokens:
+    """Where new documents' tokens stand: first row, number of rows, CRC-32 of them, int64, shape (documents,)."""
+
+    first: IntArray
+    count: IntArray
+    checksums: IntArray
+
+    @classmethod
+    def joined(cls, parts: Sequence[AppendedTokens]) -> AppendedTokens:
+        """Several as one."""
+        return cls(
+            np.concatenate([part.first for part in parts]),
+            np.concatenate([part.count for part in parts]),
+            np.concatenate([part.checksums for part in parts]),
+        )
+
+
+class Change:
+    """A transaction on the connection for writing, begun by ``Store.apply``. It is undone unless it is committed.
+
+    Attributes:
+        removed: keys of the documents that it deletes or replaces, int64.
+        after: the snapshot that it leads to, once it is prepared.
+    """
+
+    def __init__(self, db: sqlite3.Connection, path: Path | None, snapshot: Snapshot) -> None:
+        """Prepare to begin.
+
+        Args:
+            db: the connection for writing.
+            path: the database's file, for messages.
+            snapshot: the state to change.
+        """
+        self._db, self._path, self._snapshot = db, path, snapshot
+        self._reader = DocumentReader(db)
+        self._added = SnapshotRows.empty()
+        self._state: State = {}
+        self.removed: IntArray = np.empty(0, dtype=np.int64)
+        self.after: Snapshot | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            with storage_errors(self._path):
+                self._db.execute("BEGIN IMMEDIATE")
+                if read_version(self._db) != self._snapshot.version:
+                    raise IndexLockedError(f"{self._path} was changed by another writer: open the index again")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._db.in_transaction:
+            with storage_errors(self._path):
+                self._db.execute("ROLLBACK")
+
+    def add(
+        self,
+        keys: IntArray,
+        ids: Sequence[str],
+        texts: Sequence[str | None],
+        metadatas: Sequence[str],
+        tokens: AppendedTokens,
+    ) -> None:
+        """Add documents, replacing those that have the same id.
+
+        Args:
+            keys: rising, and higher than any before.
+            ids: distinct ids.
+            texts: one for each id.
+            metadatas: one JSON object, as text, for each id.
+            tokens: where their tokens are.
+        """
+        with storage_errors(self._path):
+            replaced = self._reader.keys_of(self._snapshot, ids)
+        self.delete(np.array(sorted(replaced.values()), dtype=np.int64))
+        numbers = keys.tolist()
+        with storage_errors(self._path):
+            self._db.executemany(
+                "INSERT INTO documents VALUES (?, ?, ?, ?, ?)",
+                [
+                    (key, id, text, metadata, record_checksum(key, id, text, metadata))
+                    for key, id, text, metadata in zip(numbers, ids, texts, metadatas, strict=True)
+                ],
+            )
+            insert_fields(self._db, numbers, [json.loads(metadata) for metadata in metadatas])
+            hashes = np.array([id_hash(id) for id in ids], dtype=np.int64)
+            self._added = SnapshotRows(keys, hashes, tokens.first, tokens.count, tokens.checksums)
+            insert_snapshot_rows(self._db, self._added)
+        self._snapshot.tokens.sync()
+        self._state["next_key"] = int(keys[-1]) + 1
+        self._state["n_token_rows"] = len(self._snapshot.tokens)
+
+    def delete(self, keys: IntArray) -> None:
+        """Delete documents, which must exist."""
+        for start in range(0, len(keys), COPY_BATCH):
+            with storage_errors(self._path):
+                documents = self._reader.documents(self._snapshot, keys[start : start + COPY_BATCH])
+                numbers = [document.key for document in documents]
+                delete_fields(self._db, numbers, [document.metadata for document in documents])
+                for table in ("documents", "directory"):
+                    self._db.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in numbers])
+        self.removed = np.concatenate([self.removed, keys])
+
+    def move(self, tokens: TokenLog) -> None:
+        """Refer to a copy of the token log that holds the documents' rows end to end, by ascending key."""
+        count = self._snapshot.rows.count
+        self._snapshot = self._snapshot.moved(self._snapshot.version, tokens, np.cumsum(count) - count)
+        with storage_errors(self._path):
+            insert_snapshot_rows(self._db, self._snapshot.rows)
+        self._state |= {"generation": tokens.generation, "n_token_rows": len(tokens)}
+
+    def put_state(self, name: str, value: Any) -> None:
+        """Set a named value."""
+        self._state[name] = value
+
+    def prepare(self) -> None:
+        """Do what can be done before ``commit`` without making searches wait."""
+        version = self._snapshot.version + 1
+        self.after = self._snapshot.changed(version, self.removed, self._added)
+        with storage_errors(self._path):
+            write_state(self._db, self._state | {"version": version, "digest": self.after.digest})
+
+    def commit(self) -> Snapshot:
+        """Make it durable. ``prepare`` comes first. Returns the snapshot that the next search is to see."""
+        assert self.after is not None
+        with storage_errors(self._path):
+            self._db.execute("COMMIT")
+        return self.after

@@ -1,0 +1,99 @@
+"""One writer for each index folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from muvera_core.errors import IndexExistsError, IndexLockedError, ReadOnlyIndexError
+from muvera_core.files import is_plain_file, storage_errors, sync_folder
+from muvera_core.storage.database import DATABASE_NAME
+from muvera_core.storage.manifest import MANIFEST_NAME
+from muvera_core.storage.token_log import tokens_path
+
+LOCK_NAME = "write.lock"
+# The manifest is written last. Without it, and without a single token, nothing was ever added.
+_TOKENS = tokens_path(Path(), 0).name
+_UNFINISHED = {DATABASE_NAME, f"{DATABASE_NAME}-journal", _TOKENS, f"{MANIFEST_NAME}.tmp"}
+
+
+def claim_new_folder(folder: Path) -> FileLock:
+    """Make a folder for a new index and become its one writer. What an interrupted creation left there is removed.
+
+    Raises:
+        IndexExistsError: something is there already.
+        IndexLockedError: another writer is at it.
+        ReadOnlyIndexError: the folder can't be made or written.
+        StorageError: there is no room for it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+        _require_unused(folder)
+    except (FileExistsError, NotADirectoryError):
+        raise IndexExistsError(f"{folder} is a file: give a folder that doesn't exist or is empty") from None
+    except PermissionError as error:
+        raise ReadOnlyIndexError(f"{folder} can't be made or read ({error}): choose another folder") from error
+    except OSError as error:
+        with storage_errors(folder):
+            raise error
+    lock = claim_folder(folder)
+    try:
+        _require_unused(folder)  # another process may have been faster
+        remove_unfinished(folder)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _require_unused(folder: Path) -> None:
+    content = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
+    if MANIFEST_NAME in content:
+        raise IndexExistsError(f"{folder} already holds an index: use MuveraIndex.open, or choose another folder")
+    unfinished = content <= _UNFINISHED and not any((folder / name).stat().st_size for name in content & {_TOKENS})
+    if content and not unfinished:
+        raise IndexExistsError(f"{folder} isn't empty (it has {min(content)!r}): choose another folder")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files of an index whose creation wasn't finished, so that nothing was ever added to it."""
+    with storage_errors(folder):
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)  # written, but perhaps not durably
+        sync_folder(folder)
+        for name in _UNFINISHED:
+            (folder / name).unlink(missing_ok=True)
+
+
+def claim_folder(folder: Path) -> FileLock:
+    """Become the one writer of an index. The lock dies with its process, so a crash leaves nothing to clean up.
+
+    Raises:
+        IndexLockedError: another writer, in this process or another, has it.
+        ReadOnlyIndexError: the folder can't be written.
+        CorruptIndexError: a link or something else that is no lock file is in the lock file's place.
+    """
+    is_plain_file(folder / LOCK_NAME)
+    lock = FileLock(folder / LOCK_NAME, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise IndexLockedError(
+            f"{folder} is open for writing elsewhere: close that index first, or open this one with read_only=True"
+        ) from None
+    except OSError as error:
+        raise ReadOnlyIndexError(f"{folder} can't be written ({error}): open it with read_only=True") from error
+    return lock
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Be the one writer for a while. Raises as ``claim_folder``."""
+    lock = claim_folder(folder)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,153 @@
+"""One committed state of the documents: which there are, and where each one's tokens stand. Kept in memory.
+
+Every search reads it, so a search that holds on to one sees one state throughout, whatever is committed meanwhile:
+token rows that it refers to are never overwritten, and a replaced document gets a new key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_core.files import id_hash, row_hashes, signed_sum
+from muvera_core.filters import Condition
+from muvera_core.storage.token_log import TokenLog
+from muvera_core.token_embeddings import IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class SnapshotRows:
+    """What the store keeps of each document beside its text, as arrays of shape (documents,), by ascending key.
+
+    Attributes:
+        keys: internal numbers, int64; a replaced document gets a new one.
+        id_hashes: 64 bits of each id, int64.
+        first: first row in the token log, int64.
+        count: number of rows, int64, at least 1.
+        token_checksums: CRC-32 of those rows, int64.
+    """
+
+    keys: IntArray
+    id_hashes: IntArray
+    first: IntArray
+    count: IntArray
+    token_checksums: IntArray
+
+    @classmethod
+    def empty(cls) -> SnapshotRows:
+        """No documents."""
+        return cls(*(np.empty(0, dtype=np.int64) for _ in range(5)))
+
+    @property
+    def columns(self) -> tuple[IntArray, ...]:
+        """All five, in order."""
+        return self.keys, self.id_hashes, self.first, self.count, self.token_checksums
+
+    def hashes(self) -> IntArray:
+        """A checksum of each row, int64, shape (documents,)."""
+        return row_hashes(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, chosen: IntArray | npt.NDArray[np.bool_]) -> SnapshotRows:
+        return SnapshotRows(*(column[chosen] for column in self.columns))
+
+    def followed_by(self, other: SnapshotRows) -> SnapshotRows:
+        """These and then the others, whose keys are higher."""
+        return SnapshotRows(*(np.concatenate(pair) for pair in zip(self.columns, other.columns, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """All documents of one committed state.
+
+    Attributes:
+        version: counts commits.
+        rows: the documents.
+        tokens: where their token vectors are.
+        verified: which documents' tokens have been checked since the index was opened, bool, shape (documents,).
+        hashes: the id hashes, ascending, int64, shape (documents,).
+        keys_by_hash: the keys in that order, int64.
+        digest: checksum of the rows as a set.
+        answers: keys that the latest filters admit in this state.
+    """
+
+    version: int
+    rows: SnapshotRows
+    tokens: TokenLog
+    verified: npt.NDArray[np.bool_]
+    hashes: IntArray
+    keys_by_hash: IntArray
+    digest: int
+    answers: dict[Condition, IntArray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, version: int, rows: SnapshotRows, tokens: TokenLog) -> Snapshot:
+        """A state with these documents, none of which is verified yet."""
+        order = np.argsort(rows.id_hashes, kind="stable")
+        verified = np.zeros(len(rows), dtype=np.bool_)
+        hashes, keys, digest = rows.id_hashes[order], rows.keys[order], signed_sum(rows.hashes())
+        return cls(version, rows, tokens, verified, hashes, keys, digest)
+
+    @property
+    def keys(self) -> IntArray:
+        """Keys of all documents, int64, ascending."""
+        return self.rows.keys
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of token vectors of all documents."""
+        return int(self.rows.count.sum())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def places(self, keys: Sequence[int] | IntArray) -> IntArray:
+        """Positions of documents, which must exist, among the rows."""
+        return np.searchsorted(self.rows.keys, keys)
+
+    def has(self, keys: IntArray) -> npt.NDArray[np.bool_]:
+        """Which keys are documents of this state, bool, shape (keys,)."""
+        places = np.minimum(self.places(keys), len(self) - 1)
+        found: npt.NDArray[np.bool_] = self.rows.keys[places] == keys if len(self) else np.zeros(len(keys), np.bool_)
+        return found
+
+    def possible_keys(self, ids: Sequence[str]) -> IntArray:
+        """Keys of all documents whose id has the hash of one of ``ids``: nearly always those that have the id."""
+        wanted = np.array([id_hash(id) for id in ids], dtype=np.int64)
+        starts, ends = np.searchsorted(self.hashes, wanted, "left"), np.searchsorted(self.hashes, wanted, "right")
+        runs = [self.keys_by_hash[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *runs]))
+
+    def changed(self, version: int, removed: IntArray, added: SnapshotRows) -> Snapshot:
+        """The next state: without some documents, and with others whose keys are higher."""
+        rows, verified, hashes, keys = self.rows, self.verified, self.hashes, self.keys_by_hash
+        digest = signed_sum([self.digest, signed_sum(added.hashes())])
+        if len(removed):
+            digest = signed_sum([digest, -signed_sum(rows[self.places(removed)].hashes())])
+            stays, stay_by_hash = ~np.isin(rows.keys, removed), ~np.isin(keys, removed)
+            rows, verified, hashes, keys = rows[stays], verified[stays], hashes[stay_by_hash], keys[stay_by_hash]
+        order = np.argsort(added.id_hashes, kind="stable")
+        places = np.searchsorted(hashes, added.id_hashes[order], "right")
+        return Snapshot(
+            version,
+            rows.followed_by(added),
+            self.tokens,
+            np.concatenate([verified, np.zeros(len(added), dtype=np.bool_)]),
+            np.insert(hashes, places, added.id_hashes[order]),
+            np.insert(keys, places, added.keys[order]),
+            digest,
+        )
+
+    def moved(self, version: int, tokens: TokenLog, first: IntArray) -> Snapshot:
+        """The next state: the same documents, their tokens elsewhere."""
+        return Snapshot.of(version, replace(self.rows, first=first), tokens)
+
+    def trusting(self, earlier: Snapshot) -> Snapshot:
+        """This state, with the documents verified that were so in an earlier one over the same token file."""
+        known = earlier.rows.keys[earlier.verified]
+        return replace(self, verified=np.isin(self.rows.keys, known, assume_unique=True))

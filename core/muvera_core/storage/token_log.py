@@ -1,0 +1,209 @@
+"""Append-only rows of fixed size: the token vectors of all documents, end to end, in a file or in memory.
+
+A row becomes part of the index when the store commits a document that refers to it. What lies beyond the last
+committed row is left over from an interrupted write and cut off.
+
+The file is read with plain reads, not through a memory map: where a disk fails or a file was cut short, a read says so
+and a map kills the process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from muvera_core.errors import CorruptIndexError
+from muvera_core.files import is_plain_file, open_plain, storage_errors, sync_folder
+from muvera_core.storage.token_codec import Rows
+from muvera_core.token_embeddings import IntArray
+
+_NAME = re.compile(r"tokens-(\d{1,12})\.bin")
+
+
+class TokenLog(Protocol):
+    """Rows that can be appended and read. Reading is safe while another thread appends.
+
+    Attributes:
+        generation: tells logs of one store apart; each compaction writes a new one.
+    """
+
+    generation: int
+
+    def append(self, rows: Rows) -> None:
+        """Add rows at the end."""
+
+    def reset(self, n_rows: int) -> None:
+        """Continue from row ``n_rows``: forget what was appended beyond, or take note of what another process did."""
+
+    def sync(self) -> None:
+        """Return once what was appended will survive a power cut."""
+
+    def read(self, first: IntArray, count: IntArray) -> Rows:
+        """Runs of rows, end to end: ``count[i]`` rows from row ``first[i]`` on."""
+
+    def __len__(self) -> int: ...
+
+
+class MemoryTokenLog:
+    """Rows in memory."""
+
+    def __init__(self, row_dtype: np.dtype[np.void], generation: int) -> None:
+        self.generation = generation
+        self._rows: Rows = np.empty(0, dtype=row_dtype)
+        self._size = 0
+
+    def append(self, rows: Rows) -> None:
+        end = self._size + len(rows)
+        if end > len(self._rows):
+            grown = np.empty(max(end, 2 * len(self._rows)), dtype=self._rows.dtype)
+            grown[: self._size] = self._rows[: self._size]
+            self._rows = grown
+        self._rows[self._size : end] = rows
+        self._size = end
+
+    def reset(self, n_rows: int) -> None:
+        self._size = min(self._size, n_rows)
+
+    def sync(self) -> None:
+        pass
+
+    def read(self, first: IntArray, count: IntArray) -> Rows:
+        # NumPy copies rows of bytes four times as fast as rows of a structured type.
+        rows = self._rows
+        as_bytes = rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
+        ends = np.cumsum(count)
+        row_numbers = np.repeat(first - (ends - count), count) + np.arange(ends[-1] if len(ends) else 0)
+        return as_bytes.take(row_numbers, axis=0).reshape(-1).view(rows.dtype)
+
+    def __len__(self) -> int:
+        return self._size
+
+
+class FileTokenLog:
+    """Rows in a file. It is closed when nothing refers to it any more, so a search under way can read on."""
+
+    _file = -1  # also where ``__init__`` was interrupted before it began
+
+    def __init__(
+        self, path: Path, row_dtype: np.dtype[np.void], n_rows: int, *, writable: bool, generation: int = 0
+    ) -> None:
+        """Open ``path`` with its first ``n_rows`` rows; make it where ``n_rows`` is 0 and it is ``writable``.
+
+        Raises:
+            CorruptIndexError: the file is missing, shorter than ``n_rows``, or not a plain file.
+        """
+        self.path, self.generation, self._dtype, self._size, self._writable = (
+            path,
+            generation,
+            row_dtype,
+            n_rows,
+            writable,
+        )
+        create = writable and n_rows == 0
+        with storage_errors(path):
+            if not create and not is_plain_file(path):
+                raise CorruptIndexError(
+                    f"{path} is missing: the documents' texts are safe; run muvera_core.repair_index on the folder, "
+                    "or restore the file from a backup"
+                )
+            flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if create else 0)
+            self._file = open_plain(path, flags)
+            if create:
+                sync_folder(path.parent)
+            there = os.fstat(self._file).st_size // row_dtype.itemsize
+        if there < n_rows:
+            raise CorruptIndexError(
+                f"{path} holds {there} token vectors, but the documents refer to {n_rows}: their texts are safe; "
+                "run muvera_core.repair_index on the folder, or restore the file from a backup"
+            )
+
+    def append(self, rows: Rows) -> None:
+        data = memoryview(rows.tobytes())
+        place = self._size * self._dtype.itemsize
+        with storage_errors(self.path):
+            while data:
+                written = _write_at(self._file, data, place)
+                data, place = data[written:], place + written
+        self._size += len(rows)
+
+    def reset(self, n_rows: int) -> None:
+        self._size = n_rows
+        if self._writable:
+            with suppress(OSError):  # what lies beyond is overwritten in any case
+                os.ftruncate(self._file, n_rows * self._dtype.itemsize)
+
+    def sync(self) -> None:
+        with storage_errors(self.path):
+            os.fsync(self._file)
+
+    def read(self, first: IntArray, count: IntArray) -> Rows:
+        rows: Rows = np.empty(int(count.sum()), dtype=self._dtype)
+        target = rows.view(np.uint8).data
+        starts = np.flatnonzero(np.r_[True, first[1:] != first[:-1] + count[:-1]]) if len(first) else count
+        lengths = np.add.reduceat(count, starts) if len(first) else count
+        place = 0
+        with storage_errors(self.path):
+            for row, length in zip(first[starts].tolist(), lengths.tolist(), strict=True):
+                end = place + length * self._dtype.itemsize
+                self._read_into(target[place:end], row * self._dtype.itemsize)
+                place = end
+        return rows
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _read_into(self, target: memoryview, place: int) -> None:
+        while target:
+            n = _read_at(self._file, target, place)
+            if n == 0:
+                raise CorruptIndexError(
+                    f"{self.path} ends before byte {place + len(target)}, where the documents refer to: their texts "
+                    "are safe; run muvera_core.repair_index on the folder, or restore the file from a backup"
+                )
+            target, place = target[n:], place + n
+
+
+def tokens_path(folder: Path, generation: int) -> Path:
+    """The token file's path."""
+    return folder / f"tokens-{generation}.bin"
+
+
+def token_generations(folder: Path) -> list[int]:
+    """The generations of all token files in a folder."""
+    matches = (_NAME.fullmatch(path.name) for path in folder.iterdir())
+    return [int(match[1]) for match in matches if match]
+
+
+if hasattr(os, "preadv"):
+
+    def _read_at(file: int, target: memoryview, place: int) -> int:
+        return os.preadv(file, [target], place)
+
+    def _write_at(file: int, data: memoryview, place: int) -> int:
+        return os.pwrite(file, data, place)
+
+else:  # Windows
+    _seeking = threading.Lock()
+
+    def _read_at(file: int, target: memoryview, place: int) -> int:
+        with _seeking:
+            os.lseek(file, place, os.SEEK_SET)
+            data = os.read(file, len(target))
+        target[: len(data)] = data
+        return len(data)
+
+    def _write_at(file: int, data: memoryview, place: int) -> int:
+        with _seeking:
+            os.lseek(file, place, os.SEEK_SET)
+            return os.write(file, data)

@@ -1,0 +1,60 @@
+"""The queries that stage one is fitted to and measured with: given ones, or parts of documents that stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from muvera_core.set_encoders import part_of_text, run_of_tokens
+from muvera_core.token_embeddings import FloatArray
+from muvera_core.tuning.corpus import Corpus
+
+# Stand-ins that the encoding is fitted to: more find little more. They are drawn so many at a time.
+_PSEUDO_QUERIES = 1500
+_DRAWN_TOGETHER = 64
+# Of so many questions that are given, half are fitted to, too.
+_MIN_TO_SPLIT = 100
+
+
+def queries_to_fit_and_measure(
+    corpus: Corpus, given: Sequence[FloatArray] | None, n: int
+) -> tuple[Sequence[FloatArray], Sequence[FloatArray]]:
+    """Token vectors of the questions to fit to, and of those to measure with.
+
+    Args:
+        corpus: the documents.
+        given: questions that will be asked, if some are known.
+        n: how many to measure with where none are given.
+    """
+    for_fit = pseudo_queries(corpus, _PSEUDO_QUERIES, seed=2)
+    if given is None:
+        return for_fit, pseudo_queries(corpus, n, seed=1)
+    if len(given) < _MIN_TO_SPLIT:
+        return for_fit, given
+    return [*given[1::2], *for_fit], given[::2]
+
+
+def pseudo_queries(corpus: Corpus, n: int, seed: int) -> list[FloatArray]:
+    """Token vectors that stand in for questions: of parts of documents' texts, or runs of documents' tokens.
+
+    A part that is encoded on its own has vectors more like a question's, whose tokens have little beside them.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(corpus.keys, size=n)
+    queries: list[FloatArray] = []
+    for start in range(0, n, _DRAWN_TOGETHER):
+        keys, which = np.unique(drawn[start : start + _DRAWN_TOGETHER], return_inverse=True)
+        documents = corpus.embeddings(keys)
+        some = [run_of_tokens(documents[i], rng) for i in which]
+        if corpus.encoder is not None:
+            texts = corpus.texts(keys)
+            parts = {
+                place: part_of_text(text, len(some[place]) / len(documents[i]), rng)
+                for place, i in enumerate(which)
+                if (text := texts[i])
+            }
+            for place, tokens in zip(parts, corpus.encode_queries(list(parts.values())), strict=True):
+                some[place] = tokens
+        queries += some
+    return queries
