@@ -1,6 +1,6 @@
-"""Index 2,588 Wikipedia passages, ask real questions through LangChain and LlamaIndex, and measure the index.
+"""Index 2,588 Wikipedia passages, ask questions through LangChain and LlamaIndex, and measure the index.
 
-Run it with no arguments. It needs no network: the encoder ships with muvera-core, the passages with this repository.
+Run it without arguments. It needs no network: muvera-core contains the encoder, and this repository the passages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ K = 10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--index", type=Path, help="folder to keep the index in (default: a temporary one)")
+    parser.add_argument("--index", type=Path, help="folder for the index (default: a temporary folder)")
     arguments = parser.parse_args()
     collection = read_beir(COLLECTION)
     with tempfile.TemporaryDirectory() as temporary:
@@ -82,7 +82,7 @@ def is_word(match: TokenMatch) -> bool:
 
 
 def whole_word(text: str, span: tuple[int, int] | None) -> str:
-    """The word that a token, which may be a piece of it, stands in."""
+    """The whole word that contains a token."""
     if span is None:
         return ""
     return next(found.group() for found in re.finditer(r"\w+", text) if found.start() <= span[0] < found.end())

@@ -1,7 +1,8 @@
 """Retrieval-augmented generation with LangChain: a chain that streams its answer and names its sources.
 
-It runs offline. In place of a language model a fake one of LangChain's streams the sentence, out of the passages that
-were found, that matches the question best. To have a real one, install its package and give it to ``make_chain``:
+It runs offline. A fake model of LangChain's takes the place of a language model: it streams the sentence of the
+retrieved passages that matches the question best. To use a real model, install its package and pass it to
+``make_chain``:
 
     from langchain.chat_models import init_chat_model
     chain = make_chain(retriever, init_chat_model("PROVIDER:MODEL"))
@@ -39,8 +40,8 @@ PROMPT = ChatPromptTemplate.from_messages(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("questions", nargs="*", default=QUESTIONS, help="what to ask")
-    parser.add_argument("--passages", type=int, default=300, help="how many Wikipedia passages to index (up to 2,588)")
+    parser.add_argument("questions", nargs="*", default=QUESTIONS, help="questions to ask")
+    parser.add_argument("--passages", type=int, default=300, help="number of Wikipedia passages to index (up to 2,588)")
     arguments = parser.parse_args()
     with index_passages(arguments.passages) as store:
         chain = make_chain(MuveraRetriever(index=store.index, k=3))
@@ -60,7 +61,7 @@ def index_passages(n: int) -> MuveraVectorStore:
 
 
 def make_chain(retriever: BaseRetriever, model: BaseChatModel | None = None) -> Runnable[dict[str, str], Any]:
-    """A chain from {"question"} to {"question", "documents", "passages", "answer"}, which streams as they come."""
+    """A chain from {"question"} to {"question", "documents", "passages", "answer"}, which streams the answer."""
     reranker = MaxSimReranker(top_n=1)
 
     def answer(found: dict[str, Any]) -> Runnable[Any, str]:

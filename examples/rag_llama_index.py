@@ -1,8 +1,8 @@
 """A chat over Wikipedia passages with LlamaIndex: an ingestion pipeline, a vector store, a chat engine.
 
-Run it with no arguments; it needs no network. The language model is LlamaIndex's ``MockLLM``, which answers by
-repeating what it was asked, so what it prints is the prompt that a real one would get: the passages, then the
-question. For real answers install an integration and hand it to ``converse``, for example::
+Run it without arguments. It needs no network. The language model is LlamaIndex's ``MockLLM``, which repeats its input.
+So the example prints the prompt that a real model would get: the passages, then the question. For real answers, install
+a model's integration and pass the model to ``converse``, for example::
 
     pip install llama-index-llms-ollama
 
@@ -35,8 +35,8 @@ N_PASSAGES = 300
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--passages", type=int, default=N_PASSAGES, help="how many to index (default: %(default)s)")
-    parser.add_argument("questions", nargs="*", default=QUESTIONS, help="what to ask, one after the other")
+    parser.add_argument("--passages", type=int, default=N_PASSAGES, help="passages to index (default: %(default)s)")
+    parser.add_argument("questions", nargs="*", default=QUESTIONS, help="questions to ask, one after the other")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = MuveraVectorStore(MuveraIndex.create(Path(folder) / "muvera"))
@@ -48,7 +48,7 @@ def main() -> None:
 def read_passages(n: int) -> list[Document]:
     passages = read_beir(COLLECTION)
     return [
-        # A passage's text starts with its title already, so neither the index nor the model needs it twice.
+        # A passage's text already starts with its title, so the index and the model should not get it again.
         Document(
             id_=id,
             text=text,

@@ -22,6 +22,8 @@ from typing import Any
 
 CORE = Path(__file__).resolve().parent.parent / "core"
 PACKAGE = "muvera_core"
+# Encoders, and what everybody uses; both as they are now and as they were in a flat folder.
+BEHIND = {"encoders", "set_encoders", "fde.py", "validation.py", "token_embeddings.py", "batches.py"}
 PASSAGES = [f"Passage {i} is about subject {i % 7} and mentions detail {i * i}." for i in range(500)]
 
 
@@ -110,13 +112,13 @@ def print_structure(core: Path) -> None:
         print(f"{floor:4}  {', '.join(sorted(by_floor[floor]))}")
 
 
-def functions_run(core: Path, do: Callable[[], object], last: str) -> dict[Path, set[tuple[int, int]]]:
+def functions_run(core: Path, do: Callable[[], object], last: str = "") -> dict[Path, set[tuple[int, int]]]:
     """Run something and note the first and last line of each function of the package that it calls, by file.
 
     Args:
         core: the folder of the package.
         do: what to run.
-        last: name of the file whose last call ends the path; "" for the whole of it.
+        last: name of the file whose last call ends the path. "" takes the whole path.
     """
     calls: list[CodeType] = []
 
@@ -129,9 +131,9 @@ def functions_run(core: Path, do: Callable[[], object], last: str) -> dict[Path,
         do()
     finally:
         sys.setprofile(None)
-    in_last = [i for i, code in enumerate(calls) if Path(code.co_filename).name == last]
+    ends = [i for i, code in enumerate(calls, start=1) if Path(code.co_filename).name == last]
     lines: dict[Path, set[tuple[int, int]]] = defaultdict(set)
-    for code in calls[: in_last[-1] + 1] if in_last else calls:
+    for code in calls[: ends[-1] if ends else None]:
         if not code.co_name.startswith("<"):
             end = max((line for _, _, line in code.co_lines() if line), default=code.co_firstlineno)
             lines[Path(code.co_filename)].add((code.co_firstlineno, end))
@@ -139,15 +141,21 @@ def functions_run(core: Path, do: Callable[[], object], last: str) -> dict[Path,
 
 
 def print_path(core: Path, title: str, lines: Mapping[Path, set[tuple[int, int]]]) -> None:
-    """Print the files of a path, with the lines of their functions on it and of the whole files."""
-    print(f"{title}: {len(lines)} files")
-    totals = [0, 0]
-    for path, functions in sorted(lines.items()):
-        covered = {line for first, end in functions for line in range(first, end + 1)}
-        whole = len(path.read_text(encoding="utf-8").splitlines())
-        totals = [totals[0] + len(covered), totals[1] + whole]
-        print(f"{len(functions):4} functions {len(covered):5} lines of {whole:5}  {path.relative_to(core / PACKAGE)}")
-    print(f"     in all      {totals[0]:5} lines of {totals[1]:5}")
+    """Print the files of a path, longest share first, with the lines of the functions on it and of the whole file.
+
+    Checks of arguments and the encoders, which stand behind protocols, come last: nobody has to read them to follow it.
+    """
+    shares = {path.relative_to(core / PACKAGE): _n_lines(functions) for path, functions in lines.items()}
+    behind = {path for path in shares if path.parts[0] in BEHIND}
+    for name, some in ((title, shares.keys() - behind), ("behind protocols, and everybody's words", behind)):
+        print(f"{name}: {len(some)} files, {sum(shares[path] for path in some)} lines of functions")
+        for path in sorted(some, key=lambda path: -shares[path]):
+            whole = len((core / PACKAGE / path).read_text(encoding="utf-8").splitlines())
+            print(f"{shares[path]:7} of {whole:4}  {path}")
+
+
+def _n_lines(functions: set[tuple[int, int]]) -> int:
+    return len({line for first, end in functions for line in range(first, end + 1)})
 
 
 def follow(core: Path) -> None:
@@ -158,10 +166,9 @@ def follow(core: Path) -> None:
     with MuveraIndex.create(None) as index:
         index.add(PASSAGES)
         index.search("Which passage mentions detail 49?", 3)
-        print_path(
-            core, "search, up to the scores", functions_run(core, lambda: index.search("subject 3", 3), "maxsim")
-        )
-        print_path(core, "add", functions_run(core, lambda: index.add(["One more passage."]), "-"))
+        searched = functions_run(core, lambda: index.search("subject 3", 3), last="cpu.py")
+        print_path(core, "a search, up to the scores", searched)
+        print_path(core, "an add", functions_run(core, lambda: index.add(["One more passage."])))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

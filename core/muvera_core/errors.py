@@ -3,30 +3,32 @@
 The tree::
 
     MuveraError
-    ├── InvalidInputError (ValueError)       an argument that can't be used; nothing was changed
-    │   └── DimensionMismatchError           vectors of another width than the encoder or index has
-    ├── MissingExtraError (ImportError)      an optional dependency isn't installed
-    ├── DeviceError                          the GPU can't be used, or has too little memory
-    ├── EncoderError                         an encoder can't be loaded or gave unusable output
-    │   └── EncoderMismatchError             not the encoder that the index was made with
-    └── IndexFolderError                     the index folder can't be used as asked
-        ├── NotAnIndexError                  no index lives in the folder
-        ├── IndexExistsError                 the folder is already taken
-        ├── UnsupportedFormatError           written by a newer muvera
-        ├── CorruptIndexError                the folder's files are damaged or contradict each other
+    ├── InvalidInputError (ValueError)       an argument cannot be used; nothing was changed
+    │   └── DimensionMismatchError           vectors have another width than the encoder or index expects
+    ├── MissingExtraError (ImportError)      an optional dependency is not installed
+    ├── DeviceError                          the GPU cannot be used, or has too little memory
+    ├── EncoderError                         an encoder cannot be loaded, or its output is invalid
+    │   └── EncoderMismatchError             the encoder is not the one that the index was made with
+    └── IndexFolderError                     base of the errors about an index folder
+        ├── NotAnIndexError                  the folder holds no index
+        ├── IndexExistsError                 the folder for a new index is already in use
+        ├── UnsupportedFormatError           the index was written by a newer muvera
+        ├── CorruptIndexError                files are damaged, missing, or contradict each other
         ├── StorageError                     the disk is full or fails; nothing was changed
         ├── IndexLockedError                 another process writes to the folder
-        ├── ReadOnlyIndexError               a write to an index opened for reading
-        ├── IndexClosedError                 used after close()
-        └── ForkedIndexError                 used in a forked child of the process that opened it
+        ├── ReadOnlyIndexError               a write to an index that is opened for reading
+        ├── IndexClosedError                 the index was used after close()
+        └── ForkedIndexError                 the index was used in a forked child of the process that opened it
 
-Every message says what was got, what was expected and what to do next.
+Every message says what was given, what was expected and what to do next.
 """
 
 from __future__ import annotations
 
-# What to do about a damaged index, and about a closed one.
-REPAIR_ADVICE = "run muvera_core.repair_index on the folder, or restore the file from a backup"
+# What to do about a damaged index.
+RUN_REPAIR = "run muvera_core.repair_index on the folder"
+REPAIR_ADVICE = f"{RUN_REPAIR}, or restore the file from a backup"
+# The message of IndexClosedError.
 CLOSED = "the index is closed: open it again with MuveraIndex.open"
 
 
@@ -35,27 +37,27 @@ class MuveraError(Exception):
 
 
 class InvalidInputError(MuveraError, ValueError):
-    """An argument can't be used. Nothing was changed."""
+    """An argument cannot be used. Nothing was changed."""
 
 
 class DimensionMismatchError(InvalidInputError):
-    """Vectors have another width than the encoder or the index works with."""
+    """Vectors have another width than the encoder or the index expects."""
 
 
 class MissingExtraError(MuveraError, ImportError):
-    """An optional dependency isn't installed; the message names the extra to install."""
+    """An optional dependency is not installed; the message names the extra to install."""
 
 
 class DeviceError(MuveraError):
-    """The GPU can't be used as asked: there is none, it fails, or its memory doesn't suffice. Nothing was changed."""
+    """The GPU cannot be used: it is missing, fails, or has too little memory. Nothing was changed."""
 
 
 class EncoderError(MuveraError):
-    """An encoder can't be loaded, or what it returned can't be used."""
+    """An encoder cannot be loaded, or what it returned is invalid."""
 
 
 class EncoderMismatchError(EncoderError):
-    """The encoder isn't the one the index was made with, so their vectors can't be compared."""
+    """The encoder is not the one that the index was made with, so their vectors cannot be compared."""
 
 
 class IndexFolderError(MuveraError):
@@ -67,11 +69,11 @@ class NotAnIndexError(IndexFolderError):
 
 
 class IndexExistsError(IndexFolderError):
-    """A new index was asked for in a folder that is already in use."""
+    """The folder for a new index is already in use."""
 
 
 class UnsupportedFormatError(IndexFolderError):
-    """The index was written in a format that this version can't read."""
+    """The index was written in a format that this version cannot read."""
 
 
 class CorruptIndexError(IndexFolderError):
@@ -79,7 +81,7 @@ class CorruptIndexError(IndexFolderError):
 
 
 class StorageError(IndexFolderError):
-    """The disk is full, fails, or the right to use it was lost. The index is as it was before the call."""
+    """The disk is full, it fails, or access was denied. The index is as it was before the call."""
 
 
 class IndexLockedError(IndexFolderError):
@@ -87,7 +89,7 @@ class IndexLockedError(IndexFolderError):
 
 
 class ReadOnlyIndexError(IndexFolderError):
-    """The index can't be written: it was opened for reading, or its folder isn't writable."""
+    """The index cannot be written: it was opened for reading, or its folder is not writable."""
 
 
 class IndexClosedError(IndexFolderError):
@@ -95,7 +97,7 @@ class IndexClosedError(IndexFolderError):
 
 
 class ForkedIndexError(IndexFolderError):
-    """The index was used in a forked child of the process that opened it, which would damage both."""
+    """The index was used in a forked child of the process that opened it, which would break it in both processes."""
 
 
 class TruncatedTextWarning(UserWarning):
@@ -103,8 +105,8 @@ class TruncatedTextWarning(UserWarning):
 
 
 class DeviceFallbackWarning(UserWarning):
-    """The GPU couldn't be used, so the CPU did the work; the message says why. Results are not affected."""
+    """The GPU could not be used, so the CPU did the work; the message says why. Results are not affected."""
 
 
 class StageOneNotSavedWarning(UserWarning):
-    """Stage one couldn't be saved, so the next opening derives it again. No document is affected."""
+    """Stage one could not be saved, so the next opening computes it again. No document is affected."""

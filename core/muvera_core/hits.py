@@ -1,4 +1,4 @@
-"""What the index gives back."""
+"""The documents, hits and token matches that an index returns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Document:
-    """A document as it was added.
+    """A document of an index.
 
     Attributes:
-        id: its id.
-        text: the passage; None where only token embeddings were added.
-        metadata: what was attached to it.
+        id: the document's id.
+        text: the passage; None if only token embeddings were added.
+        metadata: the metadata that was added with the document.
     """
 
     id: str
@@ -23,11 +23,12 @@ class Document:
 
 @dataclass(frozen=True)
 class Hit(Document):
-    """A document that was found.
+    """A document that a search found.
 
     Attributes:
-        score: MaxSim, the sum over query tokens of the best inner product. Comparable within one query only.
-        normalized_score: the mean over query tokens, clipped to [0, 1]. Comparable between queries.
+        score: raw MaxSim: each query token's highest inner product with a token of the document, summed over the
+            query's tokens. Comparable only within one query.
+        normalized_score: the mean per query token, clipped to [0, 1]. Comparable between queries.
     """
 
     score: float = 0.0
@@ -36,13 +37,13 @@ class Hit(Document):
 
 @dataclass(frozen=True)
 class TokenMatch:
-    """Why a document was found: one query token and the document token that matched it best.
+    """A query token and the document token that matches it best: one part of why a document was found.
 
     Attributes:
-        query_token: the query's characters; empty for a marker such as [CLS] or [MASK].
-        query_span: their start and end in the query.
-        document_token: the document's characters; empty for a marker, None where its text isn't known.
-        document_span: their start and end in the document's text; None where that isn't known.
+        query_token: the token's characters in the query; empty for a marker such as [CLS] or [MASK].
+        query_span: start and end of these characters in the query.
+        document_token: the token's characters in the document; empty for a marker, None if they are unknown.
+        document_span: start and end of these characters in the document's text; None if they are unknown.
         similarity: inner product of the two token vectors.
     """
 

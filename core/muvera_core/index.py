@@ -95,21 +95,22 @@ class MuveraIndex:
         """Make an empty index.
 
         Args:
-            path: a folder that doesn't exist or is empty; None keeps the index in memory only.
-            encoder: turns text into token vectors; None takes the bundled one.
-            fde: settings of stage one; None takes the defaults. Its dimension must be the encoder's.
-            token_precision: how token vectors are stored: "int8" or "float16", which takes twice the space.
-            pool_factor: merge tokens of a document that are alike until about one in so many is left, which saves
-                space and time and loses some of what is found. From 1, which keeps all, to 16; adding then needs SciPy.
-            device: what searches, see ``open``; it isn't part of the index.
+            path: a folder that does not exist or is empty. None keeps the index in memory.
+            encoder: turns text into token vectors. None takes the bundled encoder.
+            fde: settings of the FDE that stage one starts with. None takes the defaults. Its dimension must be the
+                encoder's.
+            token_precision: how token vectors are stored: "int8", or "float16", which takes twice the space.
+            pool_factor: from 1 to 16. Similar tokens of a document are merged until about one in ``pool_factor`` is
+                left. That saves space and time and loses some recall. Above 1, adding documents needs SciPy.
+            device: the device to search on; see ``open``. It is not part of the index.
             device_memory: see ``open``.
 
         Raises:
             IndexExistsError: the folder is in use.
             DimensionMismatchError: ``fde`` is for vectors of another width.
-            ReadOnlyIndexError: the folder can't be made or written.
-            MissingExtraError: ``pool_factor`` isn't 1 and SciPy isn't installed, or the device is CUDA and CuPy isn't.
-            DeviceError: the device can't be used.
+            ReadOnlyIndexError: the folder cannot be made or written.
+            MissingExtraError: ``pool_factor`` is above 1 and SciPy is missing, or the device is CUDA and CuPy is.
+            DeviceError: the device cannot be used.
         """
         pool_factor = require_pool_factor(pool_factor)
         if pool_factor > 1:
@@ -135,27 +136,27 @@ class MuveraIndex:
         """Open an index that ``create`` made.
 
         Args:
-            path: the folder.
-            encoder: the encoder that the index was made with; None takes the bundled one. An index never loads a
+            path: the index's folder.
+            encoder: the encoder that the index was made with. None takes the bundled encoder. An index never loads a
                 model by itself.
-            read_only: allow no changes. Needs no right to write, and any number of processes can do it.
-            show_progress: show a bar if part of stage one has to be derived again, and for what goes to the device.
-            device: what compares, encodes for stage one and scans: "cpu"; "cuda" or "cuda:N", a card, which must work;
-                "auto", the first card, and the CPU, with a ``DeviceFallbackWarning``, where and when it can't be used.
-            device_memory: bytes of the card to keep documents in; None takes half of what is free. Documents beyond it
-                are brought to the card by each search that needs them.
+            read_only: refuse changes. Any number of processes can read an index; they need no right to write.
+            show_progress: show bars if stage one has to be derived again, and while documents are copied to a GPU.
+            device: the device to search on. "cpu"; "cuda" or "cuda:N" for a GPU, which must work; "auto" for the first
+                GPU, or the CPU, with a ``DeviceFallbackWarning``, if the GPU cannot be used.
+            device_memory: bytes of GPU memory to cache documents in. None takes half of what is free. A search copies
+                the documents to the GPU that it needs and that are not cached.
 
         Raises:
-            InvalidInputError: a device that there can't be.
-            MissingExtraError: the device is CUDA and CuPy isn't installed.
-            DeviceError: the device can't be used.
-            NotAnIndexError: there is no index.
+            InvalidInputError: ``device`` is not the name of a device.
+            MissingExtraError: the device is CUDA and CuPy is not installed.
+            DeviceError: the device cannot be used.
+            NotAnIndexError: the folder holds no index.
             EncoderMismatchError: the index was made with another encoder.
-            UnsupportedFormatError: a newer muvera wrote it; or an older one did, and ``read_only`` is set.
-            IndexLockedError: another writer has it open.
-            ReadOnlyIndexError: the folder can't be written and ``read_only`` isn't set.
+            UnsupportedFormatError: a newer muvera wrote the index, or an older one did and ``read_only`` is set.
+            IndexLockedError: another writer has the index open.
+            ReadOnlyIndexError: the folder cannot be written and ``read_only`` is not set.
             CorruptIndexError: files are missing or damaged.
-            StorageError: they can't be read.
+            StorageError: files cannot be read.
         """
         folder = require_path("path", path)
         gpu = accelerator_of(device, device_memory)
@@ -180,12 +181,12 @@ class MuveraIndex:
         batch_size: int = 64,
         show_progress: bool = False,
     ) -> list[str]:
-        """Encode and add documents, all or none. A document whose id is known replaces the one that had it.
+        """Encode and add documents, all or none. A document replaces the one with the same id.
 
         Args:
-            texts: the passages, none of them empty.
-            ids: one for each, distinct; random ones where None.
-            metadatas: one JSON-like mapping for each; empty ones where None.
+            texts: the passages. None of them is empty.
+            ids: a distinct id for each text. None draws random ids.
+            metadatas: a JSON-like mapping for each text. None stands for empty ones.
             batch_size: texts per call of the encoder.
             show_progress: show a bar on standard error.
 
@@ -193,8 +194,8 @@ class MuveraIndex:
             The ids, in order.
 
         Raises:
-            InvalidInputError: an empty text, ids that repeat, metadata that JSON can't hold, lengths that differ.
-            EncoderError: the encoder gave something unusable.
+            InvalidInputError: a text is empty, an id repeats, JSON cannot hold the metadata, or lengths differ.
+            EncoderError: the encoder returned something unusable.
             ReadOnlyIndexError: the index was opened for reading.
         """
         texts = require_texts("texts", texts)
@@ -217,17 +218,17 @@ class MuveraIndex:
         texts: Sequence[str] | None = None,
         metadatas: Sequence[Mapping[str, Any] | None] | None = None,
     ) -> list[str]:
-        """Add documents whose token embeddings are at hand, all or none. See ``add``.
+        """Add documents by their token embeddings, all or none. See ``add``.
 
         Args:
-            token_embeddings: those of the index's encoder; a list of (tokens, dimension) arrays will do.
-            ids: one for each, distinct; random ones where None.
-            texts: the passages they were made from, to be returned with hits.
-            metadatas: one JSON-like mapping for each.
+            token_embeddings: made by the index's encoder. Or a list of arrays of shape (tokens, dimension).
+            ids: a distinct id for each document. None draws random ids.
+            texts: the passages that the embeddings were made from. Hits return them.
+            metadatas: a JSON-like mapping for each document.
 
         Raises:
-            InvalidInputError: as ``add``, and NaN or infinity in a vector.
-            DimensionMismatchError: vectors of another width than the index's.
+            InvalidInputError: as ``add``, or a vector holds NaN or infinity.
+            DimensionMismatchError: the vectors have another width than the index's.
         """
         if not isinstance(token_embeddings, TokenEmbeddings):
             token_embeddings = TokenEmbeddings.from_list(token_embeddings)
@@ -237,17 +238,18 @@ class MuveraIndex:
         return self._add([token_embeddings], len(token_embeddings), ids, checked, metadatas)
 
     def delete(self, ids: str | Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
-        """Delete documents by id, by metadata, or those for which both hold.
+        """Delete documents by id, by metadata, or by both.
 
         Args:
-            ids: one or more ids; those that aren't there are passed over.
-            filter: see ``search``. An empty one admits every document.
+            ids: one or more ids. Unknown ids are skipped.
+            filter: see ``search``. An empty filter admits every document. With ``ids`` too, a document is deleted if
+                it has one of the ids and the filter admits it.
 
         Returns:
-            How many were deleted.
+            The number of deleted documents.
 
         Raises:
-            InvalidInputError: neither is given (to delete everything there is ``clear``), or a filter that can't be.
+            InvalidInputError: neither argument is given, or the filter is invalid. ``clear`` deletes everything.
         """
         if ids is None and filter is None:
             raise InvalidInputError("delete needs ids or a filter; to delete every document call clear()")
@@ -256,7 +258,7 @@ class MuveraIndex:
         return self._writer.delete(wanted, condition)
 
     def clear(self) -> int:
-        """Delete every document. Returns how many there were."""
+        """Delete every document. Returns their number."""
         return self.delete(filter={})
 
     # Searching
@@ -271,20 +273,20 @@ class MuveraIndex:
         exact: bool = False,
         clock: StageClock | None = None,
     ) -> list[Hit]:
-        """The ``k`` documents that match a question best, best first; all of them where there are fewer.
+        """The ``k`` documents that match a query best, best first.
 
         Args:
-            query: the question.
-            k: how many hits to return.
-            n_candidates: how many documents of stage one to rerank; more find more and take longer. None takes what
-                ``optimize`` found, or else 400, or 10 * k where that is more.
-            filter: admit only documents whose metadata satisfy this, such as ``{"year": {"$gte": 2020}}``; see
-                ``muvera_core.filters``. ``k`` documents are found wherever ``k`` satisfy it.
-            exact: score every document instead: slow, the yardstick for everything else.
+            query: the query's text.
+            k: number of hits. A smaller index returns all its documents.
+            n_candidates: number of candidates to rerank. More find more and take longer. None takes what ``optimize``
+                chose, or else the larger of 400 and 10 * k.
+            filter: admits documents by their metadata, for example ``{"year": {"$gte": 2020}}``. See
+                ``muvera_core.filters``. If it admits ``k`` documents, ``k`` are found.
+            exact: score every document. Slow; the reference that everything else is measured against.
             clock: collects the time of each stage.
 
         Raises:
-            InvalidInputError: an empty question, k or n_candidates below 1, a filter that can't be.
+            InvalidInputError: the query is empty, ``k`` or ``n_candidates`` is below 1, or the filter is invalid.
         """
         return self.search_batch([query], k, n_candidates, filter=filter, exact=exact, clock=clock)[0]
 
@@ -298,7 +300,7 @@ class MuveraIndex:
         exact: bool = False,
         clock: StageClock | None = None,
     ) -> list[list[Hit]]:
-        """Hits for each of several questions, as ``search`` gives them, but for the rounding of scores."""
+        """The hits of several queries, as ``search`` returns them. Scores may differ in their last bits."""
         self._collection.require_open()
         queries = require_texts("queries", queries)
         clock = _require_clock(clock)
@@ -318,7 +320,7 @@ class MuveraIndex:
         exact: bool = False,
         clock: StageClock | None = None,
     ) -> list[Hit]:
-        """Hits for a question whose token embeddings are at hand, shape (tokens, dimension). See ``search``."""
+        """The hits of a query that is given by its token embeddings, shape (tokens, dimension). See ``search``."""
         return self.search_embeddings_batch([query_tokens], k, n_candidates, filter=filter, exact=exact, clock=clock)[0]
 
     def search_embeddings_batch(
@@ -331,7 +333,7 @@ class MuveraIndex:
         exact: bool = False,
         clock: StageClock | None = None,
     ) -> list[list[Hit]]:
-        """Hits for each of several questions whose token embeddings are at hand. See ``search``."""
+        """The hits of several queries that are given by their token embeddings. See ``search``."""
         self._collection.require_open()
         queries = require_queries(query_tokens, self._encoder.dimension)
         clock = _require_clock(clock)
@@ -349,21 +351,20 @@ class MuveraIndex:
         relevance_weight: float = 0.5,
         filter: Filter | None = None,
     ) -> list[Hit]:
-        """Hits that match a question well and are unlike one another, by maximal marginal relevance.
+        """Hits that match a query well and differ from one another, by maximal marginal relevance.
 
-        Two documents are as similar as the cosine of their encodings (``FDEConfig``): among hits for one question it
-        goes along with their late-interaction similarity (correlation .9), whose cost grows with the square of their
-        length.
+        The similarity of two documents is the cosine of their FDEs. Among the hits of one query it agrees with their
+        late-interaction similarity (correlation .9), whose cost would grow with the square of their length.
 
         Args:
-            query: the question.
-            k: how many hits to return, in the order of choice.
-            fetch_k: how many of the best hits to choose from; k where that is more.
-            relevance_weight: 1 ranks by relevance only, 0 by unlikeness only.
+            query: the query's text.
+            k: number of hits. They are returned in the order in which they are chosen.
+            fetch_k: number of best hits to choose from. At least ``k`` are taken.
+            relevance_weight: from 0, which looks at diversity only, to 1, which looks at relevance only.
             filter: see ``search``.
 
         Raises:
-            InvalidInputError: as ``search``, and a relevance_weight outside [0, 1].
+            InvalidInputError: as ``search``, or ``relevance_weight`` is outside [0, 1].
         """
         relevance_weight = require_share("relevance_weight", relevance_weight)
         k, fetch_k = require_count("k", k), require_count("fetch_k", fetch_k)
@@ -371,16 +372,17 @@ class MuveraIndex:
         return diversify(self._collection, hits, k, relevance_weight)
 
     def explain(self, query: str, id: str) -> list[TokenMatch]:
-        """Which document token matched each query token best.
+        """The document token that matches each query token best.
 
-        Of tokens that were merged (``pool_factor``), the one nearest to the query token is named, but the similarity is
-        that of the merged one, which counts in the score. To find it the document is encoded again.
+        If tokens were merged (``pool_factor``), the similarity is that of the merged token, which counts in the score.
+        The token that is named is the one of the merged tokens that is nearest to the query token. To find it, the
+        document is encoded again.
 
         Returns:
-            One match per query token, in order; their similarities add up to the hit's score.
+            One match per query token, in order. Their similarities add up to the hit's score.
 
         Raises:
-            InvalidInputError: no document has this id, or the question is empty.
+            InvalidInputError: no document has this id, or the query is empty.
         """
         self._collection.require_open()
         query, id = require_text("query", query), require_text("id", id)
@@ -389,7 +391,7 @@ class MuveraIndex:
     # Reading
 
     def get(self, ids: str | Sequence[str]) -> list[Document]:
-        """The documents with these ids, in their order; ids that aren't there are passed over."""
+        """The documents with these ids, in the order of the ids. Unknown ids are skipped."""
         self._collection.require_open()
         wanted = _one_or_more(ids)
         store = self._collection.store
@@ -400,8 +402,8 @@ class MuveraIndex:
         """Documents by their metadata, in the order in which they were added.
 
         Args:
-            filter: see ``search``; None admits every document.
-            limit: how many to return at most; None returns all.
+            filter: see ``search``. None admits every document.
+            limit: the largest number of documents to return. None returns all.
         """
         self._collection.require_open()
         condition = compile_filter(filter)
@@ -415,13 +417,13 @@ class MuveraIndex:
         return [_as_added(document) for document in self._collection.read_with_retry(read)]
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
-        """Write an index with the same documents and settings to another folder, without encoding any text anew.
+        """Write an index with the same documents and settings to another folder. No text is encoded again.
 
-        What ``optimize`` chose isn't copied.
+        The choice of ``optimize`` is not copied.
 
         Raises:
             IndexExistsError: the folder is in use.
-            ReadOnlyIndexError: the folder can't be made or written.
+            ReadOnlyIndexError: the folder cannot be made or written.
         """
         copy_collection(self._collection, require_path("path", path))
 
@@ -433,18 +435,18 @@ class MuveraIndex:
         try:
             wanted = require_unicode("id", id)
         except InvalidInputError:
-            return False  # nothing of the kind can be in an index
+            return False  # no document can have such an id
         store = self._collection.store
         return self._collection.read_with_retry(lambda snapshot: wanted in store.keys_of(snapshot, [wanted]))
 
     @property
     def path(self) -> Path | None:
-        """The index's folder; None where it is in memory."""
+        """The index's folder. None if the index is in memory."""
         return self._collection.folder
 
     @property
     def device(self) -> str:
-        """What searches: "cpu" or "cuda:N"."""
+        """The device that searches use: "cpu" or "cuda:N"."""
         return self._collection.device
 
     @property
@@ -454,26 +456,25 @@ class MuveraIndex:
 
     @property
     def n_tokens(self) -> int:
-        """Number of token vectors of all documents."""
+        """The number of token vectors of all documents."""
         return self._collection.snapshot().n_tokens
 
     @property
     def pool_factor(self) -> int:
-        """Of so many tokens of a document about one is stored; see ``create``."""
+        """About one in ``pool_factor`` tokens of a document is stored; see ``create``."""
         return self._collection.manifest.pool_factor
 
     # Keeping
 
     def refresh(self) -> bool:
-        """Take in what another process has committed to the folder since it was opened or last refreshed.
+        """Take in what another process has committed since the index was opened or last refreshed.
 
-        Between refreshes an index that was opened with ``read_only=True`` answers from the state it has seen, and takes
-        in a later one by itself only where it must: a document that it would return is gone, or a filter has to be
-        answered that it doesn't know the answer to. The index that writes is always up to date.
+        An index that was opened with ``read_only=True`` answers from one snapshot. It moves on by itself only if it
+        must: a document that it would return is gone, or it has to answer a filter for the first time. The index that
+        writes is always up to date.
 
-        After ``optimize`` has chosen another stage one, it is loaded beside the present one, or derived where the
-        writer hasn't saved it yet; searches go on with the present one meanwhile. If what was learned is lost, it is
-        the index's first encoding, and the log says so.
+        A new stage one of ``optimize`` is loaded, or derived if the writer has not saved it yet, while searches use the
+        present one. If its learned encoder is lost, the index uses its first encoding, and the log says so.
 
         Returns:
             Whether anything had changed.
@@ -486,25 +487,25 @@ class MuveraIndex:
     def compact(self) -> int:
         """Give back the space of deleted and replaced documents. Searches go on meanwhile.
 
-        It happens by itself when deleted documents' tokens take half as much as those of the others. It needs room for
-        a copy of the tokens that stay.
+        This also happens by itself when the tokens of deleted documents take half as much space as the others. It needs
+        room for a copy of the tokens that stay.
 
         Returns:
-            By how many bytes the stored documents got smaller on disk; 0 for an index in memory.
+            The number of bytes given back on disk. 0 for an index in memory.
 
         Raises:
             ReadOnlyIndexError: the index was opened for reading.
-            StorageError: no room for the copy; nothing was changed.
-            CorruptIndexError: some tokens are damaged; nothing was changed.
+            StorageError: there is no room for the copy. Nothing was changed.
+            CorruptIndexError: some tokens are damaged. Nothing was changed.
         """
         return self._writer.compact()
 
     def default_candidates(self, k: int = 10) -> int:
-        """How many documents a search for ``k`` hits reranks where it isn't told."""
+        """The number of candidates that a search for ``k`` hits reranks by default."""
         return self._collection.stage_one.n_candidates(require_count("k", k))
 
     def sizes(self) -> dict[str, int]:
-        """Bytes that each part takes, on disk or in memory, by name."""
+        """The size of each part in bytes, on disk or in memory, by name."""
         return self._collection.sizes()
 
     def evaluate(
@@ -516,17 +517,17 @@ class MuveraIndex:
         n_candidates: int | None = None,
         show_progress: bool = False,
     ) -> Evaluation:
-        """Measure what a search finds of what exact MaxSim would find, and what it takes.
+        """Measure how many of exact MaxSim's hits a search finds, and how long it takes.
 
         Args:
-            queries: questions such as are asked.
-            relevant: for each of them the ids of documents that answer it, or a grade by id.
+            queries: example queries, like those that users ask.
+            relevant: for each query the ids of the documents that answer it, or a grade by id.
             k: number of hits.
-            n_candidates: how many documents to rerank; see ``search``.
+            n_candidates: number of candidates to rerank; see ``search``.
             show_progress: show bars on standard error.
 
         Raises:
-            InvalidInputError: no questions, an empty index, or another number of ``relevant`` than of questions.
+            InvalidInputError: there are no queries or no documents, or ``relevant`` is not as long as ``queries``.
         """
         self._collection.require_open()
         return evaluate(self, queries, relevant, k, n_candidates, show_progress=show_progress)
@@ -540,42 +541,41 @@ class MuveraIndex:
         n_queries: int = 200,
         show_progress: bool = False,
     ) -> Tuning:
-        """Choose and fit stage one for the documents that are there, and use it from now on.
+        """Choose stage one for the documents that the index has, and use it from now on.
 
-        Measures the encoding that the index was made with and learned ones (``LearnedSetEncoder``) of several widths,
-        and takes the one that finds the target in the least time, with as many candidates as it needs for that. Where
-        there are enough documents for a graph, that one is also measured in graphs of more links, and of links chosen
-        from more, and the fastest is kept. Searches go on meanwhile; writes wait. What is added later is encoded with
-        what was learned: optimize again when the index has grown several times over, or is about something else. It
-        needs memory for the vectors of all documents. Processes that read the index go on as before until ``refresh``.
+        Measures the encoding that the index was made with, and learned encodings (``LearnedSetEncoder``) of several
+        widths. The fastest one that reaches the target is taken, with the number of candidates that it needs. With
+        enough documents for a graph, graphs of other parameters are measured, too.
+
+        Searches go on meanwhile; writes wait. The vectors of all documents must fit in memory. Documents that are added
+        later are encoded with the same encoder: optimize again when the index has grown several times over, or is about
+        something else. Processes that read the index use the choice after ``refresh``.
 
         Args:
-            target_recall: share of the ``k`` best documents, by exact MaxSim, that a search is to find.
-            queries: questions such as will be asked, the more the better; where None, parts of the documents stand in.
-                Of 100 or more, half are measured with and half are learned from.
+            target_recall: the share of exact MaxSim's ``k`` best documents that a search is to find.
+            queries: example queries, the more the better. Of 100 or more, half are for measuring and half for fitting.
+                None takes parts of the documents instead.
             k: number of hits to tune for.
-            n_queries: how many stand-ins to use.
+            n_queries: number of parts of documents to measure with if ``queries`` is None.
             show_progress: show bars on standard error.
 
         Returns:
-            What was chosen, and what was measured; it is also in the index's manifest. Where no choice reaches the
-            target, the one that comes nearest.
+            What was chosen and measured. The index's manifest keeps it. If no choice reaches the target, it is the one
+            that comes nearest.
 
         Raises:
-            InvalidInputError: a target outside [0, 1], no questions, or not more than ``k`` documents.
+            InvalidInputError: the target is outside [0, 1], ``queries`` is empty, or there are at most ``k`` documents.
             ReadOnlyIndexError: the index was opened for reading.
-            StorageError: no room for what was learned.
+            StorageError: there is no room for the learned encoder.
         """
         self._collection.require_open()
         target_recall, k = require_share("target_recall", target_recall), require_count("k", k)
         tokens = None
         if queries is not None:
-            questions = require_texts("queries", queries)
-            if not questions:
-                raise InvalidInputError("queries is empty: give questions, or None for stand-ins")
-            encoded = self._encoder.encode_queries(questions)
-            tokens = list(require_encoded(encoded, len(questions), self._encoder.dimension))
-
+            texts = require_texts("queries", queries)
+            if not texts:
+                raise InvalidInputError("queries is empty: give example queries, or None to use parts of documents")
+            tokens = list(require_encoded(self._encoder.encode_queries(texts), len(texts), self._encoder.dimension))
         return optimize(
             self._collection,
             self._writer,
@@ -590,9 +590,9 @@ class MuveraIndex:
     # Closing
 
     def close(self) -> None:
-        """Save what makes the next opening fast, and let go of the folder. Documents are safe without it.
+        """Save stage one, which makes the next opening fast, and release the folder. Documents are safe without it.
 
-        A search that is under way in another thread ends with IndexClosedError, or with its result.
+        A search that is running in another thread ends with its result or with IndexClosedError.
         """
         self._collection.close()
 
@@ -606,7 +606,7 @@ class MuveraIndex:
 
     def __reduce__(self) -> NoReturn:
         raise MuveraError(
-            "an index can't be pickled: it holds open files and a lock. Pass its path and open it there with "
+            "an index cannot be pickled: it holds open files and a lock. Pass its path and open it there with "
             "MuveraIndex.open(path, read_only=True)"
         )
 

@@ -1,4 +1,4 @@
-"""The ragged array that every stage takes and gives: one row of vectors per text, one vector per token."""
+"""The token vectors of several texts in one ragged array: the input and output of every stage."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from muvera_core.errors import DimensionMismatchError, InvalidInputError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-# Of one number. Products of two, added up over a million dimensions and a million query tokens, stay below the
-# largest float32, 2**128, so no score is ever infinity or NaN.
+# The largest magnitude of a number in a vector. Products of two such numbers, added up over a million dimensions and a
+# million query tokens, stay below the largest float32, 2**128, so no score is infinity or NaN.
 MAX_MAGNITUDE = 2.0**40
-# DLPack's numbers for ordinary memory and for memory that is pinned for CUDA or ROCm.
+# DLPack's device types for host memory: ordinary, pinned for CUDA, pinned for ROCm.
 _HOST_MEMORY = (1, 3, 11)
 
 
 @dataclass(frozen=True, eq=False)
 class TokenEmbeddings:
-    """Token vectors of several texts, laid end to end.
+    """The token vectors of several texts, one text after the other.
 
-    Late-interaction models give unit-length vectors. Others are accepted, but ``normalized_score`` then
-    loses its meaning.
+    Late-interaction models give vectors of unit length. Vectors of other lengths are accepted, but
+    ``normalized_score`` is then meaningless.
 
-    Arrays that PyTorch, CuPy and others have on a card are taken, too, wherever vectors are (by DLPack, and NumPy 2.1).
+    Arrays of PyTorch, CuPy and other libraries are accepted wherever vectors are, also in GPU memory (through DLPack,
+    with NumPy 2.1 or newer).
 
     Attributes:
         vectors: float32, shape (total tokens, dimension), C-contiguous.
         offsets: int64, shape (number of texts + 1,); text ``i`` owns ``vectors[offsets[i]:offsets[i + 1]]``.
 
     Raises:
-        InvalidInputError: wrong number of axes, offsets that don't fit, a text without tokens, NaN, infinity or a
-            number beyond ``MAX_MAGNITUDE``.
+        InvalidInputError: an array has the wrong number of axes, the offsets do not fit the vectors, a text has no
+            tokens, or a vector holds NaN, infinity or a number beyond ``MAX_MAGNITUDE``.
     """
 
     vectors: FloatArray
@@ -46,7 +47,7 @@ class TokenEmbeddings:
         offsets = _as_array(self.offsets, "offsets")
         if offsets.ndim != 1 or len(offsets) == 0 or offsets.dtype.kind not in "iu":
             raise InvalidInputError(
-                f"offsets must be a 1-d integer array of length texts + 1, got shape {offsets.shape} of {offsets.dtype}"
+                f"offsets must be a 1-d integer array of length texts + 1, got {offsets.dtype} of shape {offsets.shape}"
             )
         offsets = offsets.astype(np.int64, copy=False)
         if offsets[0] != 0 or offsets[-1] != len(vectors):
@@ -54,11 +55,11 @@ class TokenEmbeddings:
                 f"offsets must start at 0 and end at the number of vectors, {len(vectors)}; "
                 f"got {offsets[0]} and {offsets[-1]}"
             )
-        # Comparing neighbours, since the difference of two large ones can overflow.
+        # Compare neighbours: the difference of two large offsets can overflow.
         empty = np.flatnonzero(offsets[1:] <= offsets[:-1])
         if len(empty):
             raise InvalidInputError(
-                f"every text needs at least one token vector; item {empty[0]} goes from "
+                f"every text needs at least one token vector, but the offsets of item {empty[0]} go from "
                 f"{offsets[empty[0]]} to {offsets[empty[0] + 1]}"
             )
         object.__setattr__(self, "vectors", vectors)
@@ -69,13 +70,13 @@ class TokenEmbeddings:
         """Build from one (tokens, dimension) array per text.
 
         Args:
-            arrays: one array-like per text; all must have the same width.
-            dimension: the width to expect. Needed only for an empty sequence; otherwise taken from the first array.
+            arrays: one array-like per text, all of the same width.
+            dimension: the expected width; by default that of the first array. Needed only if there are no arrays.
 
         Raises:
-            InvalidInputError: an array isn't 2-d, is empty, or holds NaN, infinity or a number beyond
+            InvalidInputError: an array is not 2-d, is empty, or holds NaN, infinity or a number beyond
                 ``MAX_MAGNITUDE``.
-            DimensionMismatchError: an array's width differs.
+            DimensionMismatchError: an array has another width.
         """
         usable = isinstance(arrays, Iterable) and not isinstance(arrays, (str, bytes, memoryview, Mapping))
         if not usable or getattr(arrays, "ndim", 1) == 0:
@@ -83,7 +84,8 @@ class TokenEmbeddings:
         rows = [_as_float32(array, f"item {i}") for i, array in enumerate(arrays)]
         if dimension is not None and (type(dimension) is not int or dimension < 0):
             raise InvalidInputError(
-                "dimension must be a whole number, got a negative one or a " + type(dimension).__name__
+                "dimension must be a whole number of at least 0, got "
+                + ("a negative number" if type(dimension) is int else type(dimension).__name__)
             )
         if dimension is None:
             dimension = rows[0].shape[1] if rows else 0
@@ -100,7 +102,7 @@ class TokenEmbeddings:
 
     @classmethod
     def concatenate(cls, parts: Sequence[TokenEmbeddings]) -> TokenEmbeddings:
-        """Join several into one, in order. Raises InvalidInputError where ``parts`` is empty."""
+        """Join several into one, in order. Raises InvalidInputError if ``parts`` is empty."""
         if not isinstance(parts, (list, tuple)) or not all(isinstance(part, TokenEmbeddings) for part in parts):
             raise InvalidInputError("parts must be a list of TokenEmbeddings")
         if not parts:
@@ -123,7 +125,7 @@ class TokenEmbeddings:
     def __getitem__(self, i: int) -> FloatArray:
         """The (tokens, dimension) vectors of text ``i``, as a view."""
         if not -len(self) <= i < len(self):
-            raise IndexError(f"text {i} of {len(self)}")
+            raise IndexError(f"text {i} is out of range: the number of texts is {len(self)}")
         i %= len(self)
         return self.vectors[self.offsets[i] : self.offsets[i + 1]]
 
@@ -132,9 +134,11 @@ class TokenEmbeddings:
 
 
 def require_dimension(embeddings: TokenEmbeddings, expected: int, what: str) -> None:
-    """Raise DimensionMismatchError unless ``embeddings`` is ``expected`` wide (an empty one always fits)."""
+    """Raise DimensionMismatchError unless the vectors have the expected width. Empty embeddings always fit."""
     if not isinstance(embeddings, TokenEmbeddings):
-        raise InvalidInputError(f"{what} takes TokenEmbeddings, got {type(embeddings).__name__}: see from_list")
+        raise InvalidInputError(
+            f"{what} takes TokenEmbeddings, got {type(embeddings).__name__}: use TokenEmbeddings.from_list"
+        )
     if len(embeddings) and embeddings.dimension != expected:
         raise DimensionMismatchError(
             f"got {embeddings.dimension}-d token vectors, but {what} works with {expected}-d ones"
@@ -147,9 +151,9 @@ def _as_float32(array: npt.ArrayLike, name: str) -> FloatArray:
         raise InvalidInputError(f"{name} must have shape (tokens, dimension), got shape {values.shape}")
     if values.dtype.kind not in "fiu":
         raise InvalidInputError(f"{name} must hold real numbers, got dtype {values.dtype}")
-    with np.errstate(over="ignore"):  # what is too large becomes infinity, which is refused below
+    with np.errstate(over="ignore"):  # a number that is too large becomes infinity, which is refused below
         result = np.ascontiguousarray(values, dtype=np.float32)
-    # Not the other way round: every comparison with NaN is false.
+    # Written so that NaN fails the check: every comparison with NaN is false.
     if not (result.max(initial=0) <= MAX_MAGNITUDE and result.min(initial=0) >= -MAX_MAGNITUDE):
         finite = np.isfinite(result).all(axis=1)
         if not finite.all():
@@ -157,7 +161,7 @@ def _as_float32(array: npt.ArrayLike, name: str) -> FloatArray:
             raise InvalidInputError(f"{name} has NaN or infinity in token {bad}: check the encoder that made it")
         bad = int(np.flatnonzero((np.abs(result) > MAX_MAGNITUDE).any(axis=1))[0])
         raise InvalidInputError(
-            f"{name} has a number beyond {MAX_MAGNITUDE:.0f} in token {bad}, with which scores could overflow: "
+            f"{name} has a number beyond {MAX_MAGNITUDE:.0f} in token {bad}, so scores could overflow: "
             "scale the vectors to unit length"
         )
     return result
@@ -165,38 +169,38 @@ def _as_float32(array: npt.ArrayLike, name: str) -> FloatArray:
 
 def _as_array(value: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
-        raise InvalidInputError(f"{name} is a masked array, and a vector has no gaps: fill it first")
-    # NumPy looks 64 levels deep, which in a list that contains itself twice are 2**64 elements.
+        raise InvalidInputError(f"{name} is a masked array, but vectors cannot have gaps: fill it first")
+    # NumPy descends 64 levels: a list that contains itself twice would have 2**64 elements.
     if isinstance(value, (list, tuple)) and any(
         isinstance(number, (list, tuple)) for row in value if isinstance(row, (list, tuple)) for number in row
     ):
-        raise InvalidInputError(f"{name} must have shape (tokens, dimension), got lists that are nested deeper")
+        raise InvalidInputError(f"{name} must have shape (tokens, dimension), got lists nested more deeply")
     if _is_on_device(value):
         try:
             return np.from_dlpack(value, device="cpu")
-        except Exception as error:  # whatever the library raises that it is of
+        except Exception as error:  # the array's library can raise anything
             raise InvalidInputError(
-                f"{name}, of type {type(value).__name__}, is on a device that NumPy can't fetch it from: {error}. "
+                f"{name}, of type {type(value).__name__}, is on a device from which NumPy cannot copy it: {error}. "
                 "Copy it to the host first"
             ) from error
     try:
         return np.asarray(value)
-    except Exception as error:  # a ragged list, or whatever an array-like of another library raises
-        raise InvalidInputError(f"{name} is no array of numbers: {error}") from error
+    except Exception as error:  # a ragged list; or an array-like of another library, which can raise anything
+        raise InvalidInputError(f"{name} is not an array of numbers: {error}") from error
 
 
 def _is_on_device(value: object) -> TypeGuard[Any]:
-    """Whether a value is an array in memory that only a device can read, as DLPack tells."""
+    """Whether a value is, according to DLPack, an array in memory that the host cannot read."""
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
         return False
     try:
         return value.__dlpack_device__()[0] not in _HOST_MEMORY
-    except Exception:  # of a value that isn't what it seems, which is told when it is read
+    except Exception:  # not a real DLPack array, which the caller notices when it reads the value
         return False
 
 
 def unit_length(vectors: FloatArray) -> FloatArray:
-    """Rows scaled to length 1, float32; a row of zeros stays as it is."""
+    """Scale each row to length 1, float32. A row of zeros stays as it is."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: FloatArray = (vectors / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)
     return scaled

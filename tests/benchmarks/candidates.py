@@ -1,9 +1,9 @@
-"""The flat scan beside the hnswlib graph, on the same stage-one vectors: time, and what each finds.
+"""Compares the flat scan with the hnswlib graph on the same stage-one vectors: time, and share found.
 
 usage: python tests/benchmarks/candidates.py FOLDER [--others 20000] [--cache DIR] [--questions 300]
 
-Uses the collection's judged passages and, of the rest, so many others. Prints, for growing parts of them, the median
-milliseconds of a search, and the share of exact MaxSim's top 10 among the candidates.
+Uses the judged passages of the collection and ``--others`` of the rest. Prints, for growing parts of them, the median
+time of a search and the share of exact MaxSim's top 10 among the candidates.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     exact = [set(top.tolist()) for top in exact_top(collection.queries, collection.documents, K)]
 
     print(describe_machine())
-    print(f"{collection.name}: {len(vectors)} documents, {len(query_vectors)} questions, {N_CANDIDATES} candidates")
+    print(f"{collection.name}: {len(vectors)} documents, {len(query_vectors)} queries, {N_CANDIDATES} candidates")
     for n in sorted({min(n, len(vectors)) for n in (5_000, 10_000, len(vectors))}):
         for holder in (FlatCandidates(vectors.shape[1]), HnswCandidates(vectors.shape[1])):
             start = time.perf_counter()

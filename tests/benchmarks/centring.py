@@ -1,15 +1,15 @@
-"""Whether it helps to centre tokens on the corpus's mean before they are encoded (``FDEConfig.center``).
+"""Measures whether it helps to subtract the corpus's mean token before encoding (``FDEConfig.center``).
 
 usage: python tests/benchmarks/centring.py FOLDER [--cache DIR] [--questions 300] [--others N] [--plot FILE.png]
            [--sample FOLDER]
 
-Some models' token vectors crowd in one direction. Such models are simulated: one common vector of growing strength is
-added to all tokens of documents and questions, which are then brought back to unit length. Prints, for each strength,
-the mean cosine of two tokens and the share of exact MaxSim's top 10, among those very tokens, in 100 candidates of a
-flat scan, mean and standard deviation over seeds.
+Token vectors of some models point mostly in one direction. Such models are simulated: one common vector of growing
+strength is added to all tokens of documents and queries, which are then scaled to unit length. Prints, for each
+strength, the mean cosine of two tokens, and the share of exact MaxSim's top 10 (of the same tokens) in 100 candidates
+of a flat scan, mean and standard deviation over seeds.
 
-``--sample`` names a folder with token embeddings of a real model, ``documents.npz`` and ``queries.npz`` with arrays
-``vectors`` and ``lens``. It is looked at in the same way, with as many candidates as suit its size.
+``--sample`` names a folder with token embeddings of a real model: ``documents.npz`` and ``queries.npz`` with the arrays
+``vectors`` and ``lens``. It is measured in the same way, with fewer candidates, as suits its size.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ K = 10
 N_CANDIDATES = 100
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.4)
 SEEDS = range(3)
-# Candidates and seeds for a small sample, whose documents hardly outnumber them.
+# Numbers of candidates, and seeds, for a small sample that has hardly more documents than candidates.
 SAMPLE_DEPTHS = (10, 15, 20)
 SAMPLE_SEEDS = range(20)
 CONFIGS = (
@@ -45,11 +45,11 @@ SCALINGS = ("unit length", "plain")
 
 @dataclass(frozen=True)
 class Row:
-    """What an encoding finds.
+    """The shares that an encoding finds.
 
     Attributes:
-        name: of the encoding.
-        shares: of exact MaxSim's top among the candidates, (depths, seeds).
+        name: name of the encoding.
+        shares: share of exact MaxSim's top among the candidates, shape (depths, seeds).
     """
 
     name: str
@@ -64,10 +64,10 @@ def main() -> None:
     print(describe_machine())
     if arguments.sample:
         queries, documents = (read_arrays(arguments.sample / f"{name}.npz") for name in ("queries", "documents"))
-        print(f"{arguments.sample.name}: {len(documents)} documents, {len(queries)} questions")
+        print(f"{arguments.sample.name}: {len(documents)} documents, {len(queries)} queries")
         report(queries, documents, SAMPLE_DEPTHS, SAMPLE_SEEDS)
     collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
-    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} questions")
+    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries")
     direction = unit_length(
         np.random.default_rng(0).standard_normal((1, collection.documents.dimension)).astype(np.float32)
     )
@@ -87,18 +87,18 @@ def read_arrays(path: Path) -> TokenEmbeddings:
 
 
 def shifted(embeddings: TokenEmbeddings, by: FloatArray) -> TokenEmbeddings:
-    """Tokens moved by one vector and brought back to unit length."""
+    """Tokens plus one vector, scaled to unit length."""
     return TokenEmbeddings(unit_length(embeddings.vectors + by), embeddings.offsets)
 
 
 def mean_cosine(embeddings: TokenEmbeddings) -> float:
-    """Of two tokens of unit length, each drawn at random."""
+    """Mean cosine of two random tokens of unit length."""
     mean = embeddings.vectors.mean(axis=0, dtype=np.float64)
     return float(mean @ mean)
 
 
 def report(queries: TokenEmbeddings, documents: TokenEmbeddings, depths: tuple[int, ...], seeds: range) -> list[Row]:
-    """Print, for each setting, what it finds with and without centring."""
+    """Print the shares that each setting finds with and without centring."""
     best = np.stack(exact_top(queries, documents, K))
     print(f"mean cosine of two tokens {mean_cosine(documents):.3f}" + "".join(f"{f'@{n}':>16}" for n in depths))
     rows = []
@@ -117,7 +117,7 @@ def report(queries: TokenEmbeddings, documents: TokenEmbeddings, depths: tuple[i
 
 
 def places(config: FDEConfig, queries: TokenEmbeddings, documents: TokenEmbeddings, best: IntArray) -> IntArray:
-    """Places of ``best`` with encodings of unit length, and as they are: int64 (2, queries, k)."""
+    """Places of ``best`` with encodings of unit length, and with plain ones: int64, shape (2, queries, k)."""
     mean = documents.vectors.mean(axis=0, dtype=np.float64) if config.center else None
     encoder = FixedDimensionalEncoder(config, mean=mean)
     vectors, query_vectors = encoder.encode_documents(documents), encoder.encode_queries(queries)

@@ -1,9 +1,10 @@
-"""How a learned encoding keeps up: a corpus that grows to three and ten times its size, and one about something else.
+"""Measures a learned encoding on a corpus that grew to three and ten times its size, and on one about something else.
 
 usage: python tests/benchmarks/drift.py FOLDER [FOLDER...] --cache FOLDER [--others 20000] [--questions 300]
 
-Prints what 100 candidates (a scan) hold of exact MaxSim's top 10 in each collection, when the encoding was fitted to a
-random part of it, to all of it, and to each of the other collections; and the default FDE's, which isn't fitted.
+For each collection, prints the share of exact MaxSim's top 10 in 100 candidates of a flat scan, with the encoding
+fitted to a random part of it, to all of it, and to each of the other collections. The default FDE, which is not fitted,
+is measured too.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--cache", type=Path, required=True, help="folder for token embeddings")
-    parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
+    parser.add_argument("--others", type=int, help="number of unjudged passages to include (default: all)")
     parser.add_argument("--questions", type=int, default=300)
     arguments = parser.parse_args()
     print(describe_machine())

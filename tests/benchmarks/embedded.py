@@ -1,7 +1,7 @@
-"""Collections with the bundled encoder's token embeddings, which are encoded once and kept in a folder.
+"""Collections with token embeddings of the bundled encoder, which are computed once and cached in a folder.
 
-They are kept as an index keeps them: int8 codes and a scale per token. Passages are encoded in an order in which every
-smaller collection is the beginning of a larger one, so that a longer run goes on where a shorter one ended.
+They are stored as in an index: int8 codes and a scale per token. The order of the passages makes every smaller
+selection the beginning of a larger one, so that a longer run continues where a shorter one ended.
 """
 
 from __future__ import annotations
@@ -31,48 +31,50 @@ class Embedded:
     """A collection with its token embeddings.
 
     Attributes:
-        name: of the collection.
+        name: name of the collection.
         texts: its passages.
-        documents: their token embeddings, as an index would give them back.
-        questions: that are asked.
-        queries: their token embeddings.
-        relevance: for each of them the grades of passages by their number in ``documents``.
+        documents: token embeddings of the passages, rounded as in an index.
+        query_texts: the queries.
+        queries: token embeddings of the queries.
+        relevance: for each query, the grades of passages, by their number in ``documents``.
     """
 
     name: str
     texts: list[str]
     documents: TokenEmbeddings
-    questions: list[str]
+    query_texts: list[str]
     queries: TokenEmbeddings
     relevance: list[dict[int, float]]
 
 
 def collection_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser of what ``embed`` takes: the collection, the cache, and how many questions and passages."""
+    """A parser of the arguments of ``embed``: the collection, the cache, and the numbers of queries and passages."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a collection in BEIR's form")
+    parser.add_argument("folder", type=Path, help="a collection in BEIR's format")
     parser.add_argument(
         "--cache",
         type=Path,
         default=Path(tempfile.gettempdir()) / "muvera-benchmarks",
-        help="folder to keep the token embeddings in between runs (default: one among the temporary files)",
+        help="folder that caches the token embeddings (default: a folder among the temporary files)",
     )
-    parser.add_argument("--questions", type=int, default=300, help="how many, drawn at random (default: 300)")
-    parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
+    parser.add_argument("--questions", type=int, default=300, help="number of queries, drawn at random (default: 300)")
+    parser.add_argument("--others", type=int, help="number of unjudged passages to include (default: all)")
     return parser
 
 
 def begin(description: str | None, k: int, *, narrows: bool = False) -> tuple[Embedded, IntArray, Path | None]:
-    """What the command line asks a comparison of encodings to be made with; ``narrows`` allows --components.
+    """Read the command line of a comparison of encodings. With ``narrows``, it accepts --components.
 
     Returns:
-        The collection; numbers of the ``k`` documents of highest MaxSim for each query, int64, shape (queries, k); and
-        the file to draw to, if any.
+        The collection; the numbers of the ``k`` documents of highest MaxSim for each query, int64, shape (queries, k);
+        and the file to draw to, or None.
     """
     parser = collection_parser(description)
     parser.add_argument("--plot", type=Path)
     if narrows:
-        parser.add_argument("--components", type=int, help="simulate a model of narrower vectors: principal components")
+        parser.add_argument(
+            "--components", type=int, help="simulate a model with narrower vectors, by this many principal components"
+        )
     arguments = parser.parse_args()
     collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
     if narrows and arguments.components:
@@ -80,33 +82,33 @@ def begin(description: str | None, k: int, *, narrows: bool = False) -> tuple[Em
     return collection, np.stack(exact_top(collection.queries, collection.documents, k)), arguments.plot
 
 
-def embed(folder: Path, cache: Path, n_questions: int, *, others: int | None = None) -> Embedded:
-    """Token embeddings of a collection in BEIR's form, and of some of its questions, drawn at random.
+def embed(folder: Path, cache: Path, n_queries: int, *, others: int | None = None) -> Embedded:
+    """Token embeddings of a collection in BEIR's format, and of some of its queries, drawn at random.
 
     Args:
         folder: the collection.
         cache: folder for the embeddings.
-        n_questions: how many questions to ask.
-        others: of the passages that answer nothing, take so many; None takes all.
+        n_queries: number of queries.
+        others: number of unjudged passages to include; None includes all.
     """
     collection = read_beir(folder)
     chosen = judged_and_others(collection, others)
     texts = [collection.texts[i] for i in chosen]
     number = {collection.ids[i]: place for place, i in enumerate(chosen)}
-    asked = random.Random(1).sample(sorted(collection.queries), min(n_questions, len(collection.queries)))
-    questions = [collection.queries[id] for id in asked]
+    asked = random.Random(1).sample(sorted(collection.queries), min(n_queries, len(collection.queries)))
+    query_texts = [collection.queries[id] for id in asked]
     return Embedded(
         folder.name,
         texts,
         _documents(texts, cache / folder.name),
-        questions,
-        BundledEncoder().encode_queries(questions),
+        query_texts,
+        BundledEncoder().encode_queries(query_texts),
         [{number[d]: grade for d, grade in collection.relevance[id].items() if d in number} for id in asked],
     )
 
 
 def judged_and_others(collection: BeirCollection, n_others: int | None) -> list[int]:
-    """Numbers of the passages that answer a question, and then of so many others, in a random order."""
+    """Numbers of the passages that are relevant to a query, followed by ``n_others`` of the others in random order."""
     judged = {id for relevant in collection.relevance.values() for id in relevant}
     others = [i for i, id in enumerate(collection.ids) if id not in judged]
     random.Random(0).shuffle(others)
@@ -114,7 +116,7 @@ def judged_and_others(collection: BeirCollection, n_others: int | None) -> list[
 
 
 def narrowed(embedded: Embedded, n: int) -> Embedded:
-    """The collection with the first ``n`` principal components of its tokens, of unit length."""
+    """The collection with its tokens reduced to their first ``n`` principal components, of unit length."""
     vectors = embedded.documents.vectors
     _, components = np.linalg.eigh((vectors.T @ vectors).astype(np.float64))
     first = components[:, -n:].astype(np.float32)
@@ -126,7 +128,7 @@ def narrowed(embedded: Embedded, n: int) -> Embedded:
 
 
 def seconds_to_encode(embedded: Embedded, n: int = 512) -> float:
-    """What the bundled encoder takes for all passages, by what it takes now for ``n`` of them."""
+    """Estimate of the seconds that encoding all passages takes, from the time for ``n`` of them."""
     some = np.sort(np.random.default_rng(0).permutation(len(embedded.texts))[:n])
     start = time.perf_counter()
     BundledEncoder().encode_documents([embedded.texts[i] for i in some])
@@ -135,7 +137,7 @@ def seconds_to_encode(embedded: Embedded, n: int = 512) -> float:
 
 
 def _documents(texts: list[str], cache: Path) -> TokenEmbeddings:
-    """Token embeddings of texts, of which the first ones may have been encoded before."""
+    """Token embeddings of texts. Those in the cache are not encoded again."""
     encoder = BundledEncoder()
     codec = TokenCodec("int8", encoder.dimension)
     cache = cache / encoder.fingerprint

@@ -1,18 +1,19 @@
-"""Wide FDEs compressed to a few hundred dimensions, beside a learned encoding of the same width.
+"""Compares wide FDEs, compressed to a few hundred dimensions, with a learned encoding of the same width.
 
 usage: python tests/benchmarks/fde_compression.py FOLDER [--cache DIR] [--questions 300] [--others N] [--plot FILE.png]
 
 Ways to compress:
 
 - sketch: the final projection of the authors' code, one signed count sketch;
-- PCA: the principal components of the documents' encodings, less their mean;
-- whitened PCA: the same after documents are mapped by S and queries by 1/S, S² being the second moments of the
-  encodings of pseudo-queries (runs of consecutive document tokens), so that it keeps what matters to queries. One more
-  coordinate could then give all documents the same length, as in ``muvera_core.lemur``; it would leave the order of a
-  flat scan as it is.
+- PCA: the principal components of the documents' encodings, minus their mean;
+- whitened PCA: the same after documents are mapped by S and queries by 1/S, where S² is the second moments of the
+  encodings of pseudo-queries (runs of consecutive document tokens). This keeps what matters to queries. One more
+  coordinate could give all documents the same length, as in ``muvera_core.set_encoders.lemur``, but it would not change
+  the order of a flat scan.
 
-Each with the documents' encodings scaled to unit length before it, and as they are. Prints the share of exact MaxSim's
-top 10 among 100 candidates of a flat scan, the seconds that fitting takes, and the time to encode a document.
+Each is measured with the documents' encodings scaled to unit length first, and with plain ones. Prints the share of
+exact MaxSim's top 10 among 100 candidates of a flat scan, the seconds that fitting takes, and the time to encode a
+document.
 """
 
 from __future__ import annotations
@@ -42,20 +43,20 @@ ENCODINGS = {
     "R20 k5 p16 filled": PUBLISHED_FDE,
     "R10 k2": FDEConfig(num_repetitions=10),
 }
-# Of documents and of pseudo-queries that a compression is fitted to.
+# Number of documents, and of pseudo-queries, that a compression is fitted to.
 _SAMPLE = 4096
-# Of the mean variance of pseudo-queries: what is added to each. There are fewer of them than dimensions.
+# This share of the mean variance of pseudo-queries is added to each variance: there are more dimensions than queries.
 _FLOOR = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Maps to fewer dimensions, between which inner products are kept up to a number per query.
+    """A map to fewer dimensions that approximates inner products, up to a constant per query.
 
     Attributes:
-        mean: of documents, (dimensions,).
-        document_map: (dimensions, fewer).
-        query_map: (dimensions, fewer).
+        mean: mean of the documents, shape (dimensions,).
+        document_map: map for documents, shape (dimensions, width).
+        query_map: map for queries, shape (dimensions, width).
     """
 
     mean: FloatArray
@@ -74,10 +75,10 @@ class Projection:
 
     @classmethod
     def principal(cls, documents: FloatArray, queries: FloatArray | None = None) -> dict[int, Projection]:
-        """Principal components of documents (n, dimensions), the largest, by their number; whitened by ``queries``.
+        """The largest principal components of documents (n, dimensions), by their number; whitened by ``queries``.
 
-        With X the centred documents, SXᵀ = VΛ½Uᵀ is found from XS²Xᵀ = UΛUᵀ, which is n wide. Documents are then
-        mapped by SV = S²XᵀUΛ^-½, and queries by S⁻¹V = XᵀUΛ^-½, so that S itself is never needed.
+        X is the centred documents. SXᵀ = VΛ½Uᵀ follows from XS²Xᵀ = UΛUᵀ, a matrix of width n. Documents are mapped by
+        SV = S²XᵀUΛ^-½, and queries by S⁻¹V = XᵀUΛ^-½, so S itself is not needed.
         """
         mean = documents.mean(axis=0)
         centred = documents - mean
@@ -96,13 +97,13 @@ class Projection:
 
 @dataclass(frozen=True)
 class Row:
-    """What one way of encoding documents gives.
+    """The result of one way to encode documents.
 
     Attributes:
-        name: the encoding, and how it is compressed.
-        shares: of the top among the candidates, by width; at 0 what the encoding gives that is compressed.
-        fit_seconds: what fitting takes, beside encoding the documents that it is fitted to.
-        document_microseconds: what encoding a document takes, at the largest width.
+        name: the encoding, and the way it is compressed.
+        shares: share of the exact top among the candidates, by width; at 0 that of the uncompressed encoding.
+        fit_seconds: time of fitting, without encoding the documents that it is fitted to.
+        document_microseconds: time to encode a document, at the largest width.
     """
 
     name: str
@@ -114,7 +115,7 @@ class Row:
 def main() -> None:
     collection, best, plot = begin(__doc__, K)
     print(describe_machine())
-    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} questions")
+    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries")
     print(f"{'':44}{'whole':>8}" + "".join(f"{width:>8}" for width in WIDTHS) + f"{'fit s':>8}{'µs/doc':>8}")
     rows = [learned(collection, best)]
     report(rows[0])
@@ -133,7 +134,7 @@ def learned(collection: Embedded, best: IntArray) -> Row:
     vectors = widest.encode_documents(collection.documents)
     end = time.perf_counter()
     queries = widest.encode_queries(collection.queries)
-    # The last dimension evens out lengths, and is 0 in queries.
+    # The last dimension makes all lengths equal, and is 0 in queries.
     shares = {width: share(queries[:, : width - 1], vectors[:, : width - 1], best) for width in WIDTHS}
     return Row("learned", shares, fitted - start, (end - fitted) / len(vectors) * 1e6)
 
@@ -182,7 +183,7 @@ def report(row: Row) -> None:
 
 
 def draw(rows: list[Row], title: str, path: Path) -> None:
-    """What encodings of unit length come to, and the learned one."""
+    """Draw the shares of encodings of unit length, and of the learned encoding."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(WIDTHS, [rows[0].shares[width] for width in WIDTHS], color="black", marker=".", label=rows[0].name)

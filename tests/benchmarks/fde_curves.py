@@ -1,15 +1,15 @@
-"""The curves of the MUVERA paper: what FDEs find at each width, and how many candidates they need for it.
+"""The curves of the MUVERA paper: the share that FDEs find at each width, and the candidates that they need.
 
 usage: python tests/benchmarks/fde_curves.py FOLDER [--cache DIR] [--questions 300] [--others N] [--plot FILE.png]
 
-Prints, and draws,
+Prints and draws
 
-- the share of exact MaxSim's top documents among a fixed number of candidates against the encoding's width, mean and
-  standard deviation over seeds, for the default and the paper's usual setting, of unit length and plain;
-- the number of candidates that it takes to hold a share of them, beside the single-vector heuristic, which looks up
-  the document tokens nearest to each query token.
+- the share of exact MaxSim's top documents among a fixed number of candidates, by the encoding's width: mean and
+  standard deviation over seeds, for the default setting and the paper's, of unit length and plain;
+- the number of candidates that contain a given share of the top documents, compared with the single-vector heuristic,
+  which looks up the document tokens nearest to each query token.
 
-A setting of fewer repetitions is the first part of the encoding with more. Candidates come from a flat scan.
+The encoding with fewer repetitions is the first part of the encoding with more. Candidates come from a flat scan.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from muvera_core.token_embeddings import IntArray
 
 K = 10
 SEEDS = range(5)
-# Settings at their widest, and the repetitions at which they are looked at.
+# Each setting at its widest, and the numbers of repetitions to measure.
 LINES = {
     "k2": (FDEConfig(num_repetitions=20), (1, 2, 5, 10, 20)),
     "k5 p16 filled": (PUBLISHED_FDE, (1, 2, 5, 10, 20)),
 }
 SCALINGS = ("unit length", "plain")
-# Of exact MaxSim's best k, the share among so many candidates.
+# Pairs (k, n): measure the share of exact MaxSim's best k among n candidates.
 DEPTHS = ((K, 100), (1, 10))
 SHARES = (0.8, 0.9, 0.95)
-# What is compared with the single-vector heuristic: the paper's encoding, and ours as wide and by default.
+# Compared with the single-vector heuristic: the paper's encoding, and ours at the same and at the default width.
 COMPARED = [
     ("k2", 2_560, "unit length"),
     ("k2", 10_240, "unit length"),
     ("k5 p16 filled", 10_240, "unit length"),
     ("k5 p16 filled", 10_240, "plain"),
 ]
-# For each line, width and scaling: where exact MaxSim's best stand, int64 (seeds, queries, k).
+# Places of exact MaxSim's best, int64, shape (seeds, queries, k), by line, width and scaling.
 Places = dict[tuple[str, int, str], IntArray]
 
 
 def main() -> None:
     collection, best, plot = begin(__doc__, K)
     print(describe_machine())
-    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} questions")
+    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries")
     places: Places = {}
     for name, (config, repetitions) in LINES.items():
         places |= places_by_width(collection, best, name, config, repetitions)
@@ -69,7 +69,7 @@ def main() -> None:
 def places_by_width(
     collection: Embedded, best: IntArray, name: str, config: FDEConfig, repetitions: tuple[int, ...]
 ) -> Places:
-    """Where exact MaxSim's best stand with the first repetitions of a setting."""
+    """Places of exact MaxSim's best with the first repetitions of a setting."""
     found = np.stack(
         [
             places_by_repetitions(
@@ -90,7 +90,7 @@ def width_of(config: FDEConfig, repetitions: int) -> int:
 
 
 def over_seeds(places: IntArray, n: int, k: int) -> tuple[float, float]:
-    """Mean and standard deviation over seeds of the share of the best ``k`` among ``n`` candidates."""
+    """Share of the best ``k`` among ``n`` candidates: mean and standard deviation over seeds."""
     shares = [share_found(of_seed[:, :k], n) for of_seed in places]
     return float(np.mean(shares)), float(np.std(shares, ddof=1))
 
@@ -107,7 +107,7 @@ def report_widths(places: Places) -> None:
 
 
 def report_candidates(methods: dict[str, IntArray]) -> None:
-    print("\ncandidates that hold a share of the top")
+    print("\nnumber of candidates that contain a share of the top")
     print(f"{'':40}" + "".join(f"{f'{share:.0%} of top {k}':>16}" for k in (K, 1) for share in SHARES))
     for name, places in methods.items():
         needed = (candidates_needed(places[..., :k], share) for k in (K, 1) for share in SHARES)

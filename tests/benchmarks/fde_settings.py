@@ -1,13 +1,12 @@
-"""What each setting of the Fixed Dimensional Encoding buys, compared with the others that are as wide.
+"""Compares settings of the Fixed Dimensional Encoding that have the same width.
 
 usage: python tests/benchmarks/fde_settings.py FOLDER [--cache DIR] [--questions 300] [--others N] [--plot FILE.png]
            [--components N]
 
 For each width, prints all settings with that many dimensions, the best first: the share of exact MaxSim's top 10 among
-N candidates of a flat scan, mean and standard deviation over seeds, first with the document encodings scaled to unit
-length, as an index has them, then as they are. All see the same token embeddings. Filled partitions are tried where
-there are enough partitions for many to be empty. A setting of fewer repetitions is the first part of the encoding with
-more.
+N candidates of a flat scan, mean and standard deviation over seeds. Document encodings are first scaled to unit length,
+as in an index, and then plain. All settings use the same token embeddings. Filled partitions are tried if there are so
+many partitions that many are empty. The encoding with fewer repetitions is the first part of the encoding with more.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ _TIMED = 200  # documents
 
 @dataclass(frozen=True)
 class Row:
-    """What a setting buys.
+    """The shares that a setting finds.
 
     Attributes:
         config: the setting.
-        at_100: share of the top among 100 candidates, one per seed, document encodings of unit length.
-        at_400: the same among 400.
-        plain_at_100: among 100, document encodings as they are.
+        at_100: share of the top among 100 candidates, for each seed, with document encodings of unit length.
+        at_400: the same among 400 candidates.
+        plain_at_100: the share among 100 candidates with plain document encodings.
     """
 
     config: FDEConfig
@@ -75,7 +74,7 @@ def main() -> None:
     rows = [row for kind in tqdm(kinds) for row in measure(kind, collection, best)]
 
     print(describe_machine())
-    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} questions")
+    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries")
     timed = TokenEmbeddings.from_list([collection.documents[i] for i in range(_TIMED)])
     for budget in BUDGETS:
         print(f"\n{budget} dimensions{'@100':>28}{'@400':>8}{'plain @100':>12}{'µs/doc':>8}{'µs/query':>10}")
@@ -98,7 +97,7 @@ def main() -> None:
 
 
 def measure(kind: FDEConfig, collection: Embedded, best: IntArray) -> list[Row]:
-    """A row for each budget that a whole number of repetitions of ``kind`` fills."""
+    """A row for each budget that is a multiple of the width of one repetition of ``kind``."""
     width = kind.output_dimension // kind.num_repetitions
     repetitions = [budget // width for budget in BUDGETS if budget % width == 0]
     if not repetitions:
@@ -121,7 +120,7 @@ def measure(kind: FDEConfig, collection: Embedded, best: IntArray) -> list[Row]:
 
 
 def draw(rows: list[Row], title: str, path: Path) -> None:
-    """For each number of hyperplanes, filled or not, the best that each budget buys."""
+    """Draw the best share for each budget, by number of hyperplanes, filled or not."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for k in HYPERPLANES:

@@ -1,12 +1,12 @@
-"""Filtered search at several selectivities: what is found, and how long it takes.
+"""Filtered search at several selectivities: recall and time.
 
 usage: python tests/benchmarks/filters.py FOLDER --index PATH [--questions 100]
 
-Makes an index of the collection at PATH where there is none, each document with a random number in [0, 1) in its
-metadata; a filter on that number then admits any share of the documents. Exact MaxSim over what the filter admits is
-the yardstick. Prints the median time of a search under a filter that is new and one that was asked before, and, for
-the latter, the times of the two strategies between which the index chooses: a walk through the graph under the
-filter, and reranking all that it admits.
+Makes an index of the collection at PATH if there is none. Each document has a random number in [0, 1) in its metadata,
+so a filter on that number can admit any share of the documents. Recall is measured against exact MaxSim over the
+admitted documents. Prints the median time of a search with a new filter and with a known one. For the known one, prints
+also the times of the two strategies that the index chooses from: a graph search within the filter, and reranking all
+admitted documents.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ def main() -> None:
     collection = read_beir(arguments.folder)
     if not arguments.index.exists():
         build(arguments.index, collection)
-    questions = random.Random(1).sample(sorted(collection.queries.values()), arguments.questions)
+    queries = random.Random(1).sample(sorted(collection.queries.values()), arguments.questions)
     print(describe_machine())
     with MuveraIndex.open(arguments.index, read_only=True, show_progress=True) as index:
         kind = index._collection.stage_one.candidates.kind
-        print(f"{arguments.folder.name}: {len(index)} documents ({kind}), {len(questions)} questions")
-        index.search_batch(questions[:20])
-        header = ("admits", "documents", "recall", "new filter", "known filter", "walk", "rerank all", "exact")
+        print(f"{arguments.folder.name}: {len(index)} documents ({kind}), {len(queries)} queries")
+        index.search_batch(queries[:20])
+        header = ("admits", "documents", "recall", "new filter", "known filter", "graph search", "rerank all", "exact")
         print("".join(f"{name:>13}" for name in header) + "  (times: median ms)")
         one = index.find(limit=1)[0].metadata["uniform"]
-        report(index, questions, lambda i: {"uniform": {"$in": [one, -i]}})
+        report(index, queries, lambda i: {"uniform": {"$in": [one, -i]}})
         for share in SELECTIVITIES:
-            report(index, questions, partial(below, share))
+            report(index, queries, partial(below, share))
 
 
 def build(path: Path, collection: BeirCollection) -> None:
@@ -62,23 +62,23 @@ def build(path: Path, collection: BeirCollection) -> None:
 
 
 def below(share: float, i: int) -> dict[str, Any]:
-    """A filter that admits this share of the documents; another one for each ``i``."""
+    """A filter that admits this share of the documents. It differs for each ``i``."""
     return {"uniform": {"$lt": share + i * 1e-12}}
 
 
-def report(index: MuveraIndex, questions: list[str], make_filter: Callable[[int], dict[str, Any]]) -> None:
-    """Print one row. ``make_filter(i)`` gives filters that admit the same documents and are new to the index."""
+def report(index: MuveraIndex, queries: list[str], make_filter: Callable[[int], dict[str, Any]]) -> None:
+    """Print one row. ``make_filter(i)`` gives a new filter for each ``i``, and all admit the same documents."""
     filter = make_filter(0)
     admitted = len(index.find(filter))
-    exact, exact_ms = run(index, questions, filter, exact=True)
-    alike = [make_filter(i) for i in range(1, len(questions) + 1)]
-    new_ms = median(run(index, [question], f)[1] for question, f in zip(questions, alike, strict=True))
-    found, known_ms = run(index, questions, filter)
+    exact, exact_ms = run(index, queries, filter, exact=True)
+    alike = [make_filter(i) for i in range(1, len(queries) + 1)]
+    new_ms = median(run(index, [query], f)[1] for query, f in zip(queries, alike, strict=True))
+    found, known_ms = run(index, queries, filter)
     forced = []
     decide = StageOne.is_worth_it
     for worth in (True, False):
         StageOne.is_worth_it = lambda *_, worth=worth: worth  # type: ignore[method-assign]
-        forced.append(run(index, questions[: len(questions) // 4], filter)[1])
+        forced.append(run(index, queries[: len(queries) // 4], filter)[1])
     StageOne.is_worth_it = decide  # type: ignore[method-assign]
     recall = mean(
         recall_at_k([hit.id for hit in f], {hit.id for hit in e}, K) for f, e in zip(found, exact, strict=False)
@@ -89,13 +89,13 @@ def report(index: MuveraIndex, questions: list[str], make_filter: Callable[[int]
 
 
 def run(
-    index: MuveraIndex, questions: list[str], filter: dict[str, Any], *, exact: bool = False
+    index: MuveraIndex, queries: list[str], filter: dict[str, Any], *, exact: bool = False
 ) -> tuple[list[list[Hit]], float]:
-    """Hits, and the median milliseconds of a search."""
+    """Hits of each query, and the median milliseconds of a search."""
     found, times = [], []
-    for question in questions:
+    for query in queries:
         start = time.perf_counter()
-        found.append(index.search(question, K, filter=filter, exact=exact, clock=StageClock()))
+        found.append(index.search(query, K, filter=filter, exact=exact, clock=StageClock()))
         times.append(time.perf_counter() - start)
     return found, median(times) * 1000
 

@@ -1,10 +1,10 @@
-"""What a card does: rerank, exact search and encoding, beside the ceilings that are measured first, and beside PyTorch.
+"""Speed of reranking, exact search and encoding on a GPU, compared with measured ceilings and with PyTorch.
 
 usage: python tests/benchmarks/gpu.py [--device N] [--passages 1000000] [--seconds 2] [--no-torch]
 
-Random token vectors of unit length, since only their number matters to speed. "host to host" goes from a call with
-NumPy arrays to its result in NumPy arrays, all copies included; "card" is the time between two events around the
-kernels. All figures are medians, after warming up.
+The token vectors are random and of unit length, because speed depends only on their number. "host to host" is the time
+from a call with NumPy arrays to its result in NumPy arrays, including all copies. The ceilings are timed by two events
+around the kernels. All figures are medians, after warm-up.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from muvera_core.token_embeddings import FloatArray, IntArray
 
 D, QUERY_TOKENS, K = 128, 32, 10
 N_CANDIDATES, CANDIDATE_TOKENS, PASSAGE_TOKENS = 1000, 128, 120
-N_CANDIDATE_PASSAGES = 100_000  # among which candidates are drawn: far more than the caches hold
+N_CANDIDATE_PASSAGES = 100_000  # candidates are drawn from these: far more than the GPU's caches hold
 
 
 class Ceilings(NamedTuple):
@@ -44,15 +44,17 @@ class Ceilings(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", type=int, default=0)
-    parser.add_argument("--passages", type=int, default=1_000_000, help="for exact search (default: 1,000,000)")
-    parser.add_argument("--seconds", type=float, default=1, help="to measure each figure for (default: 1)")
+    parser.add_argument(
+        "--passages", type=int, default=1_000_000, help="number of passages for exact search (default: 1,000,000)"
+    )
+    parser.add_argument("--seconds", type=float, default=1, help="time to spend on each figure (default: 1)")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out")
     arguments = parser.parse_args()
     cupy.cuda.Device(arguments.device).use()
-    card = cupy.cuda.runtime.getDeviceProperties(arguments.device)["name"].decode()
+    gpu = cupy.cuda.runtime.getDeviceProperties(arguments.device)["name"].decode()
     version = cupy.cuda.runtime.driverGetVersion()
     print(describe_machine())
-    print(f"{card}, CUDA driver {version // 1000}.{version % 1000 // 10}, CuPy {cupy.__version__}")
+    print(f"{gpu}, CUDA driver {version // 1000}.{version % 1000 // 10}, CuPy {cupy.__version__}")
     ceilings = measure_ceilings(arguments.seconds)
     print(
         f"ceilings: copy {ceilings.bytes_per_second / 1e12:.2f} TB/s, read and written; "
@@ -74,30 +76,30 @@ def copied_per_second(seconds: float) -> float:
     source = cupy.random.random(1 << 30, dtype=cupy.float32)
     target = cupy.empty_like(source)
     n_bytes: int = 2 * source.nbytes
-    return n_bytes / on_card(lambda: cupy.copyto(target, source), seconds)
+    return n_bytes / seconds_on_gpu(lambda: cupy.copyto(target, source), seconds)
 
 
 def half_per_second(seconds: float) -> float:
     n = 8192
     left, right = (cupy.random.standard_normal((n, n), dtype=cupy.float32).astype(cupy.float16) for _ in range(2))
     product = cupy.empty((n, n), dtype=cupy.float16)
-    return 2 * n**3 / on_card(lambda: cupy.matmul(left, right, out=product), seconds)
+    return 2 * n**3 / seconds_on_gpu(lambda: cupy.matmul(left, right, out=product), seconds)
 
 
 class Passages:
-    """Random passages of equal length: one lot of rows, which is read again and again."""
+    """Random passages of equal length. One block of rows is used for all passages."""
 
     def __init__(self, precision: TokenPrecision, n: int, n_tokens: int) -> None:
         self.codec, self.n_tokens = TokenCodec(precision, D), n_tokens
-        n_lot = min(n, 8192)
-        self._lot = self.codec.encode(unit_vectors(n_lot * n_tokens)).view(np.uint8).reshape(n_lot, -1)
+        n_block = min(n, 8192)
+        self._block = self.codec.encode(unit_vectors(n_block * n_tokens)).view(np.uint8).reshape(n_block, -1)
         keys = np.arange(n, dtype=np.int64)
         zeros = np.zeros(n, dtype=np.int64)
         rows = SnapshotRows(keys, zeros, keys * n_tokens, np.full(n, n_tokens, dtype=np.int64), zeros)
         self.snapshot = Snapshot.of(1, rows, MemoryTokenLog(self.codec.row_dtype, 0))
 
     def token_rows(self, snapshot: Snapshot, keys: IntArray) -> tuple[Rows, IntArray]:
-        rows = self._lot.take(keys % len(self._lot), axis=0).reshape(-1).view(self.codec.row_dtype)
+        rows = self._block.take(keys % len(self._block), axis=0).reshape(-1).view(self.codec.row_dtype)
         return rows, np.arange(len(keys) + 1, dtype=np.int64) * self.n_tokens
 
 
@@ -105,7 +107,7 @@ def rerank(device: CudaDevice, ceilings: Ceilings, seconds: float, *, with_torch
     passages = Passages("float16", N_CANDIDATE_PASSAGES, CANDIDATE_TOKENS)
     reranker = CudaReranker(CudaEngine(device, passages.codec), passages, 1 << 40)
     reranker.update(passages.snapshot)
-    print(f"\nrerank {N_CANDIDATES} of {N_CANDIDATE_PASSAGES} resident passages of {CANDIDATE_TOKENS} tokens, float16")
+    print(f"\nrerank {N_CANDIDATES} of {N_CANDIDATE_PASSAGES} cached passages of {CANDIDATE_TOKENS} tokens, float16")
     print(
         f"{'':28}{'host to host':>14}{'queries/s':>12}{'read':>11}{'of copy':>9}{'against torch':>15}{'compiled':>10}"
     )
@@ -144,7 +146,7 @@ def rerank(device: CudaDevice, ceilings: Ceilings, seconds: float, *, with_torch
 
 
 class TorchRerank:
-    """The usual way: gather the candidates' tokens, padded to one length, multiply, maximum, sum."""
+    """The usual way in PyTorch: gather the candidates' tokens, padded to one length, multiply, maximum, sum."""
 
     def __init__(self, number: int, passages: Passages) -> None:
         import torch
@@ -167,10 +169,10 @@ class TorchRerank:
     def rank(self, queries: list[FloatArray], keys: list[IntArray], *, compiled: bool) -> list[tuple[Any, Any]]:
         torch = self.torch
         score = self.compiled if compiled else self.score
-        asked = torch.from_numpy(np.stack(queries)).to(self.device, torch.float16)
+        all_queries = torch.from_numpy(np.stack(queries)).to(self.device, torch.float16)
         places = torch.from_numpy(np.stack(keys)).to(self.device)
-        # A few queries at a time, or the gathered tokens and the products wouldn't fit.
-        scores = torch.cat([score(asked[i : i + 16], places[i : i + 16]) for i in range(0, len(queries), 16)])
+        # A few queries at a time, because the gathered tokens and the products of all would not fit.
+        scores = torch.cat([score(all_queries[i : i + 16], places[i : i + 16]) for i in range(0, len(queries), 16)])
         best, order = scores.topk(K, dim=1)
         best, order = best.float().cpu().numpy(), order.cpu().numpy()
         return [(of_query[chosen], some) for of_query, chosen, some in zip(keys, order, best, strict=True)]
@@ -184,7 +186,7 @@ def exact(device: CudaDevice, ceilings: Ceilings, n: int, seconds: float) -> Non
     loading = time.perf_counter() - start
     print(
         f"\nexact MaxSim over {n:,} passages of {PASSAGE_TOKENS} tokens, int8: {reranker.n_bytes / 1e9:.1f} GB, "
-        f"brought to the card in {loading:.0f} s"
+        f"copied to the GPU in {loading:.0f} s"
     )
     print(f"{'':28}{'host to host':>14}{'a query':>12}{'of copy':>9}{'of half':>9}{'of the limit':>14}")
     rng = np.random.default_rng(2)
@@ -215,9 +217,9 @@ def encode(device: CudaDevice, seconds: float) -> None:
     tokens = cupy.asarray(sets.vectors)
     taken = {
         "the CPU": median_seconds([lambda: encoder.encode_documents(on_host)], seconds) / 64,
-        "the card, host to host": median_seconds([lambda: accelerated.encode_documents(sets)], seconds) / n,
-        "the card, of tokens that are there": median_seconds(
-            [lambda: accelerated.encode_documents_on_card(tokens, sets.offsets)], seconds
+        "the GPU, host to host": median_seconds([lambda: accelerated.encode_documents(sets)], seconds) / n,
+        "the GPU, tokens already there": median_seconds(
+            [lambda: accelerated.encode_documents_on_gpu(tokens, sets.offsets)], seconds
         )
         / n,
     }
@@ -227,9 +229,9 @@ def encode(device: CudaDevice, seconds: float) -> None:
 
 
 def check_same(ours: list[tuple[IntArray, FloatArray]], theirs: list[tuple[Any, Any]]) -> None:
-    """PyTorch's products are added up in float32 but rounded to float16."""
+    """Compare within the error of PyTorch, which adds up products in float32 but rounds them to float16."""
     for (keys, scores), (their_keys, their_scores) in zip(ours, theirs, strict=True):
-        assert len(np.intersect1d(keys, their_keys)) >= K - 2, "the two don't find the same"
+        assert len(np.intersect1d(keys, their_keys)) >= K - 2, "the two rankings differ"
         np.testing.assert_allclose(scores, their_scores, rtol=5e-3)
 
 
@@ -240,7 +242,7 @@ def unit_vectors(n: int, rng: np.random.Generator | None = None) -> FloatArray:
     return vectors
 
 
-def on_card(call: Callable[[], object], seconds: float) -> float:
+def seconds_on_gpu(call: Callable[[], object], seconds: float) -> float:
     """Median seconds between two events around a call."""
     times = []
     end = time.perf_counter() + seconds
@@ -258,7 +260,7 @@ def on_card(call: Callable[[], object], seconds: float) -> float:
 
 
 def median_seconds(calls: Sequence[Callable[[], object]], seconds: float) -> float:
-    """Median seconds of calls that wait for their result, one after the other in turn."""
+    """Median seconds of calls that wait for their result. The calls take turns."""
     for call in calls:
         call()
     times: list[float] = []

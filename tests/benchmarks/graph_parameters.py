@@ -1,9 +1,9 @@
-"""What an hnswlib graph's parameters buy: time to make it, and time and share of a flat scan's candidates of a search.
+"""Effect of an hnswlib graph's parameters: build time, search time, and share of a flat scan's candidates found.
 
 usage: python tests/benchmarks/graph_parameters.py FOLDER [--cache FOLDER] [--others N] [--questions 300]
 
-Graphs of the same vectors with different m and ef_construction, searched for 100 and 200 candidates with beams (ef) of
-1 to 4 times as many.
+Builds graphs of the same vectors with different m and ef_construction. Searches each for 100 and 200 candidates, with
+ef of 1 to 4 times that number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
 
     print(describe_machine())
-    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} questions")
+    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries")
     for name, encoder in encoders(collection.documents):
         vectors = unit_length(encoder.encode_documents(collection.documents))
         queries = encoder.encode_queries(collection.queries)

@@ -1,12 +1,12 @@
-"""Whether the order in which documents enter an hnswlib graph changes what searches find.
+"""Measures whether the order in which documents enter an hnswlib graph changes what searches find.
 
 usage: python tests/benchmarks/insertion_order.py FOLDER [--cache FOLDER] [--others N] [--questions 300] [--seeds 5]
 
-Builds graphs of the same vectors, as stage one holds them, in several orders: as given; at random, several times, which
-tells how much is chance; by local intrinsic dimensionality (LID), which arXiv 2405.17813 found to matter; and by
-distance from the mean. (By norm there is no order: all vectors are of unit length.) Prints, for each number of best
-found so far that a search goes on from (ef), the share of a flat scan's 100 candidates among the graph's 100, the share
-of exact MaxSim's top 10 among these, and the milliseconds of a search on one thread.
+Builds graphs of the same vectors, as stage one holds them, in several orders: as given; at random, several times, to
+show how much is chance; by local intrinsic dimensionality (LID), which arXiv 2405.17813 found to matter; and by
+distance from the mean. There is no order by norm, because all vectors have unit length. Prints, for each ef, the share
+of a flat scan's 100 candidates among the graph's 100, the share of exact MaxSim's top 10 among the latter, and the
+milliseconds of a search on one thread.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, 
 
 K = 10
 N_CANDIDATES = 100
-BEAMS = (100, 200, 400)
+EFS = (100, 200, 400)
 WIDTHS = (256, 512)
-# As the paper has it.
+# As in the paper.
 LID_NEIGHBOURS = 100
-# The fastest of so many tells what a search takes where other work runs on the machine.
+# The fastest of this many runs is reported, because other work may run on the machine.
 REPEATS = 3
 _BLOCK = 1024
 
@@ -45,7 +45,7 @@ def main() -> None:
     exact = np.stack(exact_top(collection.queries, collection.documents, K))
 
     print(describe_machine())
-    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} questions")
+    print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries")
     for name, encoder in encoders(collection.documents):
         vectors = unit_length(encoder.encode_documents(collection.documents))
         queries = encoder.encode_queries(collection.queries)
@@ -55,19 +55,19 @@ def main() -> None:
             f"--- {name}, {vectors.shape[1]}-d: median LID {np.median(dimensionality):.1f}, "
             f"exact top {K} in the scan's {N_CANDIDATES}: {share(exact, scanned):.4f}"
         )
-        columns = "".join(f"{f'ef {beam}: scan':>16}{'exact':>8}{'ms':>7}" for beam in BEAMS)
+        columns = "".join(f"{f'ef {ef}: scan':>16}{'exact':>8}{'ms':>7}" for ef in EFS)
         print(f"{'order':20}{'build s':>8}{columns}")
         for order_name, order in orders(vectors, dimensionality, arguments.seeds):
             seconds, graph = build(vectors, order)
             line = f"{order_name:20}{seconds:8.1f}"
-            for beam in BEAMS:
-                found, milliseconds = search(graph, queries, N_CANDIDATES, beam)
+            for ef in EFS:
+                found, milliseconds = search(graph, queries, N_CANDIDATES, ef)
                 line += f"{share(scanned, found):16.4f}{share(exact, found):8.4f}{milliseconds:7.3f}"
             print(line, flush=True)
 
 
 def encoders(documents: TokenEmbeddings) -> Iterator[tuple[str, SetEncoder]]:
-    """The encodings that indexes have by default, and learned ones."""
+    """Learned encodings, and the default encoding of an index, with their names."""
     config = LearnedSetEncoderConfig(dimension=documents.dimension, output_dimension=WIDTHS[-1])
     widest = LearnedSetEncoder.fit(documents, config)
     for width in WIDTHS:
@@ -76,7 +76,7 @@ def encoders(documents: TokenEmbeddings) -> Iterator[tuple[str, SetEncoder]]:
 
 
 def orders(vectors: FloatArray, dimensionality: FloatArray, n_random: int) -> Iterator[tuple[str, IntArray]]:
-    """Names of orders, with the numbers of all documents in that order."""
+    """Each order's name, and the numbers of all documents in that order."""
     yield "as given", np.arange(len(vectors))
     for seed in range(n_random):
         yield f"random {seed}", np.random.default_rng(seed).permutation(len(vectors))
@@ -87,7 +87,7 @@ def orders(vectors: FloatArray, dimensionality: FloatArray, n_random: int) -> It
 
 
 def local_intrinsic_dimensionality(vectors: FloatArray) -> FloatArray:
-    """Of each vector, from the distances to its nearest others, by maximum likelihood (Amsaleg et al., KDD 2015).
+    """Estimate of each vector's LID from the distances to its nearest neighbours (Amsaleg et al., KDD 2015).
 
     Returns:
         float64, shape (vectors,).
@@ -104,7 +104,7 @@ def local_intrinsic_dimensionality(vectors: FloatArray) -> FloatArray:
 
 
 def build(vectors: FloatArray, order: IntArray, parameters: GraphParameters = DEFAULT_GRAPH) -> tuple[float, Any]:
-    """A graph made on one thread, so that the order decides, and the seconds that it took."""
+    """The seconds of building a graph, and the graph. It is built on one thread, so that the order is kept."""
     start = time.perf_counter()
     graph = hnswlib.Index(space="ip", dim=vectors.shape[1])
     graph.init_index(
@@ -117,9 +117,9 @@ def build(vectors: FloatArray, order: IntArray, parameters: GraphParameters = DE
     return time.perf_counter() - start, graph
 
 
-def search(graph: Any, queries: FloatArray, n: int, beam: int) -> tuple[IntArray, float]:
-    """Numbers of the ``n`` candidates of each query, int64, shape (queries, n), and milliseconds a query."""
-    graph.set_ef(beam)
+def search(graph: Any, queries: FloatArray, n: int, ef: int) -> tuple[IntArray, float]:
+    """Numbers of the ``n`` candidates of each query, int64, shape (queries, n), and milliseconds per query."""
+    graph.set_ef(ef)
     milliseconds = np.inf
     for _ in range(REPEATS):
         start = time.perf_counter()
@@ -129,12 +129,12 @@ def search(graph: Any, queries: FloatArray, n: int, beam: int) -> tuple[IntArray
 
 
 def flat_scan(vectors: FloatArray, queries: FloatArray, n: int) -> IntArray:
-    """The same numbers by the inner products with all vectors."""
+    """The same numbers from the inner products with all vectors."""
     return np.argpartition(-(queries @ vectors.T), n - 1, axis=1)[:, :n]
 
 
 def share(wanted: IntArray, found: IntArray) -> float:
-    """Share of what is wanted that was found, over all queries."""
+    """Share of the wanted numbers that were found, over all queries."""
     return float(np.mean([np.isin(some, others).mean() for some, others in zip(wanted, found, strict=True)]))
 
 

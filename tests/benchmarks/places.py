@@ -1,4 +1,4 @@
-"""Where exact MaxSim's best documents stand in the order in which a stage one finds candidates."""
+"""Places of exact MaxSim's best documents in the ranking of a stage one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from muvera_core import FDEConfig, FixedDimensionalEncoder, TokenEmbeddings
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-# Of a document that is never found.
+# Place of a document that is never found.
 NOWHERE = 1 << 62
-# Nearest document tokens that the single-vector heuristic looks up for each query token.
+# Number of nearest document tokens that the single-vector heuristic looks up for each query token.
 _DEPTH = 4096
 
 
 def places_by_score(scores: FloatArray, best: IntArray) -> IntArray:
-    """Places of ``best`` (queries, k) in the order by ``scores`` (queries, documents), int64; 0 is the first."""
+    """Places of ``best`` (queries, k) in the ranking by ``scores`` (queries, documents), int64, from 0."""
     return np.array([(row > row[some][:, None]).sum(axis=1) for row, some in zip(scores, best, strict=True)])
 
 
@@ -28,17 +28,18 @@ def places_by_repetitions(
     documents: TokenEmbeddings,
     best: IntArray,
 ) -> tuple[IntArray, IntArray]:
-    """Places of ``best`` (queries, k) with the first of an encoding's repetitions, which are an encoding themselves.
+    """Places of ``best`` with the first repetitions of an encoding, which are an encoding themselves.
 
     Args:
         config: the encoding.
-        repetitions: how many of its repetitions to take, ascending.
-        queries: of which ``best`` tells the best documents.
-        documents: all of them.
-        best: numbers of documents.
+        repetitions: numbers of repetitions to measure, ascending.
+        queries: the queries.
+        documents: all documents.
+        best: numbers of the best documents of each query, shape (queries, k).
 
     Returns:
-        int64, (len(repetitions), queries, k): with the document encodings of unit length, and as they are.
+        Places with document encodings of unit length, and with plain ones, int64, shape (len(repetitions), queries, k)
+        each.
     """
     encoder = FixedDimensionalEncoder(config)
     vectors, query_vectors = encoder.encode_documents(documents), encoder.encode_queries(queries)
@@ -57,13 +58,13 @@ def places_by_repetitions(
 
 
 def places_by_tokens(queries: TokenEmbeddings, documents: TokenEmbeddings, best: IntArray) -> tuple[IntArray, IntArray]:
-    """Places of ``best`` (queries, k) where query tokens look for document tokens: the single-vector heuristic.
+    """Places of ``best`` (queries, k) with the single-vector heuristic: query tokens look up document tokens.
 
-    Each query token's nearest document tokens are found exactly. Their documents are taken in the order of their rank,
-    and in each rank in the order of the query's tokens (arXiv 2405.19504, section 3.1).
+    The nearest document tokens of each query token are found exactly. Their documents are ordered by the token's rank,
+    and within a rank by the query token (arXiv 2405.19504, section 3.1).
 
     Returns:
-        int64, (queries, k): as a document that comes again counts again, and as it doesn't.
+        Places if a repeated document counts again, and if it does not, int64, shape (queries, k) each.
     """
     depth = min(_DEPTH, len(documents.vectors))
     document_of_token = np.repeat(np.arange(len(documents)), documents.lengths)
@@ -87,5 +88,5 @@ def share_found(places: IntArray, n: int) -> float:
 
 
 def candidates_needed(places: IntArray, share: float) -> int:
-    """How many candidates it takes until they hold this share of the documents."""
+    """Number of candidates that contain this share of the documents."""
     return int(np.sort(places, axis=None)[math.ceil(share * places.size) - 1]) + 1

@@ -1,7 +1,8 @@
-"""LEMUR as its authors describe it (arXiv 2601.21853), to compare with: trained features, least squares, inner product.
+"""LEMUR as its authors describe it (arXiv 2601.21853), for comparison. Needs PyTorch.
 
-Needs PyTorch. Token vectors go through one hidden layer; its output layer learns how well tokens match sample
-documents. Then each document becomes the least-squares output weights, and a query the sum of its tokens' features.
+A network with one hidden layer learns how well tokens match sample documents. The hidden layer gives the features of a
+token. A document is encoded as the output weights that fit its matches by least squares, and a query as the sum of its
+tokens' features. The score is their inner product.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LEARNING_RATE = 3e-3
 
 
 class PublishedLemur:
-    """Features from a trained hidden layer of ``width`` units, and the least squares that go with them."""
+    """Features from a trained hidden layer of ``width`` units, and the least-squares solution for document weights."""
 
     def __init__(self, documents: TokenEmbeddings, width: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)

@@ -1,8 +1,9 @@
-"""Quality, space and time of a default index on a collection in BEIR's form.
+"""Quality, space and time of a default index on a collection in BEIR's format.
 
 usage: python tests/benchmarks/quality.py FOLDER [--questions 300] [--n-candidates N]
 
-Prints what the index finds beside exact MaxSim in the same run, bytes per document, and the median time of each stage.
+Prints the recall and nDCG of the index and of exact MaxSim in the same run, bytes per document, and the median time of
+each stage.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ K = 10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--questions", type=int, default=300, help="how many, evenly spread (default: 300)")
+    parser.add_argument("--questions", type=int, default=300, help="number of queries, evenly spread (default: 300)")
     parser.add_argument("--n-candidates", type=int, default=None)
     arguments = parser.parse_args()
     collection = read_beir(arguments.folder)
@@ -33,7 +34,7 @@ def main() -> None:
     asked = list(collection.queries.items())[::every][: arguments.questions]
 
     print(describe_machine())
-    print(f"{arguments.folder.name}: {len(collection.ids)} documents, {len(asked)} questions")
+    print(f"{arguments.folder.name}: {len(collection.ids)} documents, {len(asked)} queries")
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "index"
         start = time.perf_counter()
@@ -46,7 +47,7 @@ def main() -> None:
         start = time.perf_counter()
         index = MuveraIndex.open(path)
         print(f"open: {time.perf_counter() - start:.2f} s")
-        index.search_batch([question for _, question in asked[:20]])
+        index.search_batch([query for _, query in asked[:20]])
         indexed = search_all(index, asked, exact=False, n_candidates=arguments.n_candidates)
         exact = search_all(index, asked, exact=True)
         index.close()
@@ -59,17 +60,17 @@ def main() -> None:
         stages = {stage: median(clock.seconds[stage] for clock in clocks) * 1000 for stage in clocks[0].seconds}
         total = median(sum(clock.seconds.values()) for clock in clocks) * 1000
         times = ", ".join(f"{stage} {ms:.2f}" for stage, ms in stages.items())
-        print(f"{name}: nDCG@{K} {ndcg:.4f}; median ms per question {total:.2f} ({times})")
+        print(f"{name}: nDCG@{K} {ndcg:.4f}; median ms per query {total:.2f} ({times})")
 
 
 def search_all(
     index: MuveraIndex, asked: list[tuple[str, str]], *, exact: bool, n_candidates: int | None = None
 ) -> tuple[dict[str, list[str]], list[StageClock]]:
-    """Ids found for each question, and how long each stage took for it."""
+    """Ids found for each query, and the time of each stage."""
     found, clocks = {}, []
-    for id, question in asked:
+    for id, query in asked:
         clock = StageClock()
-        found[id] = [hit.id for hit in index.search(question, K, n_candidates, exact=exact, clock=clock)]
+        found[id] = [hit.id for hit in index.search(query, K, n_candidates, exact=exact, clock=clock)]
         clocks.append(clock)
     return found, clocks
 

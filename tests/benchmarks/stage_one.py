@@ -1,11 +1,11 @@
-"""Encodings for stage one beside each other: what 100 candidates hold of exact MaxSim's top 10, and what that takes.
+"""Compares encodings for stage one: share of exact MaxSim's top 10 among 100 candidates, time and space.
 
 usage: python tests/benchmarks/stage_one.py FOLDER [--cache FOLDER] [--others 20000] [--questions 300] [--plot FILE.png]
-           [--beams 100 200 400] [--no-published]
+           [--efs 100 200 400] [--no-published]
 
-The FDE of 10,240 dimensions and LEMUR as their authors have them, by plain inner product; the default FDE of an index;
-learned encodings of several widths. Every one is scanned, and searched in the same graph (hnswlib) with several beams.
-Needs PyTorch for the published LEMUR (leave it out with --no-published).
+The encodings are the published FDE of 10,240 dimensions and the published LEMUR, both by plain inner product, the
+default FDE of an index, and learned encodings of several widths. Each is searched by a flat scan, and in the same kind
+of graph (hnswlib) with several values of ef. The published LEMUR needs PyTorch (--no-published leaves it out).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     parser = collection_parser(__doc__)
     parser.add_argument("--no-published", action="store_true", help="leave the published LEMUR out")
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--beams", type=int, nargs="+", default=[100, 200, 400], help="of searches in the graph")
+    parser.add_argument("--efs", type=int, nargs="+", default=[100, 200, 400], help="values of ef for graph searches")
     arguments = parser.parse_args()
     embedded = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
     documents, queries = embedded.documents, embedded.queries
@@ -65,10 +65,10 @@ def main() -> None:
     print(describe_machine())
     print(
         f"{embedded.name}: {len(documents)} documents of {len(documents.vectors) / len(documents):.0f} tokens, "
-        f"{len(queries)} questions; encoding the documents takes {encoding_seconds:.0f} s, "
-        f"exact MaxSim {(time.perf_counter() - start) / len(queries) * 1000:.0f} ms a question"
+        f"{len(queries)} queries; encoding the documents takes {encoding_seconds:.0f} s, "
+        f"exact MaxSim {(time.perf_counter() - start) / len(queries) * 1000:.0f} ms per query"
     )
-    columns = "".join(f"{f'graph {beam}':>9}{'ms':>7}" for beam in arguments.efs)
+    columns = "".join(f"{f'graph {ef}':>9}{'ms':>7}" for ef in arguments.efs)
     print(f"{'':34}{'bytes':>7}{'scan':>7}{columns}{'build':>8}{'fit':>7}{'encode':>8}{'share':>7}{'query ms':>9}")
     rows = []
     for encoding, query_ms in encodings(embedded, published=not arguments.no_published):
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def encodings(embedded: Embedded, *, published: bool) -> Iterator[tuple[Encoding, float]]:
-    """Encodings of the documents and queries, and the median milliseconds that a query's takes."""
+    """Encodings of documents and queries, and the median milliseconds to encode a query."""
     documents, queries = embedded.documents, embedded.queries
     for name, config, scale in (
         ("FDE as published, R20 k5 p16", PUBLISHED_FDE, False),
@@ -123,7 +123,7 @@ def encoded(
 
 
 def fit(embedded: Embedded) -> LearnedSetEncoder:
-    """The encoder that ``optimize`` would fit: to parts of passages, encoded as questions."""
+    """The encoder that ``optimize`` would fit: to parts of passages, encoded as queries."""
     rng = np.random.default_rng(2)
     parts = []
     for i in rng.integers(len(embedded.documents), size=N_EXAMPLES):
@@ -133,21 +133,21 @@ def fit(embedded: Embedded) -> LearnedSetEncoder:
     return LearnedSetEncoder.fit(embedded.documents, config, BundledEncoder().encode_queries(parts))
 
 
-def measure(encoding: Encoding, exact: list[IntArray], beams: list[int]) -> tuple[Row, float]:
-    """What candidates hold, and the seconds that building the graph took."""
+def measure(encoding: Encoding, exact: list[IntArray], efs: list[int]) -> tuple[Row, float]:
+    """The shares found, and the seconds that building the graph took."""
     keys, vectors = np.arange(len(encoding.documents)), encoding.documents
-    flat, _ = search(FlatCandidates.holding(keys, vectors), encoding.queries, exact)
+    flat, _ = search(FlatCandidates.from_vectors(keys, vectors), encoding.queries, exact)
     graph, building = [], 0.0
     if vectors.nbytes <= LARGEST_GRAPH:
-        held, building = timed(lambda: HnswCandidates.holding(keys, vectors))
-        for held.ef in beams:
-            graph.append(search(held, encoding.queries, exact))
+        candidates, building = timed(lambda: HnswCandidates.from_vectors(keys, vectors))
+        for candidates.ef in efs:
+            graph.append(search(candidates, encoding.queries, exact))
     return Row(encoding.name, vectors[0].nbytes, flat, graph), building
 
 
-def search(held: Candidates, queries: FloatArray, exact: list[IntArray]) -> tuple[float, float]:
-    """Share of the exact best among the candidates, and median milliseconds of a search on one thread."""
-    found = [timed(lambda: held.search(query, N_CANDIDATES)) for query in queries]  # noqa: B023
+def search(candidates: Candidates, queries: FloatArray, exact: list[IntArray]) -> tuple[float, float]:
+    """Share of the exact top among the candidates, and median milliseconds of a search on one thread."""
+    found = [timed(lambda: candidates.search(query, N_CANDIDATES)) for query in queries]  # noqa: B023
     share = np.mean([np.isin(best, keys).mean() for best, (keys, _) in zip(exact, found, strict=True)])
     return float(share), median(seconds for _, seconds in found) * 1000
 
@@ -159,7 +159,7 @@ def timed(call: Callable[[], _T]) -> tuple[_T, float]:
 
 
 def plot(rows: list[Row], title: str, path: Path) -> None:
-    """Share found against the milliseconds of a search in the graph."""
+    """Draw the share found against the milliseconds of a graph search."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -170,8 +170,8 @@ def plot(rows: list[Row], title: str, path: Path) -> None:
             axes.plot(milliseconds, shares, marker="o", label=f"{row.encoding} ({row.n_bytes / 1024:.3g} kB)")
     axes.set(
         xscale="log",
-        xlabel="milliseconds a search, one thread",
-        ylabel=f"of the exact top {K} in {N_CANDIDATES} candidates",
+        xlabel="milliseconds per search, one thread",
+        ylabel=f"share of the exact top {K} in {N_CANDIDATES} candidates",
     )
     axes.set_title(title)
     axes.grid(alpha=0.3)

@@ -1,9 +1,9 @@
-"""What pooling tokens costs and saves: space, what exact MaxSim and a default index find, and the time it takes.
+"""Costs and savings of token pooling: space, time, and what exact MaxSim and a default index find.
 
 usage: python tests/benchmarks/token_pooling.py FOLDER... --cache FOLDER [--questions 300] [--others N]
 
-Every factor sees the same token embeddings, those of the bundled encoder. "Kept" is the share of the top 10 of exact
-MaxSim over all tokens that is found: by exact MaxSim over the pooled ones, and by an index of them as it is made.
+All factors use the same token embeddings of the bundled encoder. "Kept" is the share of the top 10 of exact MaxSim over
+all tokens that is found: by exact MaxSim over the pooled tokens, and by a default index of them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--cache", type=Path, required=True, help="folder for the token embeddings")
-    parser.add_argument("--questions", type=int, default=300, help="how many (default: 300)")
-    parser.add_argument("--others", type=int, help="of the passages that answer nothing, take so many (default: all)")
+    parser.add_argument("--questions", type=int, default=300, help="number of queries (default: 300)")
+    parser.add_argument("--others", type=int, help="number of unjudged passages to include (default: all)")
     arguments = parser.parse_args()
     print(describe_machine())
     for folder in arguments.folders:
@@ -42,7 +42,7 @@ def main() -> None:
 def report(collection: Embedded) -> None:
     """Print a line for each factor."""
     n_documents, n_queries = len(collection.documents), len(collection.queries)
-    print(f"{collection.name}: {n_documents} documents, {n_queries} questions")
+    print(f"{collection.name}: {n_documents} documents, {n_queries} queries")
     print(
         f"{'factor':>6}{'tokens':>8}{'bytes':>8}{'nDCG exact':>12}{'kept exact':>12}{'nDCG':>7}{'kept':>7}{'ms/doc':>8}"
     )
@@ -63,7 +63,7 @@ def report(collection: Embedded) -> None:
 
 
 def add_pooled(index: MuveraIndex, documents: TokenEmbeddings, factor: int) -> float:
-    """Pool documents and add them, numbered from 0. Returns the seconds that pooling took the processor."""
+    """Pool documents and add them, numbered from 0. Returns the CPU seconds that pooling took."""
     seconds = 0.0
     for start in range(0, len(documents), BATCH):
         numbers = range(start, min(start + BATCH, len(documents)))
@@ -76,7 +76,7 @@ def add_pooled(index: MuveraIndex, documents: TokenEmbeddings, factor: int) -> f
 
 
 def ranked(index: MuveraIndex, collection: Embedded, *, exact: bool) -> list[list[str]]:
-    """Ids of the best documents for each question, best first."""
+    """Ids of the best documents for each query, best first."""
     return [[hit.id for hit in index.search_embeddings(query, K, exact=exact)] for query in collection.queries]
 
 

@@ -1,7 +1,7 @@
-"""Stands where a card would: the same interface over NumPy, so that all that isn't a kernel is tested without a card.
+"""A GPU simulated with NumPy, so that everything but the kernels is tested without a GPU.
 
-It computes what the kernels do with the CPU's own MaxSim, and it notices what would be a fault on a card: an address
-that nothing is held at any more.
+It has the interfaces of ``CudaDevice``, ``CudaEngine`` and ``CudaSession``, and computes with the CPU's own MaxSim. It
+also detects what would be a fault on a GPU: the use of an address whose memory has been freed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.cuda.engine import Documents, HeldRows, Scores
+from muvera_core.cuda.engine import Documents, GpuRows, Scores
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.errors import DeviceError
 from muvera_core.maxsim.cpu import maxsim_scaled
@@ -26,7 +26,7 @@ from muvera_core.token_embeddings import FloatArray, IntArray
 
 
 class HostDevice:
-    """A card that is NumPy."""
+    """Takes the place of a ``CudaDevice``."""
 
     number, name, n_bytes = 0, "cuda:0", 0
     cupy = np
@@ -41,7 +41,7 @@ class HostDevice:
         self.released += 1
 
     @contextmanager
-    def lane(self) -> Iterator[Any]:
+    def workspace(self) -> Iterator[Any]:
         if self.fails:
             raise DeviceError("cuda:0 has too little free memory (out of memory)")
         yield SimpleNamespace(
@@ -52,19 +52,19 @@ class HostDevice:
 
 
 class HostEngine:
-    """An engine on it."""
+    """Takes the place of a ``CudaEngine``."""
 
     def __init__(self, device: HostDevice, codec: TokenCodec) -> None:
         self.layout, self.codec, self.device = RowLayout.of(codec), codec, device
-        self.held: dict[int, tuple[FloatArray, weakref.ref[HeldRows]]] = {}
-        self.brought: list[int] = []  # rows of each call of ``hold``
-        self.asked: list[int] = []  # queries of each call of ``ask``
+        self.memory: dict[int, tuple[FloatArray, weakref.ref[GpuRows]]] = {}
+        self.uploaded: list[int] = []  # number of rows in each call of ``upload``
+        self.prepared: list[int] = []  # number of queries in each call of ``prepare``
         self.next, self.lock = 1 << 20, threading.Lock()
 
     @contextmanager
     def session(self) -> Iterator[HostSession]:
         if self.device.fails:
-            raise DeviceError("cuda:0 can't be used: unspecified launch failure")
+            raise DeviceError("cuda:0 cannot be used: unspecified launch failure")
         yield HostSession(self)
 
 
@@ -72,26 +72,23 @@ class HostSession:
     def __init__(self, engine: HostEngine) -> None:
         self.engine, self.scores = engine, list[FloatArray]()
 
-    def hold(self, rows: Rows) -> HeldRows:
+    def upload(self, rows: Rows) -> GpuRows:
         engine = self.engine
         with engine.lock:
-            return self._hold(engine, rows)
-
-    def _hold(self, engine: HostEngine, rows: Rows) -> HeldRows:
-        engine.brought.append(len(rows))
-        held = HeldRows(engine.next, 1 if engine.layout.is_int8 else 0, ())
-        engine.held[engine.next] = engine.codec.decode(rows), weakref.ref(held)
-        engine.next += len(rows) * engine.layout.row_bytes + 256
-        return held
+            engine.uploaded.append(len(rows))
+            uploaded = GpuRows(engine.next, 1 if engine.layout.is_int8 else 0, ())
+            engine.memory[engine.next] = engine.codec.decode(rows), weakref.ref(uploaded)
+            engine.next += len(rows) * engine.layout.row_bytes + 256
+            return uploaded
 
     def wait(self) -> None:
         pass
 
-    def ask(self, queries: Sequence[FloatArray]) -> list[FloatArray]:
-        self.engine.asked.append(len(queries))
+    def prepare(self, queries: Sequence[FloatArray]) -> list[FloatArray]:
+        self.engine.prepared.append(len(queries))
         return list(queries)
 
-    def on_card(self, documents: Documents) -> Documents:
+    def on_gpu(self, documents: Documents) -> Documents:
         return documents
 
     def score_lists(
@@ -101,11 +98,11 @@ class HostSession:
             self._scores(query, documents[places[first:end]])
             for query, first, end in zip(queries, lists[:-1], lists[1:], strict=True)
         ]
-        return self._kept(np.concatenate(parts), lists)
+        return self._stored(np.concatenate(parts), lists)
 
     def score_all(self, queries: list[FloatArray], documents: Documents) -> Scores:
         values = np.stack([self._scores(query, documents) for query in queries])
-        return self._kept(values.reshape(-1), np.arange(len(queries) + 1) * len(documents))
+        return self._stored(values.reshape(-1), np.arange(len(queries) + 1) * len(documents))
 
     def select(self, scores: Scores, k: int | None) -> Any:
         k = scores.longest if k is None else min(k, scores.longest)
@@ -120,17 +117,17 @@ class HostSession:
     def fetch(self, selected: Any) -> Any:
         return selected
 
-    def _kept(self, values: FloatArray, lists: IntArray) -> Scores:
+    def _stored(self, values: FloatArray, lists: IntArray) -> Scores:
         self.scores.append(values)
         return Scores(len(self.scores) - 1, lists, int(np.diff(lists).max()), 0, 0)
 
     def _scores(self, query: FloatArray, documents: Documents) -> FloatArray:
         scores = np.empty(len(documents), dtype=np.float32)
-        bases = np.array(sorted(self.engine.held))
+        bases = np.array(sorted(self.engine.memory))
         for i, (address, n) in enumerate(zip(documents.rows_at.tolist(), documents.n_tokens.tolist(), strict=True)):
             base = int(bases[np.searchsorted(bases, address, side="right") - 1])
-            vectors, owner = self.engine.held[base]
-            assert owner() is not None, "rows were let go of while they were needed"
+            vectors, owner = self.engine.memory[base]
+            assert owner() is not None, "rows were freed while they were needed"
             first = (address - base) // self.engine.layout.row_bytes
             assert first + n <= len(vectors)
             offsets = np.array([0, n], dtype=np.int64)

@@ -107,7 +107,7 @@ def test_removing_all_and_starting_again_works(kind: type[FlatCandidates | HnswC
     assert candidates.search(data[0], 5).tolist() == [200]
 
 
-def test_the_graph_falls_back_to_a_scan_where_its_beam_ends_early() -> None:
+def test_the_graph_falls_back_to_a_scan_if_the_graph_search_ends_early() -> None:
     candidates = HnswCandidates(D)
     data = vectors(0, 400)
     add(candidates, range(400), data)
@@ -142,7 +142,7 @@ def made_with(candidates: HnswCandidates) -> GraphParameters:
 
 def test_a_graph_keeps_the_parameters_that_it_is_made_with(tmp_path: Path) -> None:
     parameters = GraphParameters(m=5, ef_construction=30)
-    graph = HnswCandidates.holding(np.arange(120), vectors(0, 120), parameters=parameters)
+    graph = HnswCandidates.from_vectors(np.arange(120), vectors(0, 120), parameters=parameters)
     assert made_with(graph) == parameters
     graph.publish([3])
     assert made_with(graph.compacted()) == graph.compacted().parameters == parameters
@@ -155,15 +155,16 @@ def test_a_graph_keeps_the_parameters_that_it_is_made_with(tmp_path: Path) -> No
 
 def test_more_links_take_more_memory() -> None:
     few, many = (
-        HnswCandidates.holding(np.arange(100), vectors(0, 100), parameters=GraphParameters(m)).n_bytes for m in (8, 32)
+        HnswCandidates.from_vectors(np.arange(100), vectors(0, 100), parameters=GraphParameters(m)).n_bytes
+        for m in (8, 32)
     )
     assert many - few == 100 * 4 * 2 * (32 - 8)
 
 
 @pytest.mark.parametrize("other", [GraphParameters(6, 30), GraphParameters(5, 31), GraphParameters()], ids=str)
 def test_a_saved_graph_of_other_parameters_is_refused(other: GraphParameters, tmp_path: Path) -> None:
-    HnswCandidates.holding(np.arange(50), vectors(0, 50), parameters=GraphParameters(5, 30)).save(tmp_path)
-    with pytest.raises(CorruptIndexError, match=r"(settings|layout) (are|is) off"):
+    HnswCandidates.from_vectors(np.arange(50), vectors(0, 50), parameters=GraphParameters(5, 30)).save(tmp_path)
+    with pytest.raises(CorruptIndexError, match=r"(parameters|layout) (are|is) wrong"):
         HnswCandidates.load(tmp_path, D, other)
 
 
@@ -178,7 +179,7 @@ def test_parameters_that_no_graph_is_made_with_are_refused(m: int, ef_constructi
 
 @pytest.mark.parametrize("parameters", [GraphParameters(2, 2), GraphParameters(128, 4096)], ids=str)
 def test_the_least_and_the_greatest_parameters_make_graphs(parameters: GraphParameters, tmp_path: Path) -> None:
-    graph = HnswCandidates.holding(np.arange(60), vectors(0, 60), parameters=parameters)
+    graph = HnswCandidates.from_vectors(np.arange(60), vectors(0, 60), parameters=parameters)
     assert made_with(graph) == parameters
     graph.save(tmp_path)
     query = vectors(1, 1)[0]

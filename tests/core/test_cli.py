@@ -1,4 +1,4 @@
-"""The command line, as people use it: in this process where that tells enough, in one of its own where it doesn't."""
+"""The command line: run in this process if that is enough, or else in a process of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals,
 
 
 def muvera(*arguments: object, status: int = 0, columns: int = 80) -> Result:
-    # Before click 8.2 the two streams were mixed unless one asked.
+    # Before click 8.2, the two streams were mixed by default.
     apart: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
     result = CliRunner(**apart).invoke(main, [str(argument) for argument in arguments], env={"COLUMNS": str(columns)})
     assert result.exit_code == status, (result.stdout, result.stderr, result.exception)
@@ -159,7 +159,7 @@ def test_compressed_lines_and_byte_order_marks_are_read(tmp_path: Path, index: P
 
 
 @posix_only
-def test_hidden_files_links_pipes_and_the_index_itself_are_passed_over(notes: Path) -> None:
+def test_hidden_files_links_pipes_and_the_index_itself_are_skipped(notes: Path) -> None:
     (notes / ".git").mkdir()
     (notes / ".git" / "x.txt").write_text("hidden")
     (notes / ".y.txt").write_text("hidden")
@@ -181,8 +181,8 @@ def test_names_that_are_not_unicode_give_ids_that_are(tmp_path: Path, index: Pat
     (folder / os.fsdecode(b"caf\xe9.txt")).write_text("coffee")
     (folder / os.fsdecode(b"bad\xe9.txt")).write_bytes(b"\xff")
     assert r"bad\xe9.txt:1" in muvera("index", index, folder, status=1).stderr
-    assert summary(muvera("index", index, folder, "--skip-bad")) == {"added": 1, "left out": 1}
-    assert summary(muvera("index", index, folder, "--skip-bad", "--delete-missing")) == {"unchanged": 1, "left out": 1}
+    assert summary(muvera("index", index, folder, "--skip-bad")) == {"added": 1, "skipped": 1}
+    assert summary(muvera("index", index, folder, "--skip-bad", "--delete-missing")) == {"unchanged": 1, "skipped": 1}
     assert ids(index) == {r"caf\xe9.txt"}
 
 
@@ -198,7 +198,7 @@ BAD_LINES = {
     '{"text": "x", "v": NaN}': "metadata",
     '{"text": "x", "metadata": [1]}': "metadata must be",
     '{"text": "x", "title": 3}': "title must be",
-    '{"text": "x", "id": "good"}': "good.jsonl:1, too",
+    '{"text": "x", "id": "good"}': "good.jsonl:1",
 }
 
 
@@ -213,9 +213,9 @@ def test_lines_that_cannot_be_used_are_named_and_nothing_is_changed(tmp_path: Pa
     for number, why in enumerate([*BAD_LINES.values(), "16 MiB"], start=1):
         (line,) = (line for line in result.stderr.splitlines() if f"lines.jsonl:{number}: " in line)
         assert why in line
-    assert "late.jsonl:2: it isn't UTF-8 text" in result.stderr
+    assert "late.jsonl:2: it is not UTF-8 text" in result.stderr
     assert "--skip-bad" in result.stderr.splitlines()[-1]
-    assert summary(muvera("index", index, tmp_path, "--skip-bad")) == {"added": 3, "left out": len(BAD_LINES) + 2}
+    assert summary(muvera("index", index, tmp_path, "--skip-bad")) == {"added": 3, "skipped": len(BAD_LINES) + 2}
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,21 +232,21 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, index: Path, monkey
             raise PermissionError(errno.EACCES, "Permission denied")
         return False
 
-    # Permissions don't hold the administrator back, who may run the tests.
+    # The tests may run as an administrator, who may read everything whatever the permissions.
     monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: refuse(path) or opening(path, *args, **kwargs))
     monkeypatch.setattr(Path, "iterdir", lambda path: refuse(path) or listing(path))
     message = muvera("index", index, tmp_path, status=1).stderr
     for expected in [
-        "latin.txt:2: it isn't UTF-8",
-        "cut.jsonl.gz: it can't be read",
-        "zip.jsonl.gz: it can't be read",
-        "closed.txt: it can't be read (Permission denied)",
-        "locked: it can't be read (Permission denied)",
+        "latin.txt:2: it is not UTF-8",
+        "cut.jsonl.gz: it cannot be read",
+        "zip.jsonl.gz: it cannot be read",
+        "closed.txt: it cannot be read (Permission denied)",
+        "locked: it cannot be read (Permission denied)",
     ]:
         assert expected in message
 
 
-def test_what_holds_nothing_to_read_is_refused(tmp_path: Path, index: Path) -> None:
+def test_paths_without_readable_files_are_refused(tmp_path: Path, index: Path) -> None:
     (tmp_path / "a.pdf").write_text("x")
     assert "there are no files that end in .txt" in muvera("index", index, tmp_path, status=1).stderr
     assert "a.pdf is not a folder" in muvera("index", index, tmp_path / "a.pdf", status=1).stderr
@@ -254,7 +254,7 @@ def test_what_holds_nothing_to_read_is_refused(tmp_path: Path, index: Path) -> N
     assert not index.exists()
 
 
-# Bringing an index in line
+# Updating an index
 
 
 def test_only_what_differs_is_written(notes: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,13 +292,13 @@ def test_missing_documents_are_deleted_only_when_asked_and_only_from_the_same_ro
     assert summary(muvera("index", index, other, "--delete-missing")) == {"deleted": 1}
 
 
-def test_what_cannot_be_read_is_not_missing(notes: Path, index: Path) -> None:
+def test_documents_of_unreadable_files_are_not_missing(notes: Path, index: Path) -> None:
     muvera("index", index, notes)
     (notes / "owls.md").write_bytes(b"\xff")
     (notes / "birds.jsonl").write_text("{\n")
     (notes / "sub" / "ants.txt").unlink()
     result = muvera("index", index, notes, "--skip-bad", "--delete-missing")
-    assert summary(result) == {"deleted": 1, "left out": 2}
+    assert summary(result) == {"deleted": 1, "skipped": 2}
     assert ids(index) == {"owls.md", "7", "birds.jsonl#3"}
 
 
@@ -306,14 +306,14 @@ def test_a_folder_does_not_take_over_the_ids_of_another(tmp_path: Path, index: P
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "README.md").write_text(name)
-    assert "too" in muvera("index", index, tmp_path / "one", tmp_path / "two", status=1).stderr
+    assert "also the id of" in muvera("index", index, tmp_path / "one", tmp_path / "two", status=1).stderr
     muvera("index", index, tmp_path / "one")
-    assert "is in the index already" in muvera("index", index, tmp_path / "two", status=1).stderr
+    assert "is already in the index" in muvera("index", index, tmp_path / "two", status=1).stderr
     (tmp_path / "one").rename(tmp_path / "three")
     assert summary(muvera("index", index, tmp_path / "three")) == {"replaced": 1}
 
 
-def test_ids_of_ones_own_replace_those_of_any_file(tmp_path: Path, index: Path) -> None:
+def test_ids_that_files_give_replace_those_of_any_file(tmp_path: Path, index: Path) -> None:
     for name in ("monday", "tuesday"):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": "menu", "text": f"The menu of {name}."}))
         muvera("index", index, tmp_path / f"{name}.jsonl")
@@ -327,10 +327,10 @@ def test_an_interrupted_run_keeps_what_was_written_and_goes_on(tmp_path: Path, i
     command = ["index", index, tmp_path / "many.jsonl"]
     with as_process(*command) as process:
         tokens, sizes, seen, deadline = index / "tokens-0.bin", {0}, 0, time.monotonic() + 120
-        while len(sizes) < 3 and time.monotonic() < deadline:  # the second lot is under way, so the first is committed
+        while len(sizes) < 3 and time.monotonic() < deadline:  # the second batch has begun, so the first is committed
             time.sleep(0.005)
             before, seen = seen, tokens.stat().st_size if tokens.exists() else 0
-            if seen == before:  # else part of a lot may have been written
+            if seen == before:  # otherwise part of a batch may have been written
                 sizes.add(seen)
         process.send_signal(signal.SIGINT)
         out, message = process.communicate(timeout=120)
@@ -339,7 +339,7 @@ def test_an_interrupted_run_keeps_what_was_written_and_goes_on(tmp_path: Path, i
     assert message.count(b"\n") == 1
     n_kept = len(ids(index))
     assert 0 < n_kept < 500
-    assert int(message.split()[3]) in (n_kept, n_kept - 64)  # the last lot may be committed and not counted yet
+    assert int(message.split()[3]) in (n_kept, n_kept - 64)  # the last batch may be committed and not yet counted
     assert summary(muvera(*command)) == {"added": 500 - n_kept, "unchanged": n_kept}
 
 
@@ -356,7 +356,7 @@ def test_hits_are_printed_in_the_width_of_the_terminal(shared_index: Path) -> No
     assert result.stderr == ""
 
 
-def test_lines_of_json_tell_everything(shared_index: Path) -> None:
+def test_lines_of_json_have_all_fields(shared_index: Path) -> None:
     first, second = hits(shared_index, "Which animal is active after dark?", "--explain")
     assert (first["rank"], first["id"], second["id"]) == (1, "owls.md", "ants.txt")
     assert first["score"] > second["score"]
@@ -372,7 +372,7 @@ def test_searches_are_restricted_as_asked(shared_index: Path) -> None:
     assert hits(shared_index, "owls", "--exact") == hits(shared_index, "owls", "--n-candidates", 2)
     assert [hit["id"] for hit in hits(shared_index, "owls", "--filter", '{"path": "ants.txt"}')] == ["ants.txt"]
     nothing = muvera("search", shared_index, "owls", "--filter", '{"path": "x"}')
-    assert (nothing.stdout, nothing.stderr) == ("", "no document fits the filter\n")
+    assert (nothing.stdout, nothing.stderr) == ("", "no document matches the filter\n")
 
 
 def test_the_device_is_asked_for_by_name(shared_index: Path, tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_the_device_is_asked_for_by_name(shared_index: Path, tmp_path: Path) -> 
         assert "device must be 'cpu', 'cuda', 'cuda:N' or 'auto', got 'abacus'" in " ".join(refused.stderr.split())
 
 
-def test_text_cannot_steer_the_terminal(tmp_path: Path, index: Path) -> None:
+def test_text_cannot_control_the_terminal(tmp_path: Path, index: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"id": "a\x1b[2J\nb", "text": "red \x1b[31m\x07 words"}))
     muvera("index", index, tmp_path)
     assert not set("\x1b\x07") & set(muvera("search", index, "red").stdout)
@@ -398,7 +398,7 @@ def test_a_closed_pipe_ends_the_program_silently(shared_index: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "muvera_core.cli", "search", str(shared_index), "owls", "--json"]
-    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # as is usual: Python flushes once more when it ends
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # the default: Python flushes again when it ends
     result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered, check=False)
     os.close(writing)
     assert (result.returncode, result.stderr) == (141, b"")
@@ -421,7 +421,7 @@ def test_output_is_utf8_whatever_the_locale(encoding: str, tmp_path: Path, index
     assert match["document"] == "Dükkân"
 
 
-# Looking after an index
+# Maintaining an index
 
 
 def test_information_adds_up(shared_index: Path) -> None:
@@ -435,25 +435,25 @@ def test_information_adds_up(shared_index: Path) -> None:
     assert information["encoder"] in muvera("info", shared_index).stdout
 
 
-def test_damage_is_listed_and_mended(notes: Path, index: Path) -> None:
+def test_damage_is_listed_and_repaired(notes: Path, index: Path) -> None:
     muvera("index", index, notes)
-    assert "no damage, 4 documents" in muvera("check", index).stdout
+    assert "no damage, 4 intact documents" in muvera("check", index).stdout
     tokens = bytearray((index / "tokens-0.bin").read_bytes())
     tokens[len(tokens) // 2] ^= 1
     (index / "tokens-0.bin").write_bytes(tokens)
     damaged = muvera("check", index, status=1)
-    assert "DAMAGED, 3 documents" in damaged.stdout
+    assert "DAMAGED, 3 intact documents" in damaged.stdout
     assert damaged.stderr == ""
     assert "1 of them encoded again" in muvera("repair", index).stdout
-    assert "no damage, 4 documents" in muvera("check", index).stdout
+    assert "no damage, 4 intact documents" in muvera("check", index).stdout
 
 
-def test_compaction_gives_space_back(notes: Path, index: Path) -> None:
+def test_compaction_frees_space(notes: Path, index: Path) -> None:
     muvera("index", index, notes)
     (notes / "birds.jsonl").unlink()
     muvera("index", index, notes, "--delete-missing")
     before = json.loads(muvera("info", index, "--json").stdout)["bytes"]
-    assert "given back" in muvera("compact", index).stdout
+    assert "freed" in muvera("compact", index).stdout
     assert json.loads(muvera("info", index, "--json").stdout)["bytes"] < before
     assert ids(index) == {"owls.md", "sub/ants.txt"}
 
@@ -480,7 +480,7 @@ def test_an_index_of_token_vectors_says_that_it_takes_no_text(notes: Path, index
     [["search", "{}", "x"], ["info", "{}"], ["check", "{}"], ["repair", "{}"], ["compact", "{}"]],
     ids=lambda command: command[0],
 )
-def test_what_is_no_index_gives_one_line_and_status_1(tmp_path: Path, command: list[str]) -> None:
+def test_a_folder_without_an_index_gives_one_line_and_status_1(tmp_path: Path, command: list[str]) -> None:
     result = muvera(*[argument.format(tmp_path) for argument in command], status=1)
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
@@ -500,7 +500,7 @@ def test_misuse_has_status_2(command: list[str]) -> None:
 
 
 def test_errors_say_what_to_do_on_the_command_line(notes: Path, index: Path, tmp_path: Path) -> None:
-    assert "isn't empty" in muvera("index", notes, notes, status=1).stderr
+    assert "is not empty" in muvera("index", notes, notes, status=1).stderr
     muvera("index", index, notes)
     assert "is empty" in muvera("search", index, " ", status=1).stderr
     with MuveraIndex.open(index):
@@ -552,17 +552,17 @@ def test_evaluate_prints_what_it_measured(shared_index: Path, questions: Path, t
     assert result.stderr == ""
 
 
-def test_evaluate_says_what_is_wrong(shared_index: Path, questions: Path, tmp_path: Path) -> None:
+def test_evaluate_names_the_error(shared_index: Path, questions: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "bad.jsonl").write_text("{\n")
     assert "has no questions" in muvera("evaluate", shared_index, tmp_path / "empty.txt", status=1).stderr
     assert "line 1 is not JSON" in muvera("evaluate", shared_index, tmp_path / "bad.jsonl", status=1).stderr
-    assert "no judgement" in muvera("evaluate", shared_index, questions, "--relevant", questions, status=1).stderr
+    assert "is not a judgement" in muvera("evaluate", shared_index, questions, "--relevant", questions, status=1).stderr
     muvera("evaluate", shared_index, tmp_path / "nowhere.txt", status=2)
     muvera("evaluate", tmp_path / "nowhere", questions, status=1)
 
 
-def test_evaluate_prints_even_where_it_can_not_draw(
+def test_evaluate_prints_even_if_it_cannot_draw(
     shared_index: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("matplotlib", "matplotlib.figure"):
@@ -572,7 +572,7 @@ def test_evaluate_prints_even_where_it_can_not_draw(
     assert "pip install 'muvera-core[plot]'" in result.stderr
 
 
-def test_optimize_says_what_it_chose_and_info_shows_it(birds: Path, quick: None) -> None:
+def test_optimize_prints_its_choice_and_info_shows_it(birds: Path, quick: None) -> None:
     assert "optimized" not in muvera("info", birds).stdout
     assert json.loads(muvera("info", birds, "--json").stdout)["tuning"] is None
     said = muvera("optimize", birds, "--target-recall", 0.9, "-k", 5, "--n-queries", 10).stdout.strip()
@@ -590,7 +590,7 @@ def test_optimize_takes_questions(birds: Path, quick: None, questions: Path, tmp
     assert json.loads(muvera("info", birds, "--json").stdout)["tuning"]["measured"]["n_queries"] == 2
     with MuveraIndex.create(tmp_path / "vectors", PrecomputedEmbeddings(4, "mine")) as made:
         made.add_embeddings([np.eye(4)[[i % 4]] + 0.1 * i for i in range(30)])
-    muvera("optimize", tmp_path / "vectors", "--n-queries", 5)  # needs no text encoded
+    muvera("optimize", tmp_path / "vectors", "--n-queries", 5)  # encodes no text
     assert "no text can" in muvera("optimize", tmp_path / "vectors", "--questions", questions, status=1).stderr
     assert "no text can" in muvera("evaluate", tmp_path / "vectors", questions, status=1).stderr
 
@@ -608,7 +608,7 @@ def test_texts_that_are_cut_give_one_line_of_warning(tmp_path: Path, index: Path
     assert summary(result) == {"added": 1}
 
 
-def test_a_checkpoint_that_is_none_is_refused(shared_index: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_is_refused(shared_index: Path, tmp_path: Path) -> None:
     result = muvera("search", shared_index, "owls", "--encoder", tmp_path / "nowhere", status=1)
     assert result.stderr.startswith("Error: ")
     assert len(result.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The kernels against the CPU's own results, and an index on a real card. Skipped where there is none."""
+"""The kernels compared with the CPU's own results, and an index on a real GPU. Skipped if there is no GPU."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from muvera_core import (
     TokenEmbeddings,
 )
 from muvera_core.cuda.device import CudaDevice
+from muvera_core.cuda.document_cache import documents_in
 from muvera_core.cuda.engine import CudaEngine, Scores
-from muvera_core.cuda.residence import located
-from muvera_core.cuda.set_encoders import on_card
+from muvera_core.cuda.set_encoders import on_gpu
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import DeviceError, DeviceFallbackWarning
 from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
@@ -33,23 +33,23 @@ def _why_not() -> str:
     try:
         import cupy
     except ImportError:
-        return "CuPy isn't installed"
+        return "CuPy is not installed"
     try:
-        return "" if cupy.cuda.runtime.getDeviceCount() else "there is no CUDA card"
+        return "" if cupy.cuda.runtime.getDeviceCount() else "there is no CUDA GPU"
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"there is no CUDA card: {error}"
+        return f"there is no CUDA GPU: {error}"
 
 
-pytestmark = pytest.mark.skipif(bool(_why_not()), reason=_why_not() or "there is a card")
+pytestmark = pytest.mark.skipif(bool(_why_not()), reason=_why_not() or "there is a GPU")
 
 
 @pytest.fixture
 def device() -> Iterator[CudaDevice]:
-    card = CudaDevice(0)
-    yield card
+    opened = CudaDevice(0)
+    yield opened
     gc.collect()
-    card.release()
-    assert card.n_bytes == 0
+    opened.release()
+    assert opened.n_bytes == 0
 
 
 def random_sets(seed: int, lengths: list[int] | np.ndarray, dimension: int) -> TokenEmbeddings:
@@ -82,19 +82,20 @@ def test_maxsim(device: CudaDevice, precision: TokenPrecision, dimension: int) -
     expected = exact(queries, stored)
     engine = CudaEngine(device, codec)
     with engine.session() as session:
-        held = session.hold(rows)
-        there = located(held, documents.offsets, engine.layout)
-        asked = session.ask(list(queries))
-        everywhere = session.receive(session.score_all(asked, there)).reshape(len(queries), -1)
-        again = session.receive(session.score_all(asked, session.on_card(there))).reshape(len(queries), -1)
-        # Each query with some documents of its own, one with none, in an order of its own.
+        uploaded = session.upload(rows)
+        addresses = documents_in(uploaded, documents.offsets, engine.layout)
+        prepared = session.prepare(list(queries))
+        everywhere = session.receive(session.score_all(prepared, addresses)).reshape(len(queries), -1)
+        again = session.receive(session.score_all(prepared, session.on_gpu(addresses))).reshape(len(queries), -1)
+        # Each query has its own documents in its own order, and one query has none.
         lists = [rng.permutation(len(documents))[:n] for n in (68, 1, 0, 5, 33, 68, 2, 67, 9)]
         bounds = np.concatenate([[0], np.cumsum([len(some) for some in lists])])
-        own = session.receive(session.score_lists(asked, there, np.concatenate(lists).astype(np.int32), bounds))
+        own = session.receive(session.score_lists(prepared, addresses, np.concatenate(lists).astype(np.int32), bounds))
         all_places = np.arange(len(documents), dtype=np.int32)
         whole = np.array([0, len(documents)])
-        one = session.receive(session.score_lists(session.ask([queries[0]]), session.on_card(there), all_places, whole))
-    # The rounding of a query's numbers: 2**-15 of a token's largest one with int8, float32's own with float16.
+        first = session.prepare([queries[0]])
+        one = session.receive(session.score_lists(first, session.on_gpu(addresses), all_places, whole))
+    # Rounding of a query's numbers: with int8, 2**-15 of the token's largest one; with float16, that of float32.
     n_tokens = queries.lengths[:, None]
     most = np.abs(queries.vectors).max() * np.abs(stored.vectors).sum(axis=1).max()
     bound = (2.0**-15 * most if precision == "int8" else 2e-6 * most) * n_tokens
@@ -121,8 +122,8 @@ def test_selection(device: CudaDevice, k: int | None, long: bool) -> None:
     values[lists[7] : lists[8]] = rng.standard_normal(3000).astype(np.float32) * 1e30
     engine = CudaEngine(device, TokenCodec("int8", 32))
     with engine.session() as session:
-        on_card = cupy.asarray(values)
-        scores = Scores(int(on_card.data.ptr), lists, max(lengths), 0, -9)
+        gpu_values = cupy.asarray(values)
+        scores = Scores(int(gpu_values.data.ptr), lists, max(lengths), 0, -9)
         places, chosen = session.fetch(session.select(scores, k))
     for i, (first, end) in enumerate(pairwise(lists)):
         some = values[first:end]
@@ -132,11 +133,11 @@ def test_selection(device: CudaDevice, k: int | None, long: bool) -> None:
         np.testing.assert_array_equal(places[i, :n], expected)
         assert (places[i, n:] == -1).all()
         assert (chosen[i, n:] == -np.inf).all()
-    del on_card
+    del gpu_values
 
 
 def test_maxsim_of_odd_numbers(device: CudaDevice) -> None:
-    """Zeros, vectors of any length, and the largest numbers that are let in."""
+    """Zeros, vectors of any length, and the largest numbers that are accepted."""
     documents = random_sets(1, [3, 5, 1, 40], 32)
     documents.vectors[3:5] = 0
     documents.vectors[9:] *= 2.0**40
@@ -148,10 +149,10 @@ def test_maxsim_of_odd_numbers(device: CudaDevice) -> None:
     rows = codec.encode(documents.vectors)
     engine = CudaEngine(device, codec)
     with engine.session() as session:
-        held = session.hold(rows)
-        scores = session.receive(
-            session.score_all(session.ask(list(queries)), located(held, documents.offsets, engine.layout))
-        ).reshape(len(queries), -1)
+        uploaded = session.upload(rows)
+        addresses = documents_in(uploaded, documents.offsets, engine.layout)
+        scores = session.receive(session.score_all(session.prepare(list(queries)), addresses))
+        scores = scores.reshape(len(queries), -1)
     expected = exact(queries, TokenEmbeddings(codec.decode(rows), documents.offsets))
     assert (np.abs(scores - expected) <= 2e-3 * np.abs(expected).max(axis=1, keepdims=True)).all()
     assert (scores[1] == 0).all()
@@ -199,13 +200,13 @@ def test_fixed_dimensional_encodings(device: CudaDevice, name: str) -> None:
     encoder = FixedDimensionalEncoder(config, mean=mean)
     rng = np.random.default_rng(0)
     sets = random_sets(3, np.r_[1, 2, 1500, rng.integers(1, 200, 50)], config.dimension)
-    accelerated = on_card(encoder, device)
+    accelerated = on_gpu(encoder, device)
     assert accelerated is not encoder
     assert accelerated.fingerprint == encoder.fingerprint
     for encode in ("encode_documents", "encode_queries"):
         expected, got = getattr(encoder, encode)(sets), getattr(accelerated, encode)(sets)
         assert got.shape == expected.shape
-        # A token that lies in a hyperplane, but for the last bits, may fall on its other side.
+        # A token that is very close to a hyperplane may fall on its other side.
         close = np.isclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
         assert close.mean() > 0.995
     nothing = random_sets(0, [], config.dimension)
@@ -218,19 +219,19 @@ def test_learned_encodings(device: CudaDevice) -> None:
         dimension=32, output_dimension=24, num_features=128, num_anchors=300, num_query_tokens=600
     )
     encoder = LearnedSetEncoder.fit(sets, config)
-    accelerated = on_card(encoder, device)
+    accelerated = on_gpu(encoder, device)
     for encode in ("encode_documents", "encode_queries"):
         expected, got = getattr(encoder, encode)(sets), getattr(accelerated, encode)(sets)
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-def test_encoding_of_what_is_on_the_card_already(device: CudaDevice) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch isn't installed")
+def test_tokens_that_are_already_on_the_gpu_are_encoded(device: CudaDevice) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     if not torch.cuda.is_available():
-        pytest.skip("PyTorch sees no CUDA card")
+        pytest.skip("PyTorch sees no CUDA GPU")
     sets = random_sets(5, [3, 40, 7], 96)
-    encoder: Any = on_card(FixedDimensionalEncoder(FDES["paper"]), device)
-    encodings = encoder.encode_documents_on_card(torch.from_numpy(sets.vectors.copy()).cuda(), sets.offsets)
+    encoder: Any = on_gpu(FixedDimensionalEncoder(FDES["paper"]), device)
+    encodings = encoder.encode_documents_on_gpu(torch.from_numpy(sets.vectors.copy()).cuda(), sets.offsets)
     np.testing.assert_allclose(encodings.get(), encoder.encode_documents(sets), rtol=1e-6)
     del encodings
 
@@ -248,12 +249,12 @@ def fill(index: MuveraIndex, n: int = 3000) -> MuveraIndex:
     return index
 
 
-def questions() -> list[np.ndarray]:
+def example_queries() -> list[np.ndarray]:
     return list(random_sets(7, [20, 32, 1, 70, 5, 33], D))
 
 
 def answers(index: MuveraIndex, **options: Any) -> list[list[tuple[str, float]]]:
-    return [[(hit.id, hit.score) for hit in index.search_embeddings(query, **options)] for query in questions()]
+    return [[(hit.id, hit.score) for hit in index.search_embeddings(query, **options)] for query in example_queries()]
 
 
 def assert_same(found: list[list[tuple[str, float]]], expected: list[list[tuple[str, float]]]) -> None:
@@ -264,7 +265,7 @@ def assert_same(found: list[list[tuple[str, float]]], expected: list[list[tuple[
             assert scores.get(id, min(scores.values())) == pytest.approx(score, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("memory", [1, 2_000_000, None], ids=["none resident", "some resident", "all resident"])
+@pytest.mark.parametrize("memory", [1, 2_000_000, None], ids=["none cached", "some cached", "all cached"])
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 def test_hits_are_those_of_the_cpu(tmp_path: Path, precision: TokenPrecision, memory: int | None) -> None:
     with fill(MuveraIndex.create(tmp_path / "a", ENCODER, FDE, token_precision=precision)) as index:
@@ -282,11 +283,11 @@ def test_hits_are_those_of_the_cpu(tmp_path: Path, precision: TokenPrecision, me
         found = answers(index, n_candidates=300)
         shared = [len(dict(a).keys() & dict(b).keys()) / 10 for a, b in zip(found, near, strict=True)]
         assert np.mean(shared) > 0.95
-        together = index.search_embeddings_batch(questions(), exact=True)
+        together = index.search_embeddings_batch(example_queries(), exact=True)
         assert_same([[(hit.id, hit.score) for hit in hits] for hits in together], expected[0])
 
 
-def test_an_index_that_is_made_on_the_card_finds_as_much(tmp_path: Path) -> None:
+def test_an_index_that_is_made_on_the_gpu_finds_as_much(tmp_path: Path) -> None:
     with fill(MuveraIndex.create(None, ENCODER, FDE)) as index:
         best = [dict(hits).keys() for hits in answers(index, exact=True)]
         on_cpu = [
@@ -300,7 +301,7 @@ def test_an_index_that_is_made_on_the_card_finds_as_much(tmp_path: Path) -> None
         assert sum(tuned) >= 0.7 * 60
 
 
-def test_arrays_of_the_card_are_taken() -> None:
+def test_gpu_arrays_are_accepted() -> None:
     import cupy
 
     sets = random_sets(11, [5, 9, 1, 30], D)
@@ -312,7 +313,7 @@ def test_arrays_of_the_card_are_taken() -> None:
             assert hits == index.search_embeddings(tokens, exact=True)
 
 
-def test_threads_and_two_indexes_share_a_card(tmp_path: Path) -> None:
+def test_threads_and_two_indexes_share_a_gpu(tmp_path: Path) -> None:
     with (
         fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda")) as first,
         fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda", device_memory=500_000), 2000) as second,
@@ -339,7 +340,7 @@ def test_threads_and_two_indexes_share_a_card(tmp_path: Path) -> None:
         assert not failures
 
 
-def test_memory_is_given_back_at_close() -> None:
+def test_memory_is_freed_at_close() -> None:
     import cupy
 
     def free() -> int:
@@ -356,7 +357,7 @@ def test_memory_is_given_back_at_close() -> None:
     assert before - free() < 4 << 20
 
 
-def test_memory_that_others_take_ends_in_an_error_or_on_the_cpu() -> None:
+def test_too_little_free_memory_is_an_error_or_falls_back_to_the_cpu() -> None:
     import cupy
 
     with fill(MuveraIndex.create(None, ENCODER, FDE)) as index:
@@ -384,6 +385,6 @@ def test_memory_that_others_take_ends_in_an_error_or_on_the_cpu() -> None:
             index._collection.accelerator._device.release()  # type: ignore[union-attr]
 
 
-def test_a_card_that_there_isnt() -> None:
+def test_a_gpu_that_does_not_exist() -> None:
     with pytest.raises(DeviceError, match="there is no cuda:99"):
         MuveraIndex.create(None, ENCODER, FDE, device="cuda:99")

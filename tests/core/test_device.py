@@ -1,4 +1,4 @@
-"""An index on a card, without a card: NumPy stands in for it (``host_engine.py``). ``test_cuda.py`` has the kernels."""
+"""An index on a GPU that NumPy simulates (``host_engine.py``). ``test_cuda.py`` tests the kernels on a real one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from host_engine import HostDevice, HostEngine
 from muvera_core import FDEConfig, MuveraIndex
 from muvera_core.batches import runs_by_size
 from muvera_core.collection import RerankRequest
-from muvera_core.cuda import accelerator, reranker, residence
+from muvera_core.cuda import accelerator, document_cache, reranker
 from muvera_core.cuda.device import open_device
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.encoders import PrecomputedEmbeddings
@@ -29,8 +29,8 @@ ENCODER = PrecomputedEmbeddings(D, "random")
 FDE = FDEConfig(dimension=D, num_repetitions=8, num_simhash_projections=3, projection_dimension=8)
 
 
-class Card:
-    """The card that indexes of a test get, and their engines."""
+class Gpu:
+    """The simulated GPU that a test's indexes use, and their engines."""
 
     def __init__(self) -> None:
         self.device, self.engines = HostDevice(), list[HostEngine]()
@@ -41,16 +41,16 @@ class Card:
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Card:
-    made = Card()
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    made = Gpu()
     monkeypatch.setattr(accelerator, "open_device", lambda name: made.device)
     monkeypatch.setattr(accelerator, "CudaEngine", made.engine)
-    monkeypatch.setattr(accelerator, "on_card", lambda encoder, device: encoder)
+    monkeypatch.setattr(accelerator, "on_gpu", lambda encoder, device: encoder)
     return made
 
 
 def accelerator_of(index: MuveraIndex) -> accelerator.CudaAccelerator:
-    """The accelerator of an index on the card."""
+    """The accelerator of an index on the GPU."""
     found = index._collection.accelerator
     assert isinstance(found, accelerator.CudaAccelerator)
     return found
@@ -77,7 +77,7 @@ def answers(index: MuveraIndex, **options: Any) -> list[list[tuple[str, float]]]
 
 
 def assert_same(found: list[list[tuple[str, float]]], expected: list[list[tuple[str, float]]]) -> None:
-    """The same hits with the same scores, up to rounding, and in the same order where scores differ by more."""
+    """The same hits and scores, within rounding, and the same order of hits whose scores differ by more."""
     for hits, others in zip(found, expected, strict=True):
         np.testing.assert_allclose([score for _, score in hits], [score for _, score in others], atol=2e-4)
         scores = dict(others)
@@ -96,29 +96,28 @@ SEARCHES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("precision", ["int8", "float16"])
 @pytest.mark.parametrize("memory", [1, 3000, None])
-def test_hits_are_those_of_the_cpu(card: Card, precision: TokenPrecision, memory: int | None, tmp_path: Path) -> None:
+def test_hits_are_those_of_the_cpu(gpu: Gpu, precision: TokenPrecision, memory: int | None, tmp_path: Path) -> None:
     with filled(tmp_path / "a", token_precision=precision) as index:
         expected = [hits for search in SEARCHES for hits in answers(index, **search)]
     with MuveraIndex.open(tmp_path / "a", ENCODER, device="cuda", device_memory=memory) as index:
         assert index.device == "cuda:0"
         assert_same([hits for search in SEARCHES for hits in answers(index, **search)], expected)
-        assert card.engines[0].asked
+        assert gpu.engines[0].prepared
 
 
-def test_the_budget_is_kept_and_what_is_beyond_it_is_brought_by_each_search(card: Card) -> None:
+def test_the_budget_is_kept_and_each_search_uploads_the_documents_beyond_it(gpu: Gpu) -> None:
     with filled(None, device="cuda", device_memory=6000) as index:
-        held = accelerator_of(index)
-        resident = held._reranker
-        assert 0 < resident.n_bytes <= 6000 < index.n_tokens * RowLayout.of(TokenCodec("int8", D)).bytes_per_token
-        engine = card.engines[0]
-        engine.brought.clear()
+        cuda_reranker = accelerator_of(index)._reranker
+        assert 0 < cuda_reranker.n_bytes <= 6000 < index.n_tokens * RowLayout.of(TokenCodec("int8", D)).bytes_per_token
+        engine = gpu.engines[0]
+        engine.uploaded.clear()
         answers(index, exact=True)
-        missing = index.n_tokens - resident.n_bytes // engine.layout.bytes_per_token
-        assert sum(engine.brought) == 6 * missing
+        missing = index.n_tokens - cuda_reranker.n_bytes // engine.layout.bytes_per_token
+        assert sum(engine.uploaded) == 6 * missing
 
 
-def test_documents_beyond_the_budget_come_in_several_lots(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(residence, "BYTES_AT_ONCE", 2000)
+def test_documents_beyond_the_budget_are_uploaded_in_several_batches(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_cache, "BYTES_AT_ONCE", 2000)
     monkeypatch.setattr(reranker, "BYTES_AT_ONCE", 2000)
 
     def in_a_batch(index: MuveraIndex) -> list[list[tuple[str, float]]]:
@@ -131,10 +130,10 @@ def test_documents_beyond_the_budget_come_in_several_lots(card: Card, monkeypatc
         expected = [hits for search in SEARCHES for hits in answers(index, **search)] + in_a_batch(index)
     with filled(None, device="cuda", device_memory=9000) as index:
         assert_same([hits for search in SEARCHES for hits in answers(index, **search)] + in_a_batch(index), expected)
-        assert max(card.engines[0].brought) <= 2000 // card.engines[0].layout.bytes_per_token
+        assert max(gpu.engines[0].uploaded) <= 2000 // gpu.engines[0].layout.bytes_per_token
 
 
-def test_ties_go_to_the_earlier_document(card: Card) -> None:
+def test_ties_go_to_the_earlier_document(gpu: Gpu) -> None:
     one = tokens(0, 1)
     with MuveraIndex.create(None, ENCODER, FDE, device="cuda") as index:
         index.add_embeddings(one * 50, ids=ids(0, 50))
@@ -144,7 +143,7 @@ def test_ties_go_to_the_earlier_document(card: Card) -> None:
 
 
 @pytest.mark.parametrize("memory", [1, 600, None])
-def test_ties_go_to_the_earlier_document_wherever_documents_are(card: Card, memory: int | None) -> None:
+def test_ties_go_to_the_earlier_document_wherever_documents_are(gpu: Gpu, memory: int | None) -> None:
     one = tokens(0, 1)
     with MuveraIndex.create(None, ENCODER, FDE, device="cuda", device_memory=memory) as index:
         index.add_embeddings(one * 50, ids=ids(0, 50))
@@ -155,7 +154,7 @@ def test_ties_go_to_the_earlier_document_wherever_documents_are(card: Card, memo
 
 
 @pytest.mark.parametrize("memory", [1, 6000, None])
-def test_questions_with_the_same_documents_and_with_others_can_be_mixed(card: Card, memory: int | None) -> None:
+def test_queries_with_shared_and_with_their_own_documents_can_be_mixed(gpu: Gpu, memory: int | None) -> None:
     queries = tokens(9, 8)
     rankings = []
     for device in ("cpu", "cuda"):
@@ -170,11 +169,11 @@ def test_questions_with_the_same_documents_and_with_others_can_be_mixed(card: Ca
         np.testing.assert_allclose(scores, other_scores, rtol=1e-4)
 
 
-def test_a_search_that_the_card_leaves_to_the_cpu_begins_anew_after_a_write(
-    card: Card, monkeypatch: pytest.MonkeyPatch
+def test_a_search_that_the_gpu_leaves_to_the_cpu_starts_again_after_a_write(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with filled(None, device="cuda") as index:
-        gpu = accelerator_of(index)
+        found = accelerator_of(index)
         left = iter(range(3))
 
         def search(*_: object) -> None:
@@ -182,29 +181,29 @@ def test_a_search_that_the_card_leaves_to_the_cpu_begins_anew_after_a_write(
                 index.add_embeddings(tokens(9, 1), ids=["new"])
                 index.delete(ids(0, 300))
 
-        monkeypatch.setattr(gpu, "search", search)
+        monkeypatch.setattr(found, "search", search)
         hits = index.search_embeddings(tokens(9, 1)[0], k=5, n_candidates=100)
         assert hits[0].id == "new"
         assert all(int(hit.id[1:]) >= 300 for hit in hits[1:])
 
 
-def test_queries_of_a_batch_go_to_the_card_together(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_of_a_batch_go_to_the_gpu_together(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     with filled(None, device="cuda") as index:
         one_by_one = [answers(index, k=4, exact=exact) for exact in (True, False)]
         for exact, expected in zip((True, False), one_by_one, strict=True):
-            card.engines[0].asked.clear()
+            gpu.engines[0].prepared.clear()
             batch = index.search_embeddings_batch(tokens(9, 6), 4, exact=exact)
             assert [[(hit.id, round(hit.score, 4)) for hit in hits] for hits in batch] == expected
-            assert card.engines[0].asked == [6]
+            assert gpu.engines[0].prepared == [6]
         monkeypatch.setattr(reranker, "_SCORES_AT_ONCE", 1300)  # two queries' scores of all 600 documents
-        card.engines[0].asked.clear()
+        gpu.engines[0].prepared.clear()
         requests = [find_candidates(index._collection, q, SearchOptions(4, exact=True)) for q in tokens(9, 6)]
         rankings = rerank(index._collection, requests, 4)
-        assert card.engines[0].asked == [2, 2, 2]
+        assert gpu.engines[0].prepared == [2, 2, 2]
         assert [len(keys) for keys, _ in rankings] == [4] * 6
 
 
-def test_a_search_that_finds_nothing(card: Card) -> None:
+def test_a_search_that_finds_nothing(gpu: Gpu) -> None:
     with MuveraIndex.create(None, ENCODER, FDE, device="cuda") as index:
         assert index.search_embeddings(tokens(1, 1)[0]) == []
         index.add_embeddings(tokens(0, 3), ids=ids(0, 3), metadatas=[{"n": i} for i in range(3)])
@@ -212,7 +211,7 @@ def test_a_search_that_finds_nothing(card: Card) -> None:
         assert len(index.search_embeddings(tokens(1, 1)[0], filter={"n": 1})) == 1
 
 
-def test_what_is_added_replaced_deleted_and_compacted_is_seen(card: Card, tmp_path: Path) -> None:
+def test_writes_and_compaction_are_seen(gpu: Gpu, tmp_path: Path) -> None:
     with filled(tmp_path / "a", device="cuda") as index, filled(None) as plain:
         for changed in (index, plain):
             changed.add_embeddings(tokens(3, 80), ids=ids(560, 640))
@@ -220,12 +219,12 @@ def test_what_is_added_replaced_deleted_and_compacted_is_seen(card: Card, tmp_pa
         assert answers(index, exact=True) == answers(plain, exact=True)
         index.compact()
         assert answers(index, exact=True) == answers(plain, exact=True)
-        gpu = accelerator_of(index)
-        assert gpu._reranker.n_resident >= len(index)
+        found = accelerator_of(index)
+        assert found._reranker.n_cached >= len(index)
         for changed in (index, plain):
             changed.delete(ids(200, 500))
-        # Deleted documents had more than half of the room, so all were brought anew.
-        assert gpu._reranker.n_resident == len(index) == 140
+        # Deleted documents were more than half of the cache, so it was rebuilt.
+        assert found._reranker.n_cached == len(index) == 140
         assert answers(index) == answers(plain)
         with MuveraIndex.open(tmp_path / "a", ENCODER, read_only=True, device="cuda") as reader:
             index.add_embeddings(tokens(4, 5), ids=ids(700, 705))
@@ -233,7 +232,7 @@ def test_what_is_added_replaced_deleted_and_compacted_is_seen(card: Card, tmp_pa
             assert answers(reader, exact=True) == answers(index, exact=True)
 
 
-def test_searches_beside_a_writer_are_right(card: Card) -> None:
+def test_searches_beside_a_writer_are_right(gpu: Gpu) -> None:
     queries = tokens(9, 6)
     with filled(None, 300, device="cuda", device_memory=8000) as index:
         failures: list[BaseException] = []
@@ -261,22 +260,22 @@ def test_searches_beside_a_writer_are_right(card: Card) -> None:
         assert not failures
 
 
-def test_stage_one_on_the_card_finds_what_a_scan_finds(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._beats", lambda *_: True)
+def test_stage_one_on_the_gpu_finds_what_a_scan_finds(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._is_faster_than_cpu", lambda *_: True)
     with filled(None) as plain:
         expected = answers(plain, k=5, n_candidates=40)
     with filled(None, device="cuda") as index:
-        gpu = accelerator_of(index)
-        assert gpu._scan is not None
-        assert gpu._scan[1].is_used
+        found = accelerator_of(index)
+        assert found._scan is not None
+        assert found._scan[1].is_used
         asked = []
-        original = gpu._scan[1].search
+        original = found._scan[1].search
 
         def search(*args: Any) -> Any:
             asked.append(args)
             return original(*args)
 
-        monkeypatch.setattr(gpu._scan[1], "search", search)
+        monkeypatch.setattr(found._scan[1], "search", search)
         assert answers(index, k=5, n_candidates=40) == expected
         assert len(asked) == 6
         index.delete(ids(0, 100))
@@ -285,83 +284,83 @@ def test_stage_one_on_the_card_finds_what_a_scan_finds(card: Card, monkeypatch: 
         assert answers(index, k=5, n_candidates=500) == answers(index, k=5, exact=True)
 
 
-def test_a_scan_that_is_slower_or_has_no_room_is_not_used(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._beats", lambda *_: False)
+def test_a_scan_that_is_slower_or_has_no_room_is_not_used(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._is_faster_than_cpu", lambda *_: False)
     with filled(None, device="cuda") as index:
-        gpu = accelerator_of(index)
-        assert gpu._scan is not None
-        assert not gpu._scan[1].is_used
-        assert gpu._scan[1].n_bytes == 0
-    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._beats", lambda *_: True)
+        found = accelerator_of(index)
+        assert found._scan is not None
+        assert not found._scan[1].is_used
+        assert found._scan[1].n_bytes == 0
+    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._is_faster_than_cpu", lambda *_: True)
     with filled(None, device="cuda", device_memory=400_000) as index:
-        gpu = accelerator_of(index)
-        assert gpu._scan is not None
-        assert not gpu._scan[1].is_used
+        found = accelerator_of(index)
+        assert found._scan is not None
+        assert not found._scan[1].is_used
 
 
-def test_whether_the_card_is_faster_is_measured(card: Card) -> None:
+def test_whether_the_gpu_is_faster_is_measured(gpu: Gpu) -> None:
     with filled(None, device="cuda") as index:
-        gpu = accelerator_of(index)
-        assert gpu._scan is not None
-        assert gpu._scan[1]._n_timed == 600
+        found = accelerator_of(index)
+        assert found._scan is not None
+        assert found._scan[1]._n_timed == 600
         index.add_embeddings(tokens(5, 200), ids=ids(2000, 2200))
-        assert gpu._scan[1]._n_timed == 600
+        assert found._scan[1]._n_timed == 600
         index.add_embeddings(tokens(6, 200), ids=ids(3000, 3200))
-        assert gpu._scan[1]._n_timed == 1000
+        assert found._scan[1]._n_timed == 1000
 
 
-def test_a_failing_card_is_told_and_with_auto_the_cpu_takes_over(card: Card) -> None:
+def test_a_failing_gpu_is_an_error_and_with_auto_the_cpu_takes_over(gpu: Gpu) -> None:
     with filled(None) as plain:
         expected = answers(plain)
     for device, takes_over in (("cuda", False), ("auto", True)):
         with filled(None, device=device) as index:
-            card.device.fails = True
+            gpu.device.fails = True
             if takes_over:
                 with pytest.warns(DeviceFallbackWarning, match="the CPU takes over: cuda:0"):
                     assert answers(index) == expected
             else:
                 with pytest.raises(DeviceError, match="cuda:0"):
                     answers(index)
-            # What was written is safe, whatever the card does.
+            # Written documents are safe, whatever the GPU does.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeviceFallbackWarning)
                 if takes_over:
                     index.add_embeddings(tokens(7, 1), ids=["new"])
                     assert "new" in index
-            card.device.fails = False
+            gpu.device.fails = False
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 assert len(answers(index)) == 6
 
 
-def test_documents_are_safe_when_the_card_fails_after_they_were_written(
-    card: Card, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_documents_are_safe_when_the_gpu_fails_after_they_were_written(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with filled(None, device="cuda") as index:
 
         def fail(*_: object, **__: object) -> None:
             raise DeviceError("cuda:0 has too little free memory")
 
-        gpu = accelerator_of(index)
-        monkeypatch.setattr(gpu._reranker, "update", fail)
+        found = accelerator_of(index)
+        monkeypatch.setattr(found._reranker, "update", fail)
         index.add_embeddings(tokens(7, 1), ids=["new"])
-        assert "couldn't be brought to cuda:0" in caplog.text
+        assert "could not be copied to cuda:0" in caplog.text
         hits = index.search_embeddings(tokens(7, 1)[0], k=1)
         assert [hit.id for hit in hits] == ["new"]
 
 
-def test_memory_is_given_back_at_close(card: Card) -> None:
+def test_memory_is_freed_at_close(gpu: Gpu) -> None:
     index = filled(None, device="cuda")
-    gpu = accelerator_of(index)
-    assert gpu._reranker.n_resident == 600
+    found = accelerator_of(index)
+    assert found._reranker.n_cached == 600
     assert "on cuda:0" in index.sizes()
     index.close()
-    assert gpu._reranker.n_resident == 0
-    assert card.device.released == 1
-    assert all(owner() is None for _, owner in card.engines[0].held.values())
+    assert found._reranker.n_cached == 0
+    assert gpu.device.released == 1
+    assert all(owner() is None for _, owner in gpu.engines[0].memory.values())
 
 
-def test_an_index_is_the_same_on_any_device(card: Card, tmp_path: Path) -> None:
+def test_an_index_is_the_same_on_any_device(gpu: Gpu, tmp_path: Path) -> None:
     with filled(tmp_path / "a", device="cuda"):
         pass
     with MuveraIndex.open(tmp_path / "a", ENCODER) as index:
@@ -371,14 +370,14 @@ def test_an_index_is_the_same_on_any_device(card: Card, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "", "CUDA", 0, None, ["cuda"]])
-def test_devices_that_cannot_be(name: Any, tmp_path: Path) -> None:
+def test_invalid_devices(name: Any, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="device must be"):
         MuveraIndex.create(tmp_path / "a", ENCODER, FDE, device=name)
     assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("memory", [0, -1, 1.5, "1 GB"])
-def test_budgets_that_cannot_be(memory: Any) -> None:
+def test_invalid_budgets(memory: Any) -> None:
     with pytest.raises(InvalidInputError, match="device_memory"):
         MuveraIndex.create(None, ENCODER, FDE, device_memory=memory)
 
@@ -399,18 +398,18 @@ def test_without_cupy_the_extra_is_named(tmp_path: Path) -> None:
         assert index.device == "cpu"
 
 
-def test_cupy_without_a_driver_or_card() -> None:
-    cupy = pytest.importorskip("cupy", reason="CuPy isn't installed")
+def test_cupy_without_a_driver_or_gpu() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     try:
-        n_cards = cupy.cuda.runtime.getDeviceCount()
+        n_gpus = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError:
-        n_cards = 0
-    message = "cuda:0 can't be used" if n_cards == 0 else "there is no cuda:999"
+        n_gpus = 0
+    message = "cuda:0 cannot be used" if n_gpus == 0 else "there is no cuda:999"
     with pytest.raises(DeviceError, match=message):
-        open_device("cuda" if n_cards == 0 else "cuda:999")
+        open_device("cuda" if n_gpus == 0 else "cuda:999")
 
 
-def test_lots_of_documents_hold_no_more_than_they_may() -> None:
+def test_runs_are_no_larger_than_the_limit() -> None:
     assert runs_by_size(np.array([3, 3, 3, 9, 1, 1]), 6) == [(0, 2), (2, 3), (3, 4), (4, 6)]
     assert runs_by_size(np.array([], dtype=np.int64), 6) == []
     assert runs_by_size(np.array([1] * 10), 10) == [(0, 10)]
@@ -424,7 +423,7 @@ def test_row_layouts(precision: TokenPrecision, dimension: int) -> None:
     assert layout.row_bytes % (32 * layout.steps) == 0
     assert layout.is_sliced or layout.row_bytes == 32 * layout.steps
     assert layout.row_bytes - layout.code_bytes < 128
-    # Sums of products of codes and a query's whole numbers fit int32.
+    # Sums of products of codes and a query's integers fit int32.
     assert layout.limit >= 128
     assert dimension * 127 * layout.limit < 1 << 31
     assert layout.n_chunks(layout.chunk) == layout.n_chunks(1) == layout.n_chunks(0) == 1

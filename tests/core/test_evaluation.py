@@ -11,7 +11,7 @@ import pytest
 
 from muvera_core import Evaluation, MuveraIndex
 from muvera_core.errors import InvalidInputError, MissingExtraError
-from muvera_core.evaluation.collections import read_beir, read_questions
+from muvera_core.evaluation.collections import read_beir, read_queries
 from muvera_core.evaluation.measures import mrr_at_k, ndcg_at_k, recall_at_k
 from muvera_core.evaluation.report import CurvePoint
 
@@ -40,7 +40,7 @@ def test_mrr_is_one_over_the_rank_of_the_first_relevant_id() -> None:
     assert mrr_at_k([], {"a": 1}) == mrr_at_k(["a"], {}) == 0
 
 
-def test_a_collection_is_read_from_beirs_form() -> None:
+def test_a_collection_is_read_in_beirs_format() -> None:
     collection = read_beir(NQ)
     assert len(collection.ids) == len(set(collection.ids)) == len(collection.texts) == 2588
     assert len(collection.queries) == 2655
@@ -48,7 +48,7 @@ def test_a_collection_is_read_from_beirs_form() -> None:
     assert collection.relevance["q1"] == {"nq-1": 1.0}
 
 
-def test_plain_files_will_do_and_lines_are_checked(tmp_path: Path) -> None:
+def test_plain_files_are_read_and_lines_are_checked(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text('{"_id": 1, "text": "one"}\n')
     (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "?"}\n{"_id": "unjudged", "text": "?"}\n')
     (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t1\nq\t2\t0\n")
@@ -63,7 +63,7 @@ def test_plain_files_will_do_and_lines_are_checked(tmp_path: Path) -> None:
         read_beir(tmp_path)
 
 
-# An index's evaluation
+# Evaluation of an index
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def asked(nq_questions: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def relevant(nq_index: MuveraIndex, asked: dict[str, str]) -> list[dict[str, float]]:
-    """Documents that exact MaxSim ranks low, and stage one misses some of."""
-    ranked = [[hit.id for hit in nq_index.search(question, 5, exact=True)] for question in asked.values()]
+    """Documents that exact MaxSim ranks low. Stage one misses some of them."""
+    ranked = [[hit.id for hit in nq_index.search(query, 5, exact=True)] for query in asked.values()]
     return [{ids[3]: 2.0, ids[4]: 1.0} for ids in ranked]
 
 
@@ -83,13 +83,13 @@ def evaluation(nq_index: MuveraIndex, asked: dict[str, str], relevant: list[dict
     return nq_index.evaluate(list(asked.values()), relevant, k=5, n_candidates=8)
 
 
-def test_its_numbers_are_those_that_one_works_out_by_hand(
+def test_measures_equal_those_computed_by_hand(
     evaluation: Evaluation, nq_index: MuveraIndex, asked: dict[str, str], relevant: list[dict[str, float]]
 ) -> None:
     recalls, measures = [], []
-    for question, grades in zip(asked.values(), relevant, strict=True):
-        found = [hit.id for hit in nq_index.search(question, 5, n_candidates=8)]
-        exact = [hit.id for hit in nq_index.search(question, 5, exact=True)]
+    for query, grades in zip(asked.values(), relevant, strict=True):
+        found = [hit.id for hit in nq_index.search(query, 5, n_candidates=8)]
+        exact = [hit.id for hit in nq_index.search(query, 5, exact=True)]
         recalls.append(len(set(found) & set(exact)) / 5)
         for ids in (found, exact):
             first = next((rank for rank, one in enumerate(ids, 1) if one in grades), None)
@@ -133,9 +133,9 @@ def test_without_judgements_only_recall_is_measured(nq_index: MuveraIndex, asked
 
 
 def test_ids_of_relevant_documents_count_as_grade_one(nq_index: MuveraIndex, asked: dict[str, str]) -> None:
-    questions = list(asked.values())[:4]
-    as_ids = nq_index.evaluate(questions, [{id} for id in list(asked)[:4]], n_candidates=3)
-    as_grades = nq_index.evaluate(questions, [{id: 1} for id in list(asked)[:4]], n_candidates=3)
+    queries = list(asked.values())[:4]
+    as_ids = nq_index.evaluate(queries, [{id} for id in list(asked)[:4]], n_candidates=3)
+    as_grades = nq_index.evaluate(queries, [{id: 1} for id in list(asked)[:4]], n_candidates=3)
     assert (as_ids.ndcg, as_ids.mrr) == (as_grades.ndcg, as_grades.mrr)
     assert as_ids.n_candidates == as_ids.k == 10
 
@@ -145,7 +145,7 @@ def test_ids_of_relevant_documents_count_as_grade_one(nq_index: MuveraIndex, ask
     [
         {"queries": []},
         {"queries": "one"},
-        {"queries": ["a question", ""]},
+        {"queries": ["a query", ""]},
         {"relevant": []},
         {"relevant": [["nq-1"], ["nq-2"]]},
         {"relevant": ["nq-1"]},
@@ -157,12 +157,12 @@ def test_ids_of_relevant_documents_count_as_grade_one(nq_index: MuveraIndex, ask
 )
 def test_bad_arguments_are_refused(nq_index: MuveraIndex, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
-        nq_index.evaluate(**{"queries": ["a question"], **wrong})
+        nq_index.evaluate(**{"queries": ["a query"], **wrong})
 
 
 def test_an_empty_index_is_not_evaluated() -> None:
     with MuveraIndex.create(None) as index, pytest.raises(InvalidInputError, match="0 documents"):
-        index.evaluate(["a question"])
+        index.evaluate(["a query"])
 
 
 SMALL = Evaluation(
@@ -201,40 +201,40 @@ def test_it_is_given_as_json() -> None:
     assert content["ndcg"] == [0.5, 0.625]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib isn't installed")
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
 def test_a_curve_is_drawn(tmp_path: Path) -> None:
     SMALL.plot(tmp_path / "curve.svg")
     assert "<svg" in (tmp_path / "curve.svg").read_text()
     for wrong in ("curve.unknown", "nowhere/curve.svg"):
-        with pytest.raises(InvalidInputError, match="can't be drawn"):
+        with pytest.raises(InvalidInputError, match="plot cannot be written"):
             SMALL.plot(tmp_path / wrong)
 
 
-def test_without_matplotlib_one_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'muvera-core\[plot\]'"):
         SMALL.plot(tmp_path / "curve.svg")
 
 
-def test_questions_are_read_with_and_without_judgements(tmp_path: Path) -> None:
+def test_queries_are_read_with_and_without_judgements(tmp_path: Path) -> None:
     text, lines, judged = tmp_path / "q.txt", tmp_path / "q.jsonl", tmp_path / "qrels.tsv"
     text.write_text("one?\n\n  two?  \n")
     lines.write_text('{"_id": 1, "text": "one?"}\n{"_id": "b", "text": "two?"}\n{"_id": "c", "text": "three?"}\n')
     judged.write_text("query-id\tcorpus-id\tscore\nc\tx\t2\n1\ty\t1\n1\tz\t0\nb\tz\t0\n")
-    assert read_questions(text) == (["one?", "two?"], None)
-    assert read_questions(lines) == (["one?", "two?", "three?"], None)
-    assert read_questions(lines, judged) == (["one?", "three?"], [{"y": 1.0}, {"x": 2.0}])
+    assert read_queries(text) == (["one?", "two?"], None)
+    assert read_queries(lines) == (["one?", "two?", "three?"], None)
+    assert read_queries(lines, judged) == (["one?", "three?"], [{"y": 1.0}, {"x": 2.0}])
     for arguments, said in [
         ((text, judged), "use a .jsonl file"),
         ((tmp_path / "q.csv",), "must end in .txt"),
         ((tmp_path / "nowhere.txt",), "neither"),
     ]:
         with pytest.raises(InvalidInputError, match=said):
-            read_questions(*arguments)
+            read_queries(*arguments)
     text.write_text(" \n")
     with pytest.raises(InvalidInputError, match="no questions"):
-        read_questions(text)
+        read_queries(text)
     lines.write_text('{"_id": "other", "text": "?"}')
-    with pytest.raises(InvalidInputError, match="no questions that"):
-        read_questions(lines, judged)
+    with pytest.raises(InvalidInputError, match="no questions with a relevant document"):
+        read_queries(lines, judged)

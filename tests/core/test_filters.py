@@ -110,7 +110,7 @@ def test_operators(index: MuveraIndex, filter: dict[str, Any], expected: str) ->
         ([], "must be a dictionary"),
         ("year = 3", "must be a dictionary"),
         ({"$xor": []}, r"unknown operator \$xor at the top"),
-        ({"$or": []}, r"\$or needs a list with something in it"),
+        ({"$or": []}, r"\$or needs a list that is not empty"),
         ({"$and": {"a": 1}}, r"\$and needs a list"),
         ({"$not": [{"a": 1}]}, "must be a dictionary"),
         ({"$or": [{}]}, "must be a dictionary"),
@@ -118,9 +118,9 @@ def test_operators(index: MuveraIndex, filter: dict[str, Any], expected: str) ->
         ({"year": {"$gt": None}}, r"\$gt needs a number or a string"),
         ({"year": {"$gt": True}}, r"\$gt needs a number or a string"),
         ({"year": {"$gt": [1]}}, "for lists use"),
-        ({"year": [1, object()]}, "can't compare with"),
+        ({"year": [1, object()]}, "cannot compare with"),
         ({"year": {"$in": 3}}, r"\$in needs a list"),
-        ({"year": {"$in": []}}, r"\$in needs a list with something"),
+        ({"year": {"$in": []}}, r"\$in needs a list that is not empty"),
         ({"year": {"$in": [[1]]}}, "compares with a string"),
         ({"year": {"$exists": 1}}, "needs True or False"),
         ({"year": {"$like": 3}}, "needs a string"),
@@ -134,7 +134,7 @@ def test_operators(index: MuveraIndex, filter: dict[str, Any], expected: str) ->
     ],
     ids=str,
 )
-def test_what_is_no_filter_is_refused(index: MuveraIndex, filter: Any, message: str) -> None:
+def test_invalid_filters_are_refused(index: MuveraIndex, filter: Any, message: str) -> None:
     for call in (
         lambda: index.search_embeddings(np.eye(1, 4), filter=filter),
         lambda: index.find(filter),
@@ -282,7 +282,7 @@ def test_k_hits_are_found_wherever_k_match(kind: str, n_matching: int, monkeypat
             assert len({hit.id for hit in hits} & {hit.id for hit in exact}) >= least * len(exact)
 
 
-def test_a_walk_is_filtered_where_that_is_cheaper_than_reranking_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_search_is_filtered_if_that_is_cheaper_than_reranking_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_one, "FLAT_LIMIT", 100)
     with MuveraIndex.create(None, ENCODER, FDE) as index:
         index.add_embeddings(random_unit(0, 2000), metadatas=[{"n": i} for i in range(2000)])

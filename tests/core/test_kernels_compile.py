@@ -1,4 +1,4 @@
-"""Every variant of the kernels compiles, which needs NVIDIA's run-time compiler but no card."""
+"""Every variant of the kernels compiles. This needs NVIDIA's run-time compiler, but no GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from muvera_core.cuda.engine import kernel_source
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.storage.token_codec import TokenCodec
 
-pytest.importorskip("cupy", reason="CuPy isn't installed")
+pytest.importorskip("cupy", reason="CuPy is not installed")
 from cupy.cuda import nvrtc
 
 LAYOUTS = [
@@ -24,7 +24,7 @@ def _needs_the_compiler() -> None:
     try:
         nvrtc.getVersion()
     except Exception as error:
-        pytest.skip(f"NVIDIA's run-time compiler isn't installed: {error}")
+        pytest.skip(f"NVIDIA's run-time compiler is not installed: {error}")
 
 
 def compiled(name: str, architecture: int, expressions: list[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""The learned encoder, on tokens of real passages where it matters what it learns, and on odd ones where it doesn't."""
+"""The learned encoder, on tokens of real passages if it matters what it learns, else on artificial ones."""
 
 from __future__ import annotations
 
@@ -136,14 +136,14 @@ def test_given_queries_are_what_it_is_fitted_to() -> None:
     rng = np.random.default_rng(0)
     documents = random_embeddings(0, n_texts=100)
     direction = 2 * np.eye(8, dtype=np.float32)[0]
-    given, asked = (
+    given, test_queries = (
         TokenEmbeddings.from_list([direction + 0.3 * rng.standard_normal((5, 8)) for _ in range(100)]) for _ in range(2)
     )
     config = replace(TINY, output_dimension=12, num_features=64, num_anchors=200, num_query_tokens=400)
-    exact = np.stack([maxsim(tokens, documents) for tokens in asked])
+    exact = np.stack([maxsim(tokens, documents) for tokens in test_queries])
 
     def correlation(encoder: LearnedSetEncoder) -> float:
-        products = encoder.encode_queries(asked) @ encoder.encode_documents(documents).T
+        products = encoder.encode_queries(test_queries) @ encoder.encode_documents(documents).T
         return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(products, exact, strict=True)]))
 
     without, fitted = (correlation(LearnedSetEncoder.fit(documents, config, queries)) for queries in (None, given))
@@ -290,7 +290,7 @@ def test_an_encoder_is_not_truncated_to_what_it_has_not(tiny: LearnedSetEncoder,
     ],
     ids=str,
 )
-def test_settings_that_can_not_be_are_refused(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         LearnedSetEncoderConfig(**settings)
 
@@ -337,7 +337,7 @@ def test_files_that_are_too_short_too_long_or_not_finite_are_refused(tiny: Learn
     not_finite[17] = np.inf
     for wrong in (b"", content[:-4], content[:-1], content + b"\0", content * 2, not_finite.tobytes()):
         path.write_bytes(wrong)
-        with pytest.raises(EncoderError, match="fit and save the encoder anew"):
+        with pytest.raises(EncoderError, match="fit and save the encoder again"):
             LearnedSetEncoder.load(path, tiny.config)
     with pytest.raises(EncoderError):
         LearnedSetEncoder.load(path, replace(tiny.config, num_anchors=19))

@@ -1,4 +1,4 @@
-"""Stand-ins for questions are whole words of a document's text, or consecutive tokens of it."""
+"""Pseudo-queries are whole words of a document's text, or consecutive tokens of it."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_unusable_arrays_are_refused(arrays: list[np.ndarray], message: str) -> 
 
 
 class OnDevice:
-    """An array as a library has it on a card: it comes to the host when DLPack asks for that, and not by itself."""
+    """An array of a library in GPU memory: DLPack can copy it to the host, NumPy alone cannot."""
 
     def __init__(self, array: np.ndarray, *, comes: bool = True) -> None:
         self.array, self.comes = array, comes
@@ -62,14 +62,14 @@ class OnDevice:
 
     def __dlpack__(self, *, dl_device: tuple[int, int] | None = None, **settings: Any) -> Any:
         if dl_device != (1, 0) or not self.comes:
-            raise BufferError("the card is gone")
+            raise BufferError("the GPU is gone")
         return self.array.__dlpack__(**settings)
 
 
 @pytest.mark.skipif(
-    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy before 2.1 can't fetch arrays from a card"
+    np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy before 2.1 cannot copy arrays from a GPU"
 )
-def test_arrays_on_a_card_are_fetched() -> None:
+def test_arrays_on_a_gpu_are_copied() -> None:
     arrays = [np.arange(6, dtype=dtype).reshape(2, 3) for dtype in (np.float32, np.float16)]
     embeddings = TokenEmbeddings.from_list([OnDevice(array) for array in arrays])
     np.testing.assert_array_equal(embeddings.vectors, np.concatenate(arrays))
@@ -80,7 +80,7 @@ def test_arrays_on_a_card_are_fetched() -> None:
         TokenEmbeddings.from_list([arrays[0], OnDevice(np.full((1, 3), np.nan, np.float32))])
 
 
-def test_arrays_that_cannot_be_fetched_are_refused() -> None:
+def test_arrays_that_cannot_be_copied_are_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"item 0, of type OnDevice, is on a device .* Copy it"):
         TokenEmbeddings.from_list([OnDevice(np.ones((1, 3), np.float32), comes=False)])
 

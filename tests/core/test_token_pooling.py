@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muvera_core import MuveraIndex, TokenEmbeddings, check_index, maxsim, repair_index
-from muvera_core.cli.commands import main
+from muvera_core.cli import main
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
 from muvera_core.encoders.token_pooling import pool_tokens, pooled_length
 from muvera_core.errors import InvalidInputError, MissingExtraError
@@ -282,6 +282,6 @@ def test_the_command_line_takes_a_factor_for_a_new_index_and_shows_it(tmp_path: 
         assert "1 unchanged" in muvera("index", index, file, *same)[1]
     status, message = muvera("index", index, file, "--pool-factor", 3)
     assert status == 1
-    assert "was made with --pool-factor 2, which can't be changed" in message
+    assert "was made with --pool-factor 2, which cannot be changed" in message
     assert muvera("index", tmp_path / "plain", file)[0] == 0
     assert "pooled" not in muvera("info", tmp_path / "plain")[1]

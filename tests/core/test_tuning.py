@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -373,13 +373,13 @@ def test_a_graph_is_tuned_and_keeps_its_ef(
 def graphs_that_are_made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, GraphParameters]]:
     """The width and the parameters of every graph that is made from here on."""
     made = []
-    holding = HnswCandidates.holding
+    from_vectors = HnswCandidates.from_vectors
 
     def hold(keys: Any, vectors: Any, ef: int = HnswCandidates.DEFAULT_EF, parameters: Any = DEFAULT_GRAPH) -> Any:
         made.append((vectors.shape[1], parameters))
-        return holding(keys, vectors, ef, parameters)
+        return from_vectors(keys, vectors, ef, parameters)
 
-    monkeypatch.setattr(HnswCandidates, "holding", staticmethod(hold))
+    monkeypatch.setattr(HnswCandidates, "from_vectors", staticmethod(hold))
     return made
 
 
@@ -1223,4 +1223,4 @@ def test_an_index_without_tuning_opens_as_before(pristine: Path, tmp_path: Path,
 
 def test_a_tuning_is_what_was_written() -> None:
     content = Tuning(None, None, None, 10, 50, 200, {"recall": 0.95}, GraphParameters(32, 400))
-    assert Tuning.from_json(json.loads(json.dumps(asdict(content)))) == content
+    assert Tuning.from_json(json.loads(json.dumps(content.as_json()))) == content

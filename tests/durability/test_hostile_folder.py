@@ -454,7 +454,7 @@ HEADERS: dict[str, tuple[int, str, Any]] = {
     "scale": (80, "<d", float("nan")),
     "huge scale": (80, "<d", 1e300),
     "negative scale": (80, "<d", -1.0),
-    "beam": (88, "<Q", 2**60),
+    "ef_construction": (88, "<Q", 2**60),
 }
 
 

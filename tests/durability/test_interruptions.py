@@ -40,7 +40,7 @@ from muvera_core.storage import database, store
 # back, but loops that call nothing are short.)
 LOOKS_FOR_SIGNALS = ("call", "c_return")
 PACKAGE = Path(muvera_core.__file__).parent
-OUR_FILES = {path.name for path in PACKAGE.iterdir()}
+OUR_FILES = {path.name for path in PACKAGE.rglob("*.py")}
 # The moments in which a change becomes visible, and in which one that failed is undone.
 DECISIVE = {
     "apply",
@@ -49,20 +49,20 @@ DECISIVE = {
     "publish",
     "discard",
     "roll_back",
-    "_write",
+    "write",
     "_settle",
     "__enter__",
     "__exit__",
 }
 # The moments in which a read begins and ends (one that doesn't end keeps writers out), and a reader moves on.
 READING_CODE = {
-    "reading",
+    "read_one_state",
     "load",
     "_load",
     "matching",
-    "frozen",
+    "read_exclusively",
     "read_snapshot_rows",
-    "_catch_up",
+    "catch_up",
     "publish",
     "discard",
 }
@@ -163,11 +163,11 @@ def assert_state(index: MuveraIndex, states: Sequence[State]) -> State:
 def assert_stage_one(index: MuveraIndex) -> None:
     """Check that stage one holds the documents that there are, each with the vector that its tokens give."""
     collection = index._collection
-    directory, stage = collection.snapshot(), collection.stage_one
-    assert stage.candidates.keys().tolist() == directory.keys.tolist()
-    assert len(stage.candidates) == len(directory)
-    held = stage.candidates.vectors(directory.keys)
-    derived = stage.encode_documents(collection.store.embeddings(directory, directory.keys))
+    snapshot, stage = collection.snapshot(), collection.stage_one
+    assert stage.candidates.keys().tolist() == snapshot.keys.tolist()
+    assert len(stage.candidates) == len(snapshot)
+    held = stage.candidates.vectors(snapshot.keys)
+    derived = stage.encode_documents(collection.store.embeddings(snapshot, snapshot.keys))
     assert np.allclose(held, derived, atol=VECTOR_TOLERANCE), "stage one holds other documents' vectors"
 
 
@@ -238,7 +238,7 @@ def use(kind: str, patch: pytest.MonkeyPatch) -> None:
     for module in (flat, hnsw):
         patch.setattr(module, "INITIAL_CAPACITY", 4)
     patch.setattr(store, "_MIN_WASTE", 0)
-    patch.setattr(database, "_PATIENCE", 2.0)
+    patch.setattr(database, "_BUSY_TIMEOUT", 2.0)
     patch.setattr(os, "fsync", lambda _: None)  # what a power cut leaves is tested elsewhere
 
 

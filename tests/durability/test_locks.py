@@ -138,7 +138,7 @@ def test_looking_at_a_folder_keeps_the_locks_of_the_change_that_is_under_way(
 def test_a_kept_traceback_of_a_filtered_search_that_failed_does_not_block_writers(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_PATIENCE", 0.2)
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.2)
     seen = []
 
     def fails_at_the_third(text: str) -> bool:
@@ -166,7 +166,7 @@ def test_a_kept_traceback_of_a_filtered_search_that_failed_does_not_block_writer
 def test_a_kept_traceback_of_a_read_that_failed_does_not_block_writers(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_PATIENCE", 0.2)
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.2)
     monkeypatch.setattr(database, "_FETCH_BATCH", 2)
     with MuveraIndex.open(folder, ENCODER) as index, MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
         add_to(index, [LATER])

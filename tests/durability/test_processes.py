@@ -623,7 +623,7 @@ def test_an_index_cannot_be_handed_to_a_spawned_process(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     with create(tmp_path / "index") as index:
         History(5).change(0).apply(index)
-        with pytest.raises(MuveraError, match=r"can't be pickled.*Pass its path"):
+        with pytest.raises(MuveraError, match=r"cannot be pickled.*Pass its path"):
             spawn.Process(target=len, args=(index,)).start()
         assert_state(index, History(5), 0)
 

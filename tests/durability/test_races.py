@@ -150,7 +150,7 @@ def test_a_refresh_after_an_interrupted_one_shows_the_latest_state(
 
 
 def test_a_commit_amid_a_refresh_does_not_look_like_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "_PATIENCE", 0.2)
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.2)
     checksum = database._state_checksum
     with MuveraIndex.open(folder, ENCODER) as writer, MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
 
@@ -178,7 +178,7 @@ def test_a_delete_that_is_committed_does_not_fail_because_a_reader_is_in_the_way
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "_MIN_WASTE", 0)
-    monkeypatch.setattr(database, "_PATIENCE", 0.2)
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.2)
     compact = store.Store.compact
     compactions = []
     with (

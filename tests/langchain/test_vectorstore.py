@@ -184,13 +184,13 @@ def test_what_cannot_be_added_is_refused_and_changes_nothing(animals: MuveraVect
         ([good, Document(page_content="")], None, "is empty"),
         ([good, Document(page_content="No JSON.", metadata={"set": {1}})], None, "JSON"),
         ([good, good], ["a", "a"], "more than once"),
-        ([good], ["a", "b"], "2 ids for 1 documents"),
+        ([good], ["a", "b"], "ids has length 2, expected 1"),
     ]:
         with pytest.raises(InvalidInputError, match=message):
             animals.add_documents(documents, ids=ids)
     with pytest.raises(InvalidInputError, match="must be a list, got str"):
         animals.add_texts("Crows are clever.")
-    with pytest.raises(InvalidInputError, match="add_texts doesn't know 'metadata'"):
+    with pytest.raises(InvalidInputError, match="add_texts does not know 'metadata'"):
         animals.add_texts(["Crows are clever."], metadata=[{}])
     assert len(animals.index) == len(ANIMALS)
 
@@ -201,7 +201,7 @@ def test_delete_by_id_by_filter_by_both_and_everything(animals: MuveraVectorStor
     animals.delete(filter={"tags": "social"})
     animals.delete(["owl", "bat"], filter={"habit.active": "night"})
     assert sorted(map(str, ids_of(animals.similarity_search("animal", k=9)))) == ["bat", "heron"]
-    with pytest.raises(InvalidInputError, match="delete doesn't know 'where'"):
+    with pytest.raises(InvalidInputError, match="delete does not know 'where'"):
         animals.delete(where={"legs": 2})
     assert animals.delete() is True
     assert animals.similarity_search("animal") == []
@@ -300,7 +300,7 @@ def test_what_cannot_be_searched_is_refused(animals: MuveraVectorStore) -> None:
     with pytest.raises(InvalidInputError, match="between 0 and 1"):
         animals.max_marginal_relevance_search(NOCTURNAL, lambda_mult=2)
     for search in (animals.similarity_search, animals.max_marginal_relevance_search):
-        with pytest.raises(InvalidInputError, match="doesn't know 'filters'"):
+        with pytest.raises(InvalidInputError, match="does not know 'filters'"):
             search(NOCTURNAL, filters={"legs": 2})
     for by_vector in (animals.similarity_search_by_vector, animals.max_marginal_relevance_search_by_vector):
         with pytest.raises(NotImplementedError, match="search by text"):

@@ -73,8 +73,8 @@ async def test_async_and_nothing_to_rank(words: TokenEncoder, nodes: list[NodeWi
     assert rerank.postprocess_nodes([], query_str="owls") == []
 
 
-def test_a_question_is_needed(words: TokenEncoder, nodes: list[NodeWithScore]) -> None:
-    with pytest.raises(InvalidInputError, match="no question"):
+def test_a_query_is_needed(words: TokenEncoder, nodes: list[NodeWithScore]) -> None:
+    with pytest.raises(InvalidInputError, match="no query"):
         MaxSimRerank(words).postprocess_nodes(nodes)
     with pytest.raises(InvalidInputError, match="is empty"):
         MaxSimRerank(words).postprocess_nodes(nodes, query_str=" ")

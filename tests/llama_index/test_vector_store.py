@@ -95,7 +95,7 @@ def test_mmr_trades_relevance_for_diversity(store: MuveraVectorStore) -> None:
 def test_what_cannot_be_answered_is_refused(filled: MuveraVectorStore) -> None:
     with pytest.raises(InvalidInputError, match="as text"):
         filled.query(VectorStoreQuery(query_embedding=[1.0], similarity_top_k=1))
-    with pytest.raises(InvalidInputError, match="'svm' isn't supported"):
+    with pytest.raises(InvalidInputError, match="'svm' is not supported"):
         _ids(filled, mode=VectorStoreQueryMode.SVM)
 
 
@@ -154,7 +154,7 @@ def test_deleting_nodes_by_id_and_filter(filled: MuveraVectorStore) -> None:
     filled.delete_nodes(["ant", "gone"])
     filled.delete_nodes(filters=TWO_LEGS)
     assert len(filled.client) == 0
-    with pytest.raises(InvalidInputError, match=r"use clear\(\)"):
+    with pytest.raises(InvalidInputError, match=r"call clear\(\)"):
         filled.delete_nodes()
 
 

@@ -1,7 +1,7 @@
-"""The command ``muvera``."""
+"""The command line program ``muvera``."""
 
 from __future__ import annotations
 
-from muvera_core.cli.commands import main
+from muvera_core.cli.program import main
 
 __all__ = ["main"]

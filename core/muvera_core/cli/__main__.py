@@ -1,7 +1,7 @@
-"""``python -m muvera_core.cli``, where the command isn't on the path."""
+"""``python -m muvera_core.cli``, for when the command ``muvera`` is not on the path."""
 
 from __future__ import annotations
 
-from muvera_core.cli.commands import main
+from muvera_core.cli.program import main
 
 main(prog_name="muvera")

@@ -1,4 +1,4 @@
-"""Documents from files: text, Markdown and JSON lines, alone or in folders."""
+"""Reads documents from files and folders: text, Markdown and JSON lines."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from muvera_core.validation import require_json, require_text, require_unicode, 
 
 TEXT_SUFFIXES = (".txt", ".md")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
-# The metadata field that says which file a document came from.
+# The metadata field that names the file that a document came from.
 ORIGIN = "indexed_from"
-# Of one document. A hundred times the tokens that an encoder takes, so that nobody gains by more, and a file that isn't
-# what its name says can't fill the memory.
+# Size limit of one document. It is a hundred times what an encoder reads, so a higher limit would help nobody, and it
+# keeps a file that is not what its name says from filling the memory.
 MAX_TEXT_BYTES = 1 << 24
 _MAX_FILE_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file, or a folder that can't be read.
+    """A file, or a folder that cannot be read.
 
     Attributes:
-        root: the absolute path that was asked for: the file itself or a folder above it.
-        path: its own absolute path.
+        root: absolute path that the user named: the file itself, or a folder above it.
+        path: absolute path of the file.
     """
 
     root: Path
@@ -41,27 +41,27 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """Its path below the root, with slashes on every system and nothing that isn't Unicode text."""
+        """Its path below the root, as Unicode text, with slashes on every system."""
         below = self.path.relative_to(self.root)
         return as_unicode(below.as_posix() if below.name else self.path.name)
 
     @property
     def origin(self) -> dict[str, str]:
-        """What a document's metadata say about where it came from."""
+        """The value of the metadata field ``ORIGIN`` in the file's documents."""
         return {"root": as_unicode(str(self.root)), "file": self.name}
 
 
 @dataclass(frozen=True)
 class SourceDocument:
-    """A document as a file holds it.
+    """A document that was read from a file.
 
     Attributes:
         file: the file.
-        line: the line that holds it; None where it is a text file's.
+        line: number of its line; None for a text file.
         id: its id.
         text: its text.
-        metadata: its metadata, of JSON's own types.
-        id_is_own: whether the file gives the id. Otherwise it is made of the file's name.
+        metadata: its metadata, of JSON's types.
+        id_is_own: whether the file gives the id. Otherwise the id is made from the file's name.
     """
 
     file: SourceFile
@@ -74,12 +74,12 @@ class SourceDocument:
 
 @dataclass(frozen=True)
 class Unusable:
-    """A file, or a line of one, that can't be used.
+    """A file, or a line of one, that cannot be used.
 
     Attributes:
         file: the file.
-        line: the line; None where it is the whole file.
-        reason: why.
+        line: number of the line; None for the whole file.
+        reason: why it cannot be used.
     """
 
     file: SourceFile
@@ -91,33 +91,33 @@ class Unusable:
 
 
 def place(file: SourceFile, line: int | None) -> str:
-    """A file and a line in it, as compilers write it."""
+    """A file, and a line in it, in the form "file:line"."""
     return as_unicode(str(file.path)) + ("" if line is None else f":{line}")
 
 
 def as_unicode(name: str) -> str:
-    r"""A file's name, in which bytes that aren't UTF-8 are written as ``\xff``."""
+    r"""A file name as Unicode text. Bytes that are not UTF-8 are written as ``\xff``."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def as_root(path: Path) -> Path:
-    """The absolute path by which documents remember where they came from; links in it stay."""
+    """The absolute path that documents store as their root. Links in it are kept, unless it contains ``..``."""
     return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def find_files(paths: Sequence[Path], leave_out: Path | None = None) -> Iterator[SourceFile | Unusable]:
-    """The files to read: those named, and those in folders named, each once, in the order of their names.
+    """The files to read, each once, path by path, and those in a folder in the order of their names.
 
-    In folders, files of other kinds, hidden files and folders, and links are passed over.
+    In folders, files of other types, hidden files and folders, and links are skipped.
 
     Args:
-        paths: files and folders.
-        leave_out: a folder that isn't looked into.
+        paths: files, and folders to search for files.
+        leave_out: a folder to skip.
 
     Raises:
-        InvalidInputError: a file that is named is of no kind that can be read.
+        InvalidInputError: a path is neither a folder nor a file of a type that can be read.
     """
-    met: set[Path] = set()
+    seen: set[Path] = set()
     for path in paths:
         root = as_root(path)
         if root.is_dir():
@@ -132,18 +132,19 @@ def find_files(paths: Sequence[Path], leave_out: Path | None = None) -> Iterator
         for entry in found:
             if isinstance(entry, Unusable):
                 yield entry
-            elif entry.path not in met:
-                met.add(entry.path)
+            elif entry.path not in seen:
+                seen.add(entry.path)
                 yield entry
 
 
 def read_documents(file: SourceFile, splitting: Splitting) -> Iterator[SourceDocument | Unusable]:
-    """The documents of a file, and what of it can't be used.
+    """The documents of a file, and the parts of it that cannot be used.
 
-    A text file gives its passages. Their ids are the file's name, with ``#1``, ``#2``, … where texts are split; their
-    metadata say ``path`` and, where texts are split, ``position``. A line of JSON gives one document: its ``text``,
-    after its ``title`` if it has one, and as metadata what else it has and what is in ``metadata``. Its id is ``id`` or
-    ``_id``, or else the file's name with the number of the line.
+    A text file gives one document per passage. Its id is the file's name, followed by ``#1``, ``#2``, … if texts are
+    split. Its metadata have ``path`` and, if texts are split, ``position``.
+
+    A line of JSON gives one document. Its text is ``text``, after ``title`` if there is one. Its metadata are the other
+    fields, and the fields of ``metadata``. Its id is ``id`` or ``_id``, or else the file's name with the line number.
     """
     try:
         if file.path.name.lower().endswith(LINES_SUFFIXES):
@@ -151,7 +152,7 @@ def read_documents(file: SourceFile, splitting: Splitting) -> Iterator[SourceDoc
         else:
             yield from _from_text(file, splitting)
     except (OSError, EOFError, zlib.error) as error:
-        yield Unusable(file, None, f"it can't be read ({_reason(error)})")
+        yield Unusable(file, None, f"it cannot be read ({_reason(error)})")
 
 
 def _files_below(root: Path, leave_out: Path | None) -> Iterator[SourceFile | Unusable]:
@@ -168,20 +169,20 @@ def _files_below(root: Path, leave_out: Path | None) -> Iterator[SourceFile | Un
             elif path.is_file() and path.name.lower().endswith(TEXT_SUFFIXES + LINES_SUFFIXES):
                 yield SourceFile(root, path)
         except OSError as error:
-            yield Unusable(SourceFile(root, path), None, f"it can't be read ({_reason(error)})")
+            yield Unusable(SourceFile(root, path), None, f"it cannot be read ({_reason(error)})")
 
 
 def _from_text(file: SourceFile, splitting: Splitting) -> Iterator[SourceDocument | Unusable]:
     with file.path.open("rb") as stream:
         content = stream.read(_MAX_FILE_BYTES + 1)
     if len(content) > _MAX_FILE_BYTES:
-        yield Unusable(file, None, f"it has more than {_MAX_FILE_BYTES >> 20} MiB: cut it into several files")
+        yield Unusable(file, None, f"it has more than {_MAX_FILE_BYTES >> 20} MiB: split it into several files")
         return
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        yield Unusable(file, line, f"it isn't UTF-8 text ({_not_utf8(error)}): convert the file")
+        yield Unusable(file, line, f"it is not UTF-8 text ({_not_utf8(error)}): convert the file")
         return
     passages = split_into_passages(text, splitting)
     if any(len(passage.encode()) > MAX_TEXT_BYTES for passage in passages):
@@ -211,7 +212,7 @@ def _opened(path: Path) -> io.BufferedIOBase:
 
 
 def _lines(stream: io.BufferedIOBase) -> Iterator[bytes | None]:
-    """The lines of a file; None for each that is too long."""
+    """The lines of a file; None for each line that is too long."""
     while line := stream.readline(MAX_TEXT_BYTES + 1):
         if len(line) <= MAX_TEXT_BYTES:
             yield line
@@ -225,7 +226,7 @@ def _from_json(file: SourceFile, number: int, line: bytes) -> SourceDocument:
     try:
         content = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise InvalidInputError(f"it isn't UTF-8 text ({_not_utf8(error)})") from None
+        raise InvalidInputError(f"it is not UTF-8 text ({_not_utf8(error)})") from None
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"it is not JSON ({error})") from None
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""Bringing an index in line with the documents of files: comparing first, then writing only what differs."""
+"""Updates an index to match the documents of files: compares first, then writes only what differs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from muvera_core.cli.corpus_files import ORIGIN, SourceDocument, SourceFile, Unu
 from muvera_core.index import MuveraIndex
 
 _COMPARED_TOGETHER = 256
-# Written, and safe, together: what an interruption costs at most. The characters bound the memory that encoding takes.
+# Most documents, and characters, that are written together. An interruption costs one such batch at most. The limit on
+# characters bounds the memory that encoding takes.
 _WRITTEN_TOGETHER = 64
 _CHARACTERS_TOGETHER = 1 << 20
 
@@ -23,10 +24,10 @@ class Comparison:
     """How the documents of files differ from those of an index.
 
     Attributes:
-        places: where each document is, by id.
-        new: ids that the index doesn't have.
-        changed: ids whose text or metadata differ.
-        unusable: what of the files can't be used.
+        places: file and line of each document, by id.
+        new: ids that the index does not have.
+        changed: ids of documents whose text or metadata differ from the index.
+        unusable: files and lines that cannot be used.
     """
 
     places: dict[str, tuple[SourceFile, int | None]] = field(default_factory=dict)
@@ -36,12 +37,12 @@ class Comparison:
 
     @property
     def n_unchanged(self) -> int:
-        """How many documents the index has as they are."""
+        """Number of documents that are the same in the index."""
         return len(self.places) - len(self.new) - len(self.changed)
 
 
 def compare(index: MuveraIndex | None, documents: Iterable[SourceDocument | Unusable]) -> Comparison:
-    """Compare documents of files with those of an index; None stands for one that has none."""
+    """Compare documents of files with those of an index. None stands for an empty index."""
     result = Comparison()
 
     def distinct() -> Iterator[SourceDocument]:
@@ -50,7 +51,7 @@ def compare(index: MuveraIndex | None, documents: Iterable[SourceDocument | Unus
                 result.unusable.append(document)
             elif document.id in result.places:
                 other = place(*result.places[document.id])
-                reason = f"its id {document.id!r} is that of {other}, too"
+                reason = f"its id {document.id!r} is also the id of {other}"
                 result.unusable.append(Unusable(document.file, document.line, reason))
             else:
                 result.places[document.id] = document.file, document.line
@@ -64,7 +65,7 @@ def compare(index: MuveraIndex | None, documents: Iterable[SourceDocument | Unus
                 result.new.add(document.id)
             elif other := _other_file(document, before.metadata):
                 del result.places[document.id]
-                reason = f"its id {document.id!r} is in the index already, for {other}: use an index of its own for it"
+                reason = f"its id {document.id!r} is already in the index, for {other}: use a separate index"
                 result.unusable.append(Unusable(document.file, document.line, reason))
             elif before.text != document.text or _canonical(before.metadata) != _canonical(document.metadata):
                 result.changed.add(document.id)
@@ -72,7 +73,7 @@ def compare(index: MuveraIndex | None, documents: Iterable[SourceDocument | Unus
 
 
 def write(index: MuveraIndex, documents: Iterable[SourceDocument | Unusable], ids: set[str]) -> Iterator[list[str]]:
-    """Add those documents that have one of the ids, a few at a time; each lot is safe when its ids are yielded."""
+    """Add the documents with these ids, in batches. Yields the ids of each batch once it is saved."""
     waiting = set(ids)
     batch: list[SourceDocument] = []
     n_characters = 0
@@ -90,32 +91,33 @@ def write(index: MuveraIndex, documents: Iterable[SourceDocument | Unusable], id
 
 
 def find_missing(index: MuveraIndex, roots: Iterable[Path], comparison: Comparison) -> list[str]:
-    """Ids of documents that came from the same roots and aren't in their files any more.
+    """Ids of indexed documents that came from the same roots and are no longer in their files.
 
-    What can't be read may still be there: the documents of unusable files aren't missing.
+    Documents of unusable files do not count as missing, because they may still be there.
     """
     names = {SourceFile(root, root).origin["root"] for root in roots}
-    spared = {_origin_of(entry.file) for entry in comparison.unusable}
+    unreadable = {_origin_of(entry.file) for entry in comparison.unusable}
     return [
         document.id
         for document in index.find({f"{ORIGIN}.root": {"$in": sorted(names)}})
-        if document.id not in comparison.places and not _is_spared(document.metadata[ORIGIN], spared)
+        if document.id not in comparison.places and not _is_below(document.metadata[ORIGIN], unreadable)
     ]
 
 
 def _origin_of(file: SourceFile) -> tuple[str, str]:
-    """Root and name below it; no name where it is the root itself."""
+    """The root, and the file's name below it; an empty name for the root itself."""
     return file.origin["root"], "" if file.path == file.root else file.name
 
 
-def _is_spared(origin: Any, spared: set[tuple[str, str]]) -> bool:
+def _is_below(origin: Any, places: set[tuple[str, str]]) -> bool:
+    """Whether a document came from one of these files or folders."""
     root, file = origin["root"], str(origin.get("file"))
     above = (file[:end] for end, character in enumerate(file) if character == "/")
-    return any((root, name) in spared for name in ["", *above, file])
+    return any((root, name) in places for name in ["", *above, file])
 
 
 def _other_file(document: SourceDocument, stored: Mapping[str, Any]) -> str | None:
-    """The file, still there, that gave the document's id to another one, unless it is the user who gives ids."""
+    """The file below another root that still exists and has the document's id. None also if the file gives the id."""
     origin = stored.get(ORIGIN)
     if document.id_is_own or not isinstance(origin, dict) or origin.get("root") == document.file.origin["root"]:
         return None

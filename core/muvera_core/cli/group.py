@@ -1,4 +1,4 @@
-"""How the command line conducts itself: errors, warnings, interruptions and closed pipes, each told in one line."""
+"""How the command line reports errors, warnings and interruptions: each as one line on standard error."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from muvera_core.errors import (
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
 _ADVICE: dict[type[MuveraError], str] = {
-    NotAnIndexError: "`muvera index INDEX PATH...` makes one",
-    CorruptIndexError: "`muvera check INDEX` lists the damage and `muvera repair INDEX` mends it",
+    NotAnIndexError: "`muvera index INDEX PATH...` creates one",
+    CorruptIndexError: "`muvera check INDEX` lists the damage and `muvera repair INDEX` repairs it",
     EncoderMismatchError: "--encoder names the folder of a ColBERT checkpoint",
-    UnsupportedFormatError: "`muvera compact INDEX` brings an older one up to date",
+    UnsupportedFormatError: "`muvera compact INDEX` converts an index of an older format",
 }
 _OUR_WARNINGS = (StageOneNotSavedWarning, TruncatedTextWarning)
 
@@ -44,22 +44,22 @@ class Failure(click.ClickException):
 class Interrupted(Failure):
     """Ends the program after Ctrl-C."""
 
-    exit_code = 130  # what a shell says of a program that this signal ended: 128 + SIGINT
+    exit_code = 130  # 128 + SIGINT, as shells report it
 
 
 class CommandGroup(click.Group):
-    """Commands whose errors, warnings and interruptions are told as people expect it of a program."""
+    """Commands whose errors, warnings and interruptions are reported without a traceback."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program."""
-        # Whatever the locale is: JSON is UTF-8 by definition, and text that can't be shown must not end the program.
+        # In every locale: JSON is UTF-8 by definition, and text that cannot be shown must not end the program.
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
+        """Run the chosen command."""
         try:
             with _warnings_on_one_line():
                 return super().invoke(ctx)
@@ -70,28 +70,28 @@ class CommandGroup(click.Group):
         except KeyboardInterrupt:
             raise Interrupted("interrupted") from None
         except BrokenPipeError:
-            # Nobody reads on. Python would complain once more when it closes the stream.
+            # The reader has gone. Without this, Python reports the error again when it closes the stream.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(_BROKEN_PIPE)
 
 
 def say(message: str) -> None:
-    """Write a line to standard error, above a progress bar if there is one."""
+    """Write a line to standard error, above the progress bar if there is one."""
     with tqdm.external_write_mode(file=sys.stderr):
         click.echo(on_one_line(message), err=True)
 
 
 @contextmanager
 def _warnings_on_one_line() -> Iterator[None]:
-    """Show our own warnings as a program shows them, each every time."""
+    """Show muvera's own warnings in one line, every time that they occur."""
     with warnings.catch_warnings():
-        shown_otherwise = warnings.showwarning
+        show_other = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *details: Any, **more: Any) -> None:
             if issubclass(category, _OUR_WARNINGS):
                 say(f"Warning: {message}")
             else:
-                shown_otherwise(message, category, *details, **more)
+                show_other(message, category, *details, **more)
 
         for category in _OUR_WARNINGS:
             warnings.simplefilter("always", category)

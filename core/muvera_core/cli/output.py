@@ -1,4 +1,4 @@
-"""How the command line shows hits and indexes: for people, in the terminal's width, and as JSON."""
+"""Prints hits and indexes, as text in the width of the terminal or as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXPLAINED_WORDS = 6
 
 @dataclass(frozen=True)
 class WordMatch:
-    """A word of the question and the word of a document that fits it best."""
+    """A word of the query, and the document's word that matches it best."""
 
     query: str
     document: str
@@ -49,7 +49,7 @@ def hit_as_json(rank: int, hit: Hit, matches: Sequence[WordMatch] | None) -> str
 
 
 def hit_as_text(rank: int, hit: Hit, matches: Sequence[WordMatch] | None) -> str:
-    """A hit as lines of text: rank, score and id, then the beginning of its text."""
+    """A hit as lines of text: rank, normalized score and id, then the beginning of its text."""
     head = f"{rank}. {hit.normalized_score:.3f}  {on_one_line(hit.id)}"
     lines = [click.style(head, bold=True), *_snippet("(no text)" if hit.text is None else hit.text)]
     if matches:
@@ -70,7 +70,7 @@ def _snippet(text: str) -> list[str]:
 
 
 def matched_words(query: str, hit: Hit, matches: Iterable[TokenMatch]) -> list[WordMatch]:
-    """The best match of every word of the question, best first. Empty where the document's words aren't known."""
+    """The best match of each word of the query, best first. Empty if the document's words are not known."""
     best: dict[tuple[int, int], WordMatch] = {}
     for match in matches:
         if match.document_span is None or match.document_token is None or hit.text is None:
@@ -85,12 +85,12 @@ def matched_words(query: str, hit: Hit, matches: Iterable[TokenMatch]) -> list[W
 
 
 def _is_word(token: str) -> bool:
-    """Whether it is more than a marker or punctuation."""
+    """Whether a token is more than a marker or punctuation."""
     return any(map(str.isalnum, token))
 
 
 def _whole_word(text: str, span: tuple[int, int]) -> tuple[int, int]:
-    """The word that a token is in, which may be only a part of it."""
+    """The bounds of the whole word that contains a token."""
     start, end = span
     if text[start:end].isalnum():
         while start > 0 and text[start - 1].isalnum():
@@ -101,7 +101,7 @@ def _whole_word(text: str, span: tuple[int, int]) -> tuple[int, int]:
 
 
 def info_as_text(info: IndexInfo) -> str:
-    """What an index is, as lines of text."""
+    """The contents, settings and sizes of an index, as lines of text."""
     manifest = info.manifest
     settings = ", ".join(f"{name} {value}" for name, value in asdict(manifest.fde).items())
     pooled = "" if manifest.pool_factor == 1 else f", pooled by {manifest.pool_factor}"
@@ -120,7 +120,7 @@ def info_as_text(info: IndexInfo) -> str:
 
 
 def tuning_as_text(tuning: Tuning) -> str:
-    """What ``optimize`` chose, and what it measured."""
+    """The setting that ``optimize`` chose, and what it measured, in one line."""
     learned = tuning.set_encoder
     encoding = (
         "the index's own encoding" if learned is None else f"learned encoding of {learned.output_dimension} numbers"
@@ -133,7 +133,7 @@ def tuning_as_text(tuning: Tuning) -> str:
 
 
 def size_as_text(n_bytes: float) -> str:
-    """A number of bytes, as people read it."""
+    """A number of bytes with a unit, such as "1.5 MB"."""
     if n_bytes < 1000:
         return f"{n_bytes:.0f} B"
     for unit in ("kB", "MB"):
@@ -144,5 +144,5 @@ def size_as_text(n_bytes: float) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """A text without line breaks and without characters that would steer the terminal."""
+    """A text without line breaks and control characters."""
     return "".join(character if character.isprintable() else " " for character in text)

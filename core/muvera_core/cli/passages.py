@@ -1,4 +1,4 @@
-"""Cutting a text into passages: at blank lines, at the ends of sentences, and where nothing else helps, at words."""
+"""Splits a text into passages: at blank lines, at the ends of sentences, and if nothing else helps, between words."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True)
 class Splitting:
-    """How texts become passages. By default a text is one passage.
+    """How texts are split into passages. By default, a text is one passage.
 
     Attributes:
         paragraphs: end a passage at every blank line.
-        max_words: hold at most so many words, separated by white space, in a passage. A passage is filled with whole
-            paragraphs, or, where they are longer, with whole sentences.
+        max_words: most words, separated by white space, in a passage. A passage is filled with whole paragraphs, or
+            with whole sentences of paragraphs that are longer than that.
     """
 
     paragraphs: bool = False
@@ -26,7 +26,7 @@ class Splitting:
 
 
 def split_into_passages(text: str, splitting: Splitting) -> list[str]:
-    r"""The passages of a text, in order and without white space around them; none of them is empty.
+    r"""The passages of a text, in order, without white space around them. None of them is empty.
 
     >>> split_into_passages("# Owls\n\nThey hunt at night. They hear well.", Splitting(max_words=6))
     ['# Owls\n\nThey hunt at night.', 'They hear well.']
@@ -43,22 +43,22 @@ def split_into_passages(text: str, splitting: Splitting) -> list[str]:
 
 
 def _fill(pieces: Iterable[str], max_words: int, glue: str) -> Iterator[str]:
-    """Join neighbours as long as they have no more than ``max_words`` together."""
-    held: list[str] = []
-    n_held = 0
+    """Join consecutive pieces as long as they have at most ``max_words`` together."""
+    joined: list[str] = []
+    n_words = 0
     for piece in pieces:
         n = len(piece.split())
-        if held and n_held + n > max_words:
-            yield glue.join(held).strip()
-            held, n_held = [], 0
-        held.append(piece)
-        n_held += n
-    if held:
-        yield glue.join(held).strip()
+        if joined and n_words + n > max_words:
+            yield glue.join(joined).strip()
+            joined, n_words = [], 0
+        joined.append(piece)
+        n_words += n
+    if joined:
+        yield glue.join(joined).strip()
 
 
 def _pieces(block: str, max_words: int) -> Iterator[str]:
-    """The sentences of a paragraph, those that are too long in parts; joined they are the paragraph."""
+    """The sentences of a paragraph, with long ones in several pieces. Joined, the pieces are the paragraph."""
     start = 0
     for end in [*(match.end() for match in _SENTENCE_END.finditer(block)), len(block)]:
         words = list(_WORD.finditer(block, start, end))

@@ -106,7 +106,7 @@ class Collection:
                     self.catch_up()
         with self.locks.writing if self.read_only else nullcontext(), self.locks.state:
             self.require_open()
-            return self.store.frozen(latest)
+            return self.store.read_exclusively(latest)
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each part, by name."""

@@ -13,7 +13,7 @@ from muvera_core.collection.accelerator import Accelerator
 from muvera_core.collection.collection import Collection
 from muvera_core.collection.writer import Writer
 from muvera_core.errors import EncoderMismatchError
-from muvera_core.maintenance import bring_up_to_date
+from muvera_core.maintenance import migrate_index
 from muvera_core.storage import (
     COPY_BATCH,
     Manifest,
@@ -68,7 +68,7 @@ def open_collection(
         lock = None if read_only else claim_folder(folder)
         if lock is not None:
             undo.callback(lock.release)
-            bring_up_to_date(folder)
+            migrate_index(folder)
         manifest = Manifest.read(folder)
         if encoder not in (None, manifest.encoder):
             raise EncoderMismatchError(

@@ -1,1 +1,1 @@
-"""Exact MaxSim and set encoding on a CUDA card, with CuPy. Nothing here is imported before a device is asked for."""
+"""Exact MaxSim and set encoding on a CUDA GPU, with CuPy. Imported only when an index asks for a GPU."""

@@ -1,4 +1,4 @@
-"""A CUDA card as an index uses it: which one, its memory, and streams for the threads that search."""
+"""A CUDA GPU: which one to use, its memory, and a stream with buffers for each thread that works on it."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from muvera_core.validation import shown
 if TYPE_CHECKING:
     import types
 
-# The matrix instructions of the kernels are those of the generation that came with 8.0.
+# The kernels use matrix instructions that came with compute capability 8.0.
 MIN_COMPUTE_CAPABILITY = 80
-# An array, or several, laid end to end.
+# An array, or several arrays that are laid end to end.
 Sent = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
 _NAME = re.compile(r"cuda(?::(\d{1,4}))?")
 _ALIGNMENT = 256
-# Larger arrays are copied in pieces, each while the processor deals with the one before.
+# Larger arrays are copied in pieces of this many bytes. While one is copied, the CPU handles the one before.
 _PIECE = 8 << 20
-# Memory of a lane for what is small and needed for moments.
+# Bytes of GPU memory that a workspace keeps for small, short-lived arrays.
 _SCRATCH = 8 << 20
 
 
 def open_device(name: str) -> CudaDevice | None:
-    """The device that a user asked for.
+    """Open the device that a user asked for.
 
     Args:
-        name: "cpu"; "cuda" or "cuda:N", which must work; "auto", which takes the first card and, where there is none
-            that can be used, says so in a ``DeviceFallbackWarning``.
+        name: "cpu"; "cuda" or "cuda:N", a GPU that must work; or "auto", which takes the first GPU, or the CPU with a
+            ``DeviceFallbackWarning`` if no GPU can be used.
 
     Returns:
-        The card; None for the CPU.
+        The GPU; None for the CPU.
 
     Raises:
         InvalidInputError: another name.
-        MissingExtraError: CuPy isn't installed.
-        DeviceError: there is no such card, its driver doesn't work, or it is too old.
+        MissingExtraError: CuPy is not installed.
+        DeviceError: there is no such GPU, its driver does not work, or it is too old.
     """
     if name == "cpu":
         return None
@@ -60,75 +60,79 @@ def open_device(name: str) -> CudaDevice | None:
 
 
 class CudaDevice:
-    """One card, with a pool of memory of its own.
+    """One GPU, with a memory pool of its own.
 
-    Work is done within ``lane()``: a stream that no other thread uses meanwhile.
+    Work is done within ``workspace()``, which no other thread uses at the same time.
     """
 
     def __init__(self, number: int) -> None:
-        """Take the card with this number. Raises as ``open_device``."""
+        """Open the GPU with this number. Raises the errors of ``open_device``."""
         self.number = number
         self.cupy = _import_cupy()
         with _device_errors(f"cuda:{number}"):
-            n_cards = self.cupy.cuda.runtime.getDeviceCount()
-            if number >= n_cards:
-                raise DeviceError(f"there is no cuda:{number}: CUDA sees {n_cards} card(s), numbered from 0")
-            card = self.cupy.cuda.Device(number)
-            if int(card.compute_capability) < MIN_COMPUTE_CAPABILITY:
+            n_gpus = self.cupy.cuda.runtime.getDeviceCount()
+            if number >= n_gpus:
+                raise DeviceError(f"there is no cuda:{number}: CUDA sees {n_gpus} GPU(s), numbered from 0")
+            gpu = self.cupy.cuda.Device(number)
+            if int(gpu.compute_capability) < MIN_COMPUTE_CAPABILITY:
                 raise DeviceError(
-                    f"cuda:{number} has compute capability {card.compute_capability}, the kernels need "
+                    f"cuda:{number} has compute capability {gpu.compute_capability}, the kernels need "
                     f"{MIN_COMPUTE_CAPABILITY} (Ampere) or more: use device='cpu'"
                 )
-            self.n_multiprocessors = int(card.attributes["MultiProcessorCount"])
+            self.n_multiprocessors = int(gpu.attributes["MultiProcessorCount"])
         self._pool = self.cupy.cuda.MemoryPool()
         self._pinned = self.cupy.cuda.PinnedMemoryPool()
-        self._idle: list[Lane] = []
+        self._idle: list[Workspace] = []
         self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
-        """As it is asked for."""
+        """The name that ``open_device`` takes, with the number."""
         return f"cuda:{self.number}"
 
     def free_bytes(self) -> int:
-        """Memory of the card that nobody has."""
+        """GPU memory that no program holds."""
         with _device_errors(self.name), self.cupy.cuda.Device(self.number):
             return int(self.cupy.cuda.runtime.memGetInfo()[0])
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the card that is held, in use or ready to be."""
+        """GPU memory of the pool, in use or kept for later."""
         return int(self._pool.total_bytes())
 
     @contextmanager
-    def lane(self) -> Iterator[Lane]:
-        """A stream, and CuPy set to the card, its pool and that stream. What CuPy raises becomes a DeviceError."""
+    def workspace(self) -> Iterator[Workspace]:
+        """Take a workspace, and set CuPy to its GPU, memory pool and stream.
+
+        Raises:
+            DeviceError: CuPy or CUDA raised an error.
+        """
         with (
             _device_errors(self.name),
             self.cupy.cuda.Device(self.number),
             self.cupy.cuda.using_allocator(self._pool.malloc),
         ):
             with self._lock:
-                lane = self._idle.pop() if self._idle else None
-            lane = lane or Lane(self)
+                workspace = self._idle.pop() if self._idle else None
+            workspace = workspace or Workspace(self)
             try:
-                with lane.stream:
-                    yield lane
-                    lane.tidy()
+                with workspace.stream:
+                    yield workspace
+                    workspace.reset()
             except BaseException:
-                with suppress(Exception):  # its buffers are free for others once it is done with them
-                    lane.stream.synchronize()
+                with suppress(Exception):  # its buffers may only be reused when the GPU has finished with them
+                    workspace.stream.synchronize()
                 raise
             with self._lock:
-                self._idle.append(lane)
+                self._idle.append(workspace)
 
     def pinned(self, n_bytes: int) -> npt.NDArray[np.uint8]:
-        """Host memory that the card can read and write while the processor does something else."""
+        """Host memory that the GPU reads and writes by itself, while the CPU does something else."""
         memory = self._pinned.malloc(n_bytes)
         return np.frombuffer(memory, dtype=np.uint8, count=n_bytes)
 
     def release(self) -> None:
-        """Give back what isn't in use, to other indexes and processes."""
+        """Free the memory that is not in use, for other indexes and programs."""
         with _device_errors(self.name), self.cupy.cuda.Device(self.number):
             with self._lock:
                 self._idle.clear()
@@ -136,71 +140,73 @@ class CudaDevice:
             self._pinned.free_all_blocks()
 
 
-class Lane:
-    """A stream, and buffers through which arrays go to the card and come back.
+class Workspace:
+    """A CUDA stream, and buffers through which arrays are copied to the GPU and back.
 
     Attributes:
-        n_sent: how often something was sent.
+        device: the GPU.
+        n_sent: how many times ``send`` was called.
+        stream: the CuPy stream.
     """
 
     def __init__(self, device: CudaDevice) -> None:
         self.device = device
         self.n_sent = 0
-        # Two, so that one can be filled while the other is copied.
+        # Two of each, so that one can be filled while the other is copied.
         self._outgoing = [_Buffer(device), _Buffer(device)]
         self._incoming = [_Buffer(device), _Buffer(device)]
         self._scratch, self._used = device.cupy.empty(_SCRATCH, dtype=np.uint8), 0
         self._scratch_at = int(self._scratch.data.ptr)
-        self._besides: list[Any] = []
+        self._overflow: list[Any] = []
         self.stream = device.cupy.cuda.Stream(non_blocking=True)
 
-    def room(self, n_bytes: int) -> int:
-        """Address of so much memory of the card, a multiple of 256, until the lane is given back."""
+    def allocate(self, n_bytes: int) -> int:
+        """Address of ``n_bytes`` of GPU memory, a multiple of 256. It is valid until ``reset``."""
         used = self._used + -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
         if used > _SCRATCH:
-            self._besides.append(self.device.cupy.empty(n_bytes, dtype=np.uint8))
-            return int(self._besides[-1].data.ptr)
+            self._overflow.append(self.device.cupy.empty(n_bytes, dtype=np.uint8))
+            return int(self._overflow[-1].data.ptr)
         address, self._used = self._scratch_at + self._used, used
         return address
 
-    def tidy(self) -> None:
-        """Let ``room`` give the same memory again. What still works on it is ahead of what will."""
+    def reset(self) -> None:
+        """Let ``allocate`` give the same memory again. Work on the stream that still uses it comes before new work."""
         self._used = 0
-        self._besides.clear()
+        self._overflow.clear()
 
     def send(self, *arrays: Sent) -> list[int]:
-        """Copy arrays to the card in one piece; several that are given as one are laid end to end.
+        """Copy arrays to the GPU in one transfer. Arrays that are given as one sequence are laid end to end.
 
         Returns:
-            Their addresses there, multiples of 256. They hold until the call after the next.
+            Their addresses on the GPU, multiples of 256. They are valid until the call after the next.
         """
         self.n_sent += 1
         self._outgoing.reverse()
         return self._outgoing[0].send(arrays, self.stream)
 
     def send_to(self, target: Any, array: npt.NDArray[Any]) -> None:
-        """Copy an array to a card's contiguous array of the same size and type."""
-        place = int(target.data.ptr)
+        """Copy an array to a contiguous GPU array of the same size and type."""
+        address = int(target.data.ptr)
         for piece in _pieces(np.ascontiguousarray(array)):
             (source,) = self.send(piece)
-            _copy(self.device.cupy, place, source, len(piece), self.stream)
-            place += len(piece)
+            _copy(self.device.cupy, address, source, len(piece), self.stream)
+            address += len(piece)
 
     def receive(self, array: Any) -> npt.NDArray[Any]:
-        """Wait for all work of the lane, and return a copy of a card's contiguous array."""
+        """Wait for all work on the stream, and return a copy of a contiguous GPU array."""
         received = np.empty(array.shape, dtype=array.dtype)
         self.fetch(int(array.data.ptr), received)
         return received
 
     def fetch(self, address: int, received: npt.NDArray[Any]) -> None:
-        """Wait for all work of the lane, and fill a contiguous array with what is at an address of the card."""
-        place, last = address, None
+        """Wait for all work on the stream, and fill a contiguous array with the bytes at a GPU address."""
+        last = None
         for piece in _pieces(received):
             self._incoming.reverse()
-            self._incoming[0].fetch(place, len(piece), self.stream)
+            self._incoming[0].fetch(address, len(piece), self.stream)
             if last is not None:
                 last[:] = self._incoming[1].fetched(len(last))
-            place, last = place + len(piece), piece
+            address, last = address + len(piece), piece
         if last is not None:
             last[:] = self._incoming[0].fetched(len(last))
         else:
@@ -208,54 +214,54 @@ class Lane:
 
 
 def _pieces(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.uint8]]:
-    """The bytes of a contiguous array, some at a time, as views."""
+    """The bytes of a contiguous array, as views of at most ``_PIECE`` bytes."""
     as_bytes = array.reshape(-1).view(np.uint8)
     for start in range(0, len(as_bytes), _PIECE):
         yield as_bytes[start : start + _PIECE]
 
 
 class _Buffer:
-    """Memory of the host that the card copies from and to by itself, and memory of the card for what is sent."""
+    """Pinned host memory to copy from and to, and GPU memory for what is sent."""
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._copied = device.cupy.cuda.Event(disable_timing=True)
         self._host = device.pinned(_ALIGNMENT)
-        self._card = device.cupy.empty(0, dtype=np.uint8)
+        self._gpu = device.cupy.empty(0, dtype=np.uint8)
 
     def send(self, arrays: Sequence[Sent], stream: Any) -> list[int]:
         parts = [[array] if isinstance(array, np.ndarray) else array for array in arrays]
-        places, total = [], 0
-        for some in parts:
-            places.append(total)
-            total += -(-sum(array.nbytes for array in some) // _ALIGNMENT) * _ALIGNMENT
+        starts, total = [], 0
+        for part in parts:
+            starts.append(total)
+            total += -(-sum(array.nbytes for array in part) // _ALIGNMENT) * _ALIGNMENT
         self._make_room(total, stream)
-        if total > len(self._card):
-            self._card = self._device.cupy.empty(len(self._host), dtype=np.uint8)
-        for place, some in zip(places, parts, strict=True):
-            n_bytes = sum(array.nbytes for array in some)
-            target = self._host[place : place + n_bytes].view(some[0].dtype)
-            np.concatenate([array.reshape(-1) for array in some], out=target)
-        address = int(self._card.data.ptr)
+        if total > len(self._gpu):
+            self._gpu = self._device.cupy.empty(len(self._host), dtype=np.uint8)
+        for start, part in zip(starts, parts, strict=True):
+            n_bytes = sum(array.nbytes for array in part)
+            target = self._host[start : start + n_bytes].view(part[0].dtype)
+            np.concatenate([array.reshape(-1) for array in part], out=target)
+        address = int(self._gpu.data.ptr)
         _copy(self._device.cupy, address, self._host.ctypes.data, total, stream)
         self._copied.record(stream)
-        return [address + place for place in places]
+        return [address + start for start in starts]
 
     def fetch(self, address: int, n_bytes: int, stream: Any) -> None:
-        """Have the card copy to here, after what it is doing."""
+        """Start copying from the GPU to the host, after the work that is already on the stream."""
         self._make_room(n_bytes, stream)
         _copy(self._device.cupy, self._host.ctypes.data, address, n_bytes, stream)
         self._copied.record(stream)
 
     def fetched(self, n_bytes: int) -> npt.NDArray[np.uint8]:
-        """Wait for what was fetched, and return it; it holds until the next call."""
+        """Wait for the bytes of ``fetch``, and return them. The array is valid until the next call."""
         self._copied.synchronize()
         return self._host[:n_bytes]
 
     def _make_room(self, n_bytes: int, stream: Any) -> None:
         self._copied.synchronize()
         if n_bytes > len(self._host):
-            stream.synchronize()  # something may still be reading the smaller one
+            stream.synchronize()  # the GPU may still be reading the smaller buffer
             self._host = self._device.pinned(n_bytes + n_bytes // 2)
 
 
@@ -277,16 +283,16 @@ def _import_cupy() -> Any:
 
 @contextmanager
 def _device_errors(name: str) -> Iterator[None]:
-    """Whatever CUDA and CuPy raise, as a DeviceError."""
+    """Turn the errors of CUDA and CuPy into a DeviceError."""
     try:
         yield
     except MemoryError as error:
         raise DeviceError(
-            f"{name} has too little free memory ({error}): lower device_memory, or end what else uses the card"
+            f"{name} has too little free memory ({error}): lower device_memory, or end other programs that use the GPU"
         ) from error
     except RuntimeError as error:  # of the runtime, the driver, the compiler and the libraries
-        raise DeviceError(f"{name} can't be used: {error}") from error
+        raise DeviceError(f"{name} cannot be used: {error}") from error
     except Exception as error:
         if type(error).__module__.startswith("cupy"):
-            raise DeviceError(f"{name} can't be used: {error}") from error
+            raise DeviceError(f"{name} cannot be used: {error}") from error
         raise

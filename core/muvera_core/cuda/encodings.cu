@@ -1,19 +1,19 @@
-// Fixed dimensional encodings and best matches of ragged token sets, a document at a time.
+// Fixed dimensional encodings, and each document's best matches. Each block works on one token set.
 
 #define TOKENS_AT_ONCE 1024
 #define THREADS 128
 
-// Partition that holds the tokens of a cell: the cell's bits are the Gray code of the partition's number.
+// The partition of a cell. The cell's bits are the Gray code of the partition's number.
 __device__ __forceinline__ int partition_of(int cell) {
     for (int shift = 1; shift < 32; shift *= 2) cell ^= cell >> shift;
     return cell;
 }
 
-// One repetition of a document's or query's encoding: per partition the mean or sum of its tokens' values.
+// One repetition of an encoding: for each partition, the mean (documents) or sum (queries) of its tokens' values.
 //
-// ``products``: [token][repetition * n_bits | repetition * width], sides of the hyperplanes and projected values; where
-// there is no projection, the values are the tokens themselves, [token][width]. Values are added in the order of the
-// tokens, by one thread for each number, so the result depends on nothing else.
+// ``products`` is [token][repetition * n_bits | repetition * width]: the sides of the hyperplanes, then the projected
+// values. Without a projection, the values are the tokens themselves, [token][width]. One thread adds up each number,
+// in the order of the tokens, so the result is always the same.
 extern "C" __global__ void __launch_bounds__(THREADS)
     encode(const float *__restrict__ products, int n_columns, const float *__restrict__ tokens,
            const long long *__restrict__ offsets, int n_bits, int width, bool is_query, bool fills,
@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int n = offsets[blockIdx.x + 1] - start;
     float *encoding = encodings + ((long long)blockIdx.x * n_repetitions + repetition) * n_cells * width;
 
-    // A thread has a column, or several, and every ``n_groups``-th cell.
+    // A thread works on one or more columns, and on every ``n_groups``-th cell.
     const int n_groups = max(1, THREADS / width), group = threadIdx.x / width;
     const int first_column = n_groups > 1 ? threadIdx.x % width : threadIdx.x, step = n_groups > 1 ? width : THREADS;
     const bool has_cells = n_groups == 1 || group < n_groups;
@@ -55,8 +55,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                     encoding[partition_of(cells[token]) * width + column] += values[(tile + token) * stride + column];
     }
     if (is_query) return;
-    // Hamming distance is a sum over bits, so it is relaxed one bit at a time; what is relaxed is
-    // distance * n + first token.
+    // Find the nearest token of each cell. Hamming distance is a sum over bits, so one bit is relaxed at a time. The
+    // relaxed value is distance * n + number of the first token at that distance.
     for (int bit = 0; bit < n_bits && fills; bit++) {
         __syncthreads();
         for (int cell = threadIdx.x; cell < n_cells; cell += THREADS)
@@ -74,8 +74,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
 }
 
-// The final projection: each output is a signed sum over the inputs that go to it, ``starts[i] .. starts[i + 1]`` of
-// ``sources``, which are in ascending order.
+// The final projection, a count sketch. Output i is the signed sum of its inputs, whose numbers are ``sources`` from
+// ``starts[i]`` to ``starts[i + 1]``, in ascending order.
 extern "C" __global__ void sketch(const float *__restrict__ encodings, long long n, int width_before, int width,
                                   const int *__restrict__ starts, const int *__restrict__ sources,
                                   const float *__restrict__ signs, float *__restrict__ sketched) {
@@ -88,7 +88,7 @@ extern "C" __global__ void sketch(const float *__restrict__ encodings, long long
     sketched[place] = sum;
 }
 
-// Each document's highest product with each anchor: [token][anchor] to [document][anchor].
+// The highest product of each document's tokens with each anchor: [token][anchor] to [document][anchor].
 extern "C" __global__ void highest(const float *__restrict__ products, int n_anchors,
                                    const long long *__restrict__ offsets, float *__restrict__ matches) {
     const int anchor = blockIdx.y * blockDim.x + threadIdx.x;

@@ -1,15 +1,15 @@
-// Exact MaxSim on tensor cores: products, their maxima over a document's tokens and the sum of those over the query's
-// tokens in one pass, so that only one number per document is ever written.
+// Exact MaxSim on tensor cores. One pass computes the products, their maxima over a document's tokens, and the sum of
+// the maxima over the query's tokens, so only one number per document is written.
 //
-// A warp holds one chunk of a query (8 * TILES tokens) in registers and walks over documents, 16 tokens at a time. A
+// A warp holds one chunk of a query (8 * TILES tokens) in registers and goes through documents, 16 tokens at a time. A
 // row is one token's vector, int8 or float16, padded with zeros to a multiple of 32 bytes.
 //
-// The query is given as two numbers of the rows' type for each of its numbers, coarse and fine, and a scale for each
-// of its tokens: with int8, value = scale * (128 * coarse + fine), whose products are exact in int32; with float16,
-// value = scale * (coarse + fine), whose products are added up in float32.
+// Each number of the query is split into two numbers of the rows' type, coarse and fine, and each query token has a
+// scale. With int8, value = scale * (128 * coarse + fine), and the products are exact in int32. With float16,
+// value = scale * (coarse + fine), and the products are added up in float32.
 //
-// Needs compute capability 8.0. No header is included, since CuPy is often installed without them. Kernels take one
-// structure each, of numbers of 8 bytes, since CuPy needs microseconds for every argument.
+// Needs compute capability 8.0. No header is included, because CuPy is often installed without them. Each kernel takes
+// one structure of 8-byte numbers, because CuPy needs microseconds for every argument.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -41,8 +41,8 @@ struct Float16 {
     static __device__ __forceinline__ float scale(const float *scales, int row) { return 1.0f; }
 };
 
-// A lane's part of 32 * STEPS bytes of a row, the quarter that ``lane % 4`` names. Which bytes belong to which step
-// doesn't matter to an inner product, so each lane takes 16 that follow one another wherever there are so many.
+// Loads a lane's quarter (``lane % 4``) of 32 * STEPS bytes of a row. An inner product does not depend on which bytes
+// belong to which step, so a lane takes 16 consecutive bytes at a time as long as enough are left.
 template <int STEPS>
 __device__ __forceinline__ void load(u32 (&part)[2 * STEPS], const char *row, int quarter) {
 #pragma unroll
@@ -56,7 +56,7 @@ __device__ __forceinline__ void load(u32 (&part)[2 * STEPS], const char *row, in
     }
 }
 
-// Adds the products of the chunk's tokens and 16 of a document, of two of which (upper, lower) the lane has parts.
+// Adds the products of the chunk's tokens and 16 document tokens. The lane holds parts of two of these: upper, lower.
 template <typename Type, int STEPS, int TILES>
 __device__ __forceinline__ void multiply_all(typename Type::Sum (&sums)[TILES][4], const u32 (&upper)[2 * STEPS],
                                              const u32 (&lower)[2 * STEPS], const u32 (&query)[TILES][2 * STEPS]) {
@@ -74,13 +74,13 @@ struct MaxSim {
     i64 n_chunks, row_bytes;
     const u64 *rows_at, *scales_at;  // addresses of each document's first row and scale
     const int *n_tokens;             // of each document, at least 1
-    const int *places;               // which document each pair has; none where pair i has document i
-    const i64 *lists;                // pairs lists[i] .. lists[i + 1] are query i's
+    const int *places;               // the document of each pair; null if pair i has document i
+    const i64 *lists;                // query i has the pairs lists[i] .. lists[i + 1]
     i64 n_pairs;
-    float *scores;  // [chunk][pair], whose sum over chunks is MaxSim
+    float *scores;  // [chunk][pair]; the sum over chunks is MaxSim
 };
 
-// A document's rows and scales. Beyond its end its last token is taken again, which changes no maximum.
+// A document's rows and scales. Beyond its end, the last token is repeated, which changes no maximum.
 template <typename Type>
 struct Document {
     const char *rows;
@@ -100,9 +100,10 @@ struct Document {
 
 // Scores lists of documents.
 //
-// STEPS: of 32 bytes, that are held in registers. A row has 32 * STEPS bytes or, with SLICED, a multiple of them; then
-// parts of the query are loaded again for each 16 tokens. WARPS: that are to fit on a multiprocessor, in blocks of any
-// size; neighbouring ones look at the same documents.
+// STEPS: how many steps of 32 bytes of a row are held in registers. A row has 32 * STEPS bytes or, if SLICED, a
+// multiple of that; then the query's parts are loaded again for every 16 document tokens.
+// WARPS: how many warps should fit on a multiprocessor, in blocks of any size.
+// Neighbouring warps score the same documents.
 template <typename Type, int STEPS, int TILES, bool SLICED, int WARPS>
 __global__ void __launch_bounds__(32 * WARPS) maxsim(const MaxSim given) {
     const int lane = threadIdx.x % 32, group = lane / 4, quarter = lane % 4;
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(32 * WARPS) maxsim(const MaxSim given) {
     const i64 first_row = ((i64)blockIdx.y * given.n_chunks + chunk) * 8 * TILES;
     const int stride = SLICED ? (int)given.row_bytes : 32 * STEPS;
     const int n_slices = SLICED ? stride / (32 * STEPS) : 1;
-    const bool loads_ahead = !SLICED && STEPS <= 8;  // else there are too few registers
+    const bool loads_ahead = !SLICED && STEPS <= 8;  // wider rows leave too few registers
 
     float query_scale[TILES][2];
     bool is_empty = true;
@@ -151,7 +152,7 @@ __global__ void __launch_bounds__(32 * WARPS) maxsim(const MaxSim given) {
         for (int tile = 0; tile < TILES; tile++) best[tile][0] = best[tile][1] = NEGATIVE_INFINITY;
 
         for (int token = 0; token < document.n; token += 16) {
-            // What comes next is loaded now: 16 more tokens, or the first ones of the next document.
+            // Load the next 16 tokens now, or the first ones of the next document.
             const bool is_last = token + 16 >= document.n;
             const Document<Type> source = is_last ? next_document : document;
             const int next_token = is_last ? group : token + 16 + group;
@@ -230,16 +231,16 @@ __device__ __forceinline__ void split(float value, float largest, int limit, uns
 template <typename Number>
 struct Split {
     const float *vectors;  // [token][dimension]
-    const i64 *offsets;    // tokens offsets[i] .. offsets[i + 1] are query i's
+    const i64 *offsets;    // query i has the tokens offsets[i] .. offsets[i + 1]
     i64 dimension, width;  // of vectors and of rows
-    i64 rows_per_query;    // those beyond a query's tokens are zeros
+    i64 rows_per_query;    // rows beyond a query's tokens are zeros
     i64 n_rows;
-    i64 limit;  // with int8, the whole number that a token's largest value becomes
+    i64 limit;  // for int8, the integer that a token's largest value is scaled to
     Number *coarse, *fine;
     float *scales;
 };
 
-// Makes query rows of token vectors, a warp for each.
+// Splits token vectors into coarse and fine query rows. Each warp works on one row.
 template <typename Number>
 __global__ void split_queries(const Split<Number> given) {
     const int lane = threadIdx.x % 32;
@@ -261,13 +262,13 @@ __global__ void split_queries(const Split<Number> given) {
 }
 
 struct Unpack {
-    const char *stored;  // [row][scale, 4 bytes, if there are scales; codes]
+    const char *stored;  // [row][scale of 4 bytes, if there are scales; codes]
     i64 n_rows, code_bytes, row_bytes;
     char *codes;
-    float *scales;  // none where rows have none
+    float *scales;  // null if rows have no scales
 };
 
-// Takes stored rows apart into codes, padded with zeros, and scales, a warp for each.
+// Separates stored rows into codes, padded with zeros, and scales. Each warp works on one row.
 extern "C" __global__ void unpack_rows(const Unpack given) {
     const int lane = threadIdx.x % 32, header = given.scales ? 4 : 0;
     const i64 row = (i64)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
@@ -284,7 +285,7 @@ struct Add {
     float *sums;  // [query][pair]
 };
 
-// The sums over queries' chunks.
+// Adds up the scores of each query's chunks.
 extern "C" __global__ void add_chunks(const Add given) {
     const i64 pair = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (pair >= given.n_pairs) return;
@@ -294,7 +295,7 @@ extern "C" __global__ void add_chunks(const Add given) {
     given.sums[blockIdx.y * given.n_pairs + pair] = sum;
 }
 
-// Positive and negative floats in the order of unsigned numbers.
+// Maps floats to unsigned integers in the same order.
 __device__ __forceinline__ u32 ordered(float value) {
     const u32 bits = __float_as_uint(value);
     return bits & 0x80000000 ? ~bits : bits | 0x80000000;
@@ -302,14 +303,14 @@ __device__ __forceinline__ u32 ordered(float value) {
 
 struct Select {
     const float *scores;
-    const i64 *lists;  // scores lists[i] .. lists[i + 1] are a list
+    const i64 *lists;  // list i has the scores lists[i] .. lists[i + 1]
     i64 k;
-    int *places;    // [list][k], in the list
+    int *places;    // [list][k], index in the list
     float *values;  // [list][k]
 };
 
-// The ``k`` highest scores of each list, a block for each, in the order in which they stand there; of equal ones the
-// first. Where a list is shorter, the rest is -1 and minus infinity.
+// Selects the ``k`` highest scores of each list, in the order of the list. Of equal scores, the first are taken. If a
+// list is shorter than k, the rest is -1 and minus infinity. Each block works on one list.
 extern "C" __global__ void __launch_bounds__(1024) select(const Select given) {
     const i64 start = given.lists[blockIdx.x];
     const int n = given.lists[blockIdx.x + 1] - start, k = given.k, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -318,7 +319,7 @@ extern "C" __global__ void __launch_bounds__(1024) select(const Select given) {
     float *value = given.values + blockIdx.x * given.k;
     __shared__ int counts[32];
 
-    // The k-th highest, bit by bit, and how many are higher.
+    // Find the k-th highest score, bit by bit, and how many scores are higher.
     u32 threshold = 0;
     int n_higher = 0;
     for (u32 bit = n > k ? 0x80000000 : 0; bit; bit /= 2) {
@@ -333,14 +334,14 @@ extern "C" __global__ void __launch_bounds__(1024) select(const Select given) {
         if (total >= k) threshold |= bit;
         else n_higher = total;
     }
-    // In order: all that are higher, and of those that equal it as many as are missing.
+    // In the order of the list, take all higher scores, and as many equal ones as are still needed.
     int n_chosen = 0, n_equal = k - n_higher;
     for (int base = 0; base < n; base += blockDim.x) {
         const int i = base + threadIdx.x;
         const float score = i < n ? list[i] : 0;
         const bool is_higher = i < n && (n <= k || ordered(score) > threshold);
         const bool is_equal = i < n && !is_higher && ordered(score) == threshold;
-        // Higher ones are counted in the upper half of a number, equal ones in the lower.
+        // Count higher scores in the upper half of an integer, equal ones in the lower half.
         const u32 higher = __ballot_sync(~0u, is_higher), equal = __ballot_sync(~0u, is_equal);
         __syncthreads();
         if (lane == 0) counts[warp] = __popc(higher) << 16 | __popc(equal);

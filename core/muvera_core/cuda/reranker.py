@@ -1,4 +1,4 @@
-"""Exact MaxSim over an index's documents on a card: those that are there, and those that have to be brought there."""
+"""Exact MaxSim on the GPU. Documents that are not cached there are copied for each search that needs them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import numpy.typing as npt
 
 from muvera_core.batches import runs_by_size
 from muvera_core.collection import RerankRequest
+from muvera_core.cuda.document_cache import BYTES_AT_ONCE, CachedDocuments, DocumentCache, Session, documents_in
 from muvera_core.cuda.engine import Documents, Scores
-from muvera_core.cuda.residence import BYTES_AT_ONCE, Residence, Residents, Session, located
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.maxsim import Ranking, ranked
 from muvera_core.search import sharing_documents
 from muvera_core.storage import Rows, Snapshot
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-# Scores of queries that have the same documents, and of others, that are made together.
+# Most scores that are computed together for queries with the same documents.
 _SCORES_AT_ONCE = 1 << 25
+# Most pairs of query and document that are scored together for queries with documents of their own.
 _PAIRS_AT_ONCE = 1 << 14
 
 
 class Scorer(Session, Protocol):
-    """What is needed of ``CudaSession``; see there."""
+    """The part of ``CudaSession`` that the reranker needs."""
 
-    def ask(self, queries: Sequence[FloatArray]) -> Any: ...
+    def prepare(self, queries: Sequence[FloatArray]) -> Any: ...
 
     def score_lists(
         self, queries: Any, documents: Documents, places: npt.NDArray[np.int32], lists: IntArray
@@ -42,13 +43,13 @@ class Scorer(Session, Protocol):
 
 
 class TokenRows(Protocol):
-    """What is needed of ``Store``."""
+    """The part of ``Store`` that the reranker needs."""
 
     def token_rows(self, snapshot: Snapshot, keys: IntArray) -> tuple[Rows, IntArray]: ...
 
 
 class Engine(Protocol):
-    """What is needed of ``CudaEngine``."""
+    """The part of ``CudaEngine`` that the reranker needs."""
 
     layout: RowLayout
 
@@ -56,33 +57,33 @@ class Engine(Protocol):
 
 
 class CudaReranker:
-    """Ranks documents by exact MaxSim. Any number of threads may ask it while one updates it."""
+    """Ranks documents by exact MaxSim. Any number of threads may rank while one updates it."""
 
     def __init__(self, engine: Engine, store: TokenRows, budget: int) -> None:
-        """Start with nothing on the card.
+        """Start with nothing on the GPU.
 
         Args:
-            engine: the card.
+            engine: the kernels and their GPU.
             store: holds the documents.
-            budget: bytes of rows to keep on the card.
+            budget: most bytes of rows to cache on the GPU.
         """
         self._engine, self._store = engine, store
-        self._residence = Residence(engine.layout, budget)
+        self._cache = DocumentCache(engine.layout, budget)
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the card that documents take."""
-        return self._residence.n_bytes
+        """GPU memory that cached documents take."""
+        return self._cache.n_bytes
 
     @property
-    def n_resident(self) -> int:
-        """How many documents are on the card."""
-        return len(self._residence.now.keys)
+    def n_cached(self) -> int:
+        """Number of documents that are cached on the GPU."""
+        return len(self._cache.current.keys)
 
     def update(self, snapshot: Snapshot, *, show_progress: bool = False) -> None:
-        """Bring documents to the card that aren't there, while there is room. Raises DeviceError."""
+        """Cache documents of a snapshot that are not on the GPU, while there is room. Raises DeviceError."""
         with self._engine.session() as session:
-            self._residence.update(
+            self._cache.update(
                 session,
                 snapshot.keys,
                 snapshot.rows.count,
@@ -91,116 +92,116 @@ class CudaReranker:
             )
 
     def clear(self) -> None:
-        """Let go of what is on the card."""
-        self._residence.clear()
+        """Drop all cached documents."""
+        self._cache.clear()
 
     def rank(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking]:
-        """For each request the ``k`` best documents (all, where None) by falling MaxSim, ties by rising key.
+        """The ``k`` best documents of each request (all if None), by falling MaxSim, ties by rising key.
 
         Raises:
-            DeviceError: the card fails.
+            DeviceError: the GPU fails.
             CorruptIndexError: rows that had to be read are damaged.
         """
         rankings: list[Ranking] = []
-        alone: list[RerankRequest] = []
-        for some in sharing_documents(requests):
-            if len(some) == 1 and not self._residence.now.are(some[0].keys):
-                alone += some
+        single: list[RerankRequest] = []
+        for same in sharing_documents(requests):
+            if len(same) == 1 and not self._cache.current.are_exactly(same[0].keys):
+                single += same
                 continue
-            rankings += self._rank_lists(alone, k) + self._rank_shared(some, k)
-            alone = []
-        return rankings + self._rank_lists(alone, k)
+            rankings += self._rank_lists(single, k) + self._rank_shared(same, k)
+            single = []
+        return rankings + self._rank_lists(single, k)
 
     def _rank_shared(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking]:
-        """Rank the same documents for each request, as many requests at a time as the card has room for scores."""
+        """Rank the same documents for each request, for as many requests at a time as ``_SCORES_AT_ONCE`` allows."""
         rankings: list[Ranking] = []
         chunks = max(self._engine.layout.n_chunks(len(request.query)) for request in requests)
         n = max(1, _SCORES_AT_ONCE // max(1, chunks * len(requests[0].keys)))
         for start in range(0, len(requests), n):
             group = requests[start : start + n]
             with self._engine.session() as session:
-                parts = list(self._select_shared(session, self._residence.now, group, k))
+                parts = list(self._select_shared(session, self._cache.current, group, k))
                 rankings += _rankings(session, len(group), parts, k)
         return rankings
 
     def _rank_lists(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking]:
-        """Rank its own documents for each request; the card works on some requests while the next are prepared."""
+        """Rank each request's own documents. The GPU works on some requests while the next ones are prepared."""
         if not requests:
             return []
         bounds = runs_by_size(np.array([len(request.keys) for request in requests]), _PAIRS_AT_ONCE)
         with self._engine.session() as session:
-            residents = self._residence.now
+            cached = self._cache.current
             selections = [
-                (end - start, list(self._select_lists(session, residents, requests[start:end], k)))
+                (end - start, list(self._select_lists(session, cached, requests[start:end], k)))
                 for start, end in bounds
             ]
             return [ranking for n, parts in selections for ranking in _rankings(session, n, parts, k)]
 
     def _select_shared(
-        self, session: Scorer, residents: Residents, requests: Sequence[RerankRequest], k: int | None
+        self, session: Scorer, cached: CachedDocuments, requests: Sequence[RerankRequest], k: int | None
     ) -> Iterator[_Selection]:
-        """The best of the same documents for each request, those on the card first."""
+        """Select the best of the same documents for each request, first among the cached ones, then the others."""
         snapshot, keys = requests[0].snapshot, requests[0].keys
-        asked = session.ask([request.query for request in requests])
-        if residents.are(keys):
-            yield _Selection(keys, None, session.select(session.score_all(asked, residents.on_card), k))
+        queries = session.prepare([request.query for request in requests])
+        if cached.are_exactly(keys):
+            yield _Selection(keys, None, session.select(session.score_all(queries, cached.on_gpu), k))
             return
-        places = residents.places(keys)
-        there = places >= 0
-        lists = np.arange(len(requests) + 1, dtype=np.int64) * np.count_nonzero(there)
-        scores = session.score_lists(asked, residents.on_card, np.tile(places[there], len(requests)), lists)
-        yield _Selection(keys[there], None, session.select(scores, k))
-        for some, documents in self._brought(session, snapshot, keys[~there]):
-            yield _Selection(some, None, session.select(session.score_all(asked, documents), k))
+        places = cached.places(keys)
+        is_cached = places >= 0
+        lists = np.arange(len(requests) + 1, dtype=np.int64) * np.count_nonzero(is_cached)
+        scores = session.score_lists(queries, cached.on_gpu, np.tile(places[is_cached], len(requests)), lists)
+        yield _Selection(keys[is_cached], None, session.select(scores, k))
+        for some, documents in self._uploaded(session, snapshot, keys[~is_cached]):
+            yield _Selection(some, None, session.select(session.score_all(queries, documents), k))
 
     def _select_lists(
-        self, session: Scorer, residents: Residents, requests: Sequence[RerankRequest], k: int | None
+        self, session: Scorer, cached: CachedDocuments, requests: Sequence[RerankRequest], k: int | None
     ) -> Iterator[_Selection]:
-        """The best of its own documents for each request, those on the card first."""
-        asked = session.ask([request.query for request in requests])
+        """Select the best of each request's own documents, first among the cached ones, then the others."""
+        queries = session.prepare([request.query for request in requests])
         keys, lists = _joined([request.keys for request in requests])
-        places = residents.places(keys)
+        places = cached.places(keys)
         if places.min(initial=0) >= 0:
-            scores = session.score_lists(asked, residents.on_card, places, lists)
+            scores = session.score_lists(queries, cached.on_gpu, places, lists)
             yield _Selection(keys, lists, session.select(scores, k))
             return
-        there = [places[first:end] >= 0 for first, end in pairwise(lists)]
-        resident, bounds = _joined([request.keys[found] for request, found in zip(requests, there, strict=True)])
-        scores = session.score_lists(asked, residents.on_card, places[places >= 0], bounds)
-        yield _Selection(resident, bounds, session.select(scores, k))
-        missing = [request.keys[~found] for request, found in zip(requests, there, strict=True)]
+        are_cached = [places[first:end] >= 0 for first, end in pairwise(lists)]
+        cached_keys, bounds = _joined([request.keys[of] for request, of in zip(requests, are_cached, strict=True)])
+        scores = session.score_lists(queries, cached.on_gpu, places[places >= 0], bounds)
+        yield _Selection(cached_keys, bounds, session.select(scores, k))
+        missing = [request.keys[~of] for request, of in zip(requests, are_cached, strict=True)]
         for snapshot in {id(request.snapshot): request.snapshot for request in requests}.values():
             wanted = [
-                some if request.snapshot is snapshot else some[:0]
-                for request, some in zip(requests, missing, strict=True)
+                of_request if request.snapshot is snapshot else of_request[:0]
+                for request, of_request in zip(requests, missing, strict=True)
             ]
-            for some, documents in self._brought(session, snapshot, np.unique(np.concatenate(wanted))):
+            for some, documents in self._uploaded(session, snapshot, np.unique(np.concatenate(wanted))):
                 here, bounds = _joined(
                     [of_request[np.isin(of_request, some, assume_unique=True)] for of_request in wanted]
                 )
-                scores = session.score_lists(asked, documents, np.searchsorted(some, here).astype(np.int32), bounds)
+                scores = session.score_lists(queries, documents, np.searchsorted(some, here).astype(np.int32), bounds)
                 yield _Selection(here, bounds, session.select(scores, k))
 
-    def _brought(self, session: Scorer, snapshot: Snapshot, keys: IntArray) -> Iterator[tuple[IntArray, Documents]]:
-        """Documents that aren't on the card, some at a time; each time until the next.
+    def _uploaded(self, session: Scorer, snapshot: Snapshot, keys: IntArray) -> Iterator[tuple[IntArray, Documents]]:
+        """Copy documents to the GPU in batches. Yields each batch, which stays there until the next one.
 
-        The card's memory is given back in the order of the stream's work, so rows may be let go of while they are still
-        being scored.
+        GPU memory is freed in the order of the stream's work, so rows may be dropped while they are still being scored.
         """
         layout = self._engine.layout
         counts = snapshot.rows.count[snapshot.places(keys)]
         for start, end in runs_by_size(counts, BYTES_AT_ONCE // layout.bytes_per_token):
             rows, offsets = self._store.token_rows(snapshot, keys[start:end])
-            held = session.hold(rows)
-            yield keys[start:end], located(held, offsets, layout)
+            uploaded = session.upload(rows)
+            yield keys[start:end], documents_in(uploaded, offsets, layout)
 
 
 class _Selection(NamedTuple):
-    """The best of some of the documents that requests have, on the card.
+    """The best documents of each request among some of its documents, on the GPU.
 
     Attributes:
-        keys: of the documents, int64; those of one request after those of another, ascending each.
-        lists: int64, shape (requests + 1,): where each request's begin and end; None where all have all.
+        keys: of the documents, int64, request by request, ascending within each.
+        lists: int64, shape (requests + 1,): request ``i`` has ``keys[lists[i]:lists[i + 1]]``. None if every request
+            has all keys.
         selected: see ``CudaSession.select``.
     """
 
@@ -210,20 +211,23 @@ class _Selection(NamedTuple):
 
 
 def _joined(lists: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
-    """Lists end to end, and where each begins and ends."""
+    """The lists end to end, and the bounds of each."""
     bounds = np.zeros(len(lists) + 1, dtype=np.int64)
     np.cumsum([len(some) for some in lists], out=bounds[1:])
     return lists[0] if len(lists) == 1 else np.concatenate(lists), bounds
 
 
 def _rankings(session: Scorer, n_requests: int, parts: Sequence[_Selection], k: int | None) -> list[Ranking]:
-    """Each request's best, of all parts together."""
+    """The best documents of each request, over all parts."""
     best = [_best(session, n_requests, part) for part in parts]
     return best[0] if len(best) == 1 else [_merged(of_request, k) for of_request in zip(*best, strict=True)]
 
 
 def _best(session: Scorer, n_requests: int, part: _Selection) -> list[Ranking]:
-    """Each request's best in one part. Places come in ascending order, so a stable sort leaves ties in theirs."""
+    """The best documents of each request in one part.
+
+    Places come in ascending order, so a stable sort by score leaves ties in the order of their keys.
+    """
     places, scores = session.fetch(part.selected)
     if not places.size:
         return [(part.keys[:0], scores[:0].reshape(-1))] * n_requests
@@ -240,6 +244,7 @@ def _best(session: Scorer, n_requests: int, part: _Selection) -> list[Ranking]:
 
 
 def _merged(rankings: Sequence[Ranking], k: int | None) -> Ranking:
+    """The best documents of several rankings."""
     keys = np.concatenate([some for some, _ in rankings])
     scores = np.concatenate([some for _, some in rankings])
     return ranked(keys, scores, k)

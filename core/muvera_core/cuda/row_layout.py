@@ -1,4 +1,4 @@
-"""How token rows lie on the card, and which variant of the MaxSim kernel reads them."""
+"""The layout of token rows on the GPU, and the variant of the MaxSim kernel that reads them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from muvera_core.storage import TokenCodec
 
-# A matrix instruction takes 32 bytes of a row.
+# Bytes of a row that one matrix instruction takes.
 STEP = 32
-# Rows up to here are held in registers by a whole warp; wider ones are worked through in slices of 128 bytes.
+# A warp holds rows up to this size in registers. It works through wider ones in slices of 128 bytes.
 _WHOLE = 16 * STEP
 _SLICE = 4 * STEP
 _TILE = 8
@@ -17,17 +17,17 @@ _INT8_LIMIT = 127 * 128
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Where a document's token is on the card, and how a query meets it.
+    """The bytes of a token row on the GPU, and the parameters of the kernel for such rows.
 
     Attributes:
-        is_int8: whether rows are int8 codes with a scale each, or float16 numbers.
-        code_bytes: of a row as it is stored.
-        row_bytes: of a row on the card, padded with zeros.
-        steps: of 32 bytes that a warp holds at once; the kernel's parameter.
-        tiles: of 8 query tokens that a warp holds; the kernel's parameter.
-        warps: that are to fit on a multiprocessor; the kernel's parameter.
-        limit: the whole number that a query token's largest value becomes, for int8 rows: such that a sum of products
-            stays below 2**31.
+        is_int8: True for rows of int8 codes with a scale each, False for rows of float16 numbers.
+        code_bytes: size of a stored row, without its scale.
+        row_bytes: size of a row on the GPU, padded with zeros.
+        steps: how many steps of 32 bytes a warp holds at once; a parameter of the kernel.
+        tiles: how many tiles of 8 query tokens a warp holds; a parameter of the kernel.
+        warps: how many warps should fit on a multiprocessor; a parameter of the kernel.
+        limit: for int8 rows, the integer that a query token's largest value is scaled to. It is small enough that a
+            sum of products stays below 2**31.
     """
 
     is_int8: bool
@@ -40,7 +40,7 @@ class RowLayout:
 
     @classmethod
     def of(cls, codec: TokenCodec) -> RowLayout:
-        """The layout for rows of a codec."""
+        """The layout for the rows of a codec."""
         is_int8 = codec.precision == "int8"
         code_bytes = codec.dimension * (1 if is_int8 else 2)
         unit = STEP if code_bytes <= _WHOLE else _SLICE
@@ -52,30 +52,30 @@ class RowLayout:
 
     @property
     def is_sliced(self) -> bool:
-        """Whether rows are too wide to be held whole."""
+        """Whether rows are too wide for a warp to hold whole."""
         return self.row_bytes > _WHOLE
 
     @property
     def chunk(self) -> int:
-        """Query tokens that a warp holds."""
+        """Number of query tokens that a warp holds."""
         return _TILE * self.tiles
 
     @property
     def bytes_per_token(self) -> int:
-        """Memory that a token takes on the card."""
+        """GPU memory that a token takes."""
         return self.row_bytes + (4 if self.is_int8 else 0)
 
     @property
     def kernel(self) -> str:
-        """Name of the kernel's variant, as C++ writes it."""
+        """C++ name of the kernel's variant."""
         row_type, is_sliced = "Int8" if self.is_int8 else "Float16", str(self.is_sliced).lower()
         return f"maxsim<{row_type}, {self.steps}, {self.tiles}, {is_sliced}, {self.warps}>"
 
     @property
     def split_kernel(self) -> str:
-        """Name of the kernel that prepares queries."""
+        """C++ name of the kernel that prepares queries."""
         return f"split_queries<{'signed char' if self.is_int8 else 'unsigned short'}>"
 
     def n_chunks(self, n_query_tokens: int) -> int:
-        """How many chunks the query's tokens take."""
+        """Number of chunks that a query's tokens take, at least 1."""
         return max(1, -(-n_query_tokens // self.chunk))

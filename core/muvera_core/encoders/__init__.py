@@ -1,4 +1,4 @@
-"""Token encoders: text goes in, one vector per token comes out; long texts in windows, tokens pooled if asked for."""
+"""Token encoders: they turn a text into one vector per token. Also windows for long texts, and token pooling."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Each model's libraries are slow to import: they wait until their encoder is asked for.
+    # The models' libraries are slow to import, so they are imported when their encoder is first used.
     if name == "BundledEncoder":
         from muvera_core.encoders.bundled import BundledEncoder
 

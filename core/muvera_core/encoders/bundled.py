@@ -1,4 +1,4 @@
-"""The encoder that ships with muvera: all-MiniLM-L6-v2 token states in 128 dimensions, int8, on the CPU."""
+"""The encoder that ships with muvera: token states of all-MiniLM-L6-v2 in 128 dimensions, int8, on the CPU."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ class _Wordpieces:
 class BundledEncoder:
     """Token embeddings of English text, with nothing to download and no PyTorch.
 
-    A text of up to 510 wordpieces goes through the model whole, a longer one in overlapping windows of 254. Each
-    window is encoded on its own, so a text's vectors never depend on the texts beside it. Every window starts with
-    a [CLS] and ends with a [SEP] vector, which are kept: they stand for the window as a whole.
+    A text of up to 510 wordpieces is encoded whole, a longer one in overlapping windows of 254. Each window is
+    encoded on its own, so a text's vectors never depend on the other texts of the call. The [CLS] vector at the start
+    of every window and the [SEP] vector at its end are kept: they stand for the window as a whole.
 
     Args:
-        num_threads: windows encoded at the same time. By default one for each available core.
-        max_document_tokens: wordpieces of a document that are encoded; a longer one gives a TruncatedTextWarning.
+        num_threads: number of windows that are encoded at the same time; by default one per available core.
+        max_document_tokens: number of wordpieces of a document that are encoded. The rest is left out with a
+            TruncatedTextWarning.
         max_query_tokens: the same for a query.
 
     Raises:
@@ -69,22 +70,22 @@ class BundledEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Names the model files and the windows. The limits are no part of it: they change no vector that is there."""
+        """Identifies the model files and the windows. The token limits are not part of it: they change no vector."""
         return f"bundled-minilm-{self._files_digest}-p{self._positions}-w{self._window_size}-o{self._window_overlap}"
 
     def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
         """Token vectors of passages, in order.
 
         Raises:
-            InvalidInputError: a text isn't a str, or holds half of a surrogate pair.
+            InvalidInputError: a text is not a str, or holds half of a surrogate pair.
         """
         return self._encode(texts, self._max_document_tokens)
 
     def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
-        """Token vectors of questions, in order. The same as for documents, but for the limit.
+        """Token vectors of queries, in order. Only the limit differs from ``encode_documents``.
 
         Raises:
-            InvalidInputError: a text isn't a str, or holds half of a surrogate pair.
+            InvalidInputError: a text is not a str, or holds half of a surrogate pair.
         """
         return self._encode(texts, self._max_query_tokens)
 
@@ -100,7 +101,7 @@ class BundledEncoder:
         try:
             settings = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
             for name, file in settings["files"].items():
-                # A digest of 23 MB at every start would cost more than it tells: damage is mostly a short file.
+                # Only the size: hashing 23 MB at every start is slow, and most damage is a file cut short.
                 size = (folder / name).stat().st_size
                 if size != file["bytes"]:
                     raise EncoderError(
@@ -115,7 +116,7 @@ class BundledEncoder:
             # "[SEP]" written in a text is text, not a marker.
             self._tokenizer.encode_special_tokens = True
             self._cls, self._sep = (self._tokenizer.token_to_id(marker) for marker in ("[CLS]", "[SEP]"))
-            onnxruntime.disable_telemetry_events()  # nothing that is encoded concerns anybody else
+            onnxruntime.disable_telemetry_events()  # what users encode is private
             self._session = onnxruntime.InferenceSession(
                 folder / "model.onnx", _session_options(), providers=["CPUExecutionProvider"]
             )
@@ -123,7 +124,7 @@ class BundledEncoder:
             raise
         except Exception as error:  # tokenizers and onnxruntime raise bare Exception and RuntimeError
             raise EncoderError(
-                f"the bundled encoder in {folder} can't be loaded ({error}): reinstall muvera-core"
+                f"the bundled encoder in {folder} cannot be loaded ({error}): reinstall muvera-core"
             ) from error
 
     def _tokenize(self, texts: Sequence[str], limit: int) -> list[_Wordpieces]:
@@ -133,7 +134,7 @@ class BundledEncoder:
         ]
 
     def _windows(self, n_wordpieces: int) -> list[Window]:
-        # Measured: splitting a text that fits loses accuracy, and so does using the full length for longer texts.
+        # Measured: splitting a text that fits loses accuracy, and so do windows of full length for a longer text.
         size = self._positions if n_wordpieces + _N_MARKERS <= self._positions else self._window_size
         return split_into_windows(n_wordpieces, size - _N_MARKERS, self._window_overlap)
 
@@ -159,8 +160,8 @@ class BundledEncoder:
             for job in jobs:
                 run(job)
         else:
-            # onnxruntime lets go of the interpreter lock, and a window per thread keeps the cores busier than
-            # several threads in one window would.
+            # onnxruntime releases the GIL. One window per thread keeps the cores busier than several threads per
+            # window.
             with ThreadPoolExecutor(min(self._num_threads, len(jobs))) as pool:
                 for _ in pool.map(run, jobs):
                     pass
@@ -186,7 +187,7 @@ def _session_options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Without this, 8-bit products overflow on x86 processors that lack VNNI, and vectors differ from other machines'.
+    # Without this, 8-bit products overflow on x86 processors without VNNI, and vectors differ between machines.
     options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 

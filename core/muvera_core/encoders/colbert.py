@@ -1,4 +1,4 @@
-"""Any ColBERT checkpoint folder as a TokenEncoder, through colbert-ai's own model code, on CPU or CUDA."""
+"""A TokenEncoder for any ColBERT checkpoint folder. It runs colbert-ai's own model code on CPU or CUDA."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from muvera_core.validation import require_count
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-# Around every text: [CLS], the [Q] or [D] marker, [SEP].
+# The markers around every text: [CLS], [Q] or [D], and [SEP].
 _MARKERS = 3
-# A quarter of a window is seen twice, so that a token near a border keeps an eighth of a window as context.
+# Windows overlap by a quarter, so that a token near a border still has an eighth of a window as context.
 _OVERLAP_SHARE = 0.25
-# Settings of a checkpoint, besides its lengths, that change its vectors.
+# The settings of a checkpoint that change its vectors, apart from its lengths.
 _VECTOR_SETTINGS = ("dim", "mask_punctuation", "attend_to_mask_tokens", "query_token_id", "doc_token_id")
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """One run through the model.
+    """One input of the model: a text, or a window of it.
 
     Attributes:
-        ids: what goes in, markers and masks included.
-        attended: how many of the leading ids the others may look at.
-        keep: which positions' vectors belong to the text, shape (kept,).
-        spans: the characters that each of those stands for, shape (kept, 2).
+        ids: token ids, markers and masks included.
+        attended: number of leading ids that attention may use.
+        keep: positions whose vectors are kept, shape (kept,).
+        spans: start and end character of each of these positions, shape (kept, 2).
     """
 
     ids: list[int]
@@ -46,34 +46,35 @@ class _Piece:
 
 
 class ColBERTEncoder:
-    """Token vectors of a ColBERT checkpoint, the same that colbert-ai computes.
+    """Token vectors of a ColBERT checkpoint, equal to those that colbert-ai computes.
 
-    A text that fits gets exactly the vectors of colbert-ai's ``Checkpoint.docFromText`` and ``queryFromText``:
-    [D] and [Q] markers, punctuation dropped from documents, queries filled up with [MASK] to ``query_maxlen``.
-    Where colbert-ai would cut, this goes on:
+    A text within the lengths gets exactly the vectors of colbert-ai's ``Checkpoint.docFromText`` and
+    ``queryFromText``: with [D] and [Q] markers, documents without punctuation, queries padded with [MASK] to
+    ``query_maxlen``. colbert-ai truncates longer texts. This class encodes them:
 
-    - A document longer than ``doc_maxlen`` is encoded in overlapping windows, each with its own markers; of those
-      only the first window's [CLS] [D] and the last one's [SEP] are kept. Wordpieces beyond ``max_document_tokens``
-      are left out with a ``TruncatedTextWarning``.
-    - A query longer than ``query_maxlen`` is encoded whole, without masks, up to the positions that the model has
-      (512 for BERT); only what is beyond is left out, with the same warning.
+    - A document longer than ``doc_maxlen`` is encoded in overlapping windows, each with its own markers. Of the
+      markers, only [CLS] and [D] of the first window and [SEP] of the last one are kept. Wordpieces beyond
+      ``max_document_tokens`` are left out with a ``TruncatedTextWarning``.
+    - A query longer than ``query_maxlen`` is encoded whole, without masks, up to the number of positions of the model
+      (512 for BERT). Only tokens beyond that are left out, with the same warning.
 
-    Nothing is ever downloaded and no code of the checkpoint is run. Encoding is safe from several threads.
+    Nothing is ever downloaded, and no code of the checkpoint is run. Encoding is thread-safe.
 
     Args:
         checkpoint: the folder, as colbert-ai saves it: config.json, artifact.metadata, a tokenizer and the weights.
-        device: "cpu", "cuda" or "cuda:N"; CUDA where there is one, by default. On CUDA colbert-ai computes in
-            half precision, so vectors differ from the CPU's by about 1e-3.
-        batch_size: texts, or windows of texts, that go through the model together.
-        doc_maxlen: window of a document in tokens, its three markers included; the checkpoint's own by default.
-        query_maxlen: tokens, markers included, that shorter queries are filled up to; likewise.
-        max_document_tokens: wordpieces of a document that are encoded at most.
+        device: "cpu", "cuda" or "cuda:N"; by default CUDA if it is available. On CUDA colbert-ai computes in half
+            precision, so vectors differ from the CPU's by about 1e-3.
+        batch_size: number of texts, or windows of texts, that the model encodes together.
+        doc_maxlen: window of a document in tokens, its three markers included; by default the checkpoint's own.
+        query_maxlen: length in tokens, markers included, to which shorter queries are padded; by default the
+            checkpoint's own.
+        max_document_tokens: number of wordpieces of a document that are encoded at most.
 
     Raises:
-        MissingExtraError: colbert-ai isn't installed.
-        InvalidInputError: a length or the device can't be used.
+        MissingExtraError: colbert-ai is not installed.
+        InvalidInputError: a length or the device is invalid.
         DimensionMismatchError: the checkpoint's settings and weights disagree on the dimension.
-        EncoderError: the folder isn't a checkpoint that can be loaded safely; see ``inspect_checkpoint``.
+        EncoderError: the folder is not a checkpoint that can be loaded safely; see ``inspect_checkpoint``.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class ColBERTEncoder:
             if not _MARKERS < getattr(config, name) <= self._longest:
                 raise InvalidInputError(
                     f"{name} must be above {_MARKERS} (the markers) and at most {self._longest} "
-                    f"(the positions this model has), got {getattr(config, name)}"
+                    f"(the positions of this model), got {getattr(config, name)}"
                 )
         self.batch_size = batch_size
         self.max_document_tokens = max_document_tokens
@@ -115,7 +116,7 @@ class ColBERTEncoder:
         tokenizer = self._model.raw_tokenizer
         self._cls, self._sep = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self._mask, self._pad = int(tokenizer.mask_token_id), int(tokenizer.pad_token_id)
-        # Below transformers' wrapper, whose calls change the truncation and padding that threads would share.
+        # Not transformers' wrapper: its calls change truncation and padding, which all threads share.
         self._tokenizer = tokenizer.backend_tokenizer
         settings = {name: getattr(config, name) for name in _VECTOR_SETTINGS}
         self._fingerprint = content_hash(
@@ -131,32 +132,32 @@ class ColBERTEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights, the tokenizer and the lengths; the same wherever the folder stands."""
+        """Hash of the weights, the tokenizer and the settings. It does not depend on the folder's path."""
         return self._fingerprint
 
     def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
-        """Token vectors of passages, without those of punctuation.
+        """Token vectors of passages, in order, without those of punctuation.
 
         Raises:
-            InvalidInputError: ``texts`` isn't a sequence of valid strings.
+            InvalidInputError: ``texts`` is not a sequence of valid strings.
         """
         return self._encode(texts, self._document_pieces, self.max_document_tokens, self._model.doc)
 
     def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
-        """Token vectors of questions, ``query_maxlen`` for each that isn't longer.
+        """Token vectors of queries, in order: ``query_maxlen`` of them for each query that is not longer.
 
         Raises:
-            InvalidInputError: ``texts`` isn't a sequence of valid strings.
+            InvalidInputError: ``texts`` is not a sequence of valid strings.
         """
         return self._encode(texts, self._query_pieces, self._longest - _MARKERS, self._model.query)
 
     def document_spans(self, text: str) -> IntArray:
-        """Characters of each token of ``encode_documents([text])``: int64, shape (tokens, 2), start and end."""
+        """Start and end character of each token of ``encode_documents([text])``, int64, shape (tokens, 2)."""
         pieces = self._document_pieces(self._tokenize([text])[0])
         return np.concatenate([piece.spans for piece in pieces])
 
     def query_spans(self, text: str) -> IntArray:
-        """The same for ``encode_queries([text])``; a [MASK] stands for no characters, at the text's end."""
+        """The same for ``encode_queries([text])``. A [MASK] has an empty span at the end of the text."""
         pieces = self._query_pieces(self._tokenize([text])[0])
         return np.concatenate([piece.spans for piece in pieces])
 
@@ -184,7 +185,7 @@ class ColBERTEncoder:
 
     def _query_pieces(self, encoding: Encoding) -> list[_Piece]:
         room = self._longest - _MARKERS
-        # colbert-ai turns every [PAD] of a query into [MASK], one that stands in the text as well.
+        # colbert-ai replaces every [PAD] of a query with [MASK], also one that the text contains.
         wordpieces = [self._mask if token == self._pad else token for token in encoding.ids[:room]]
         spans = encoding.offsets[:room]
         end = spans[-1][1] if spans else 0
@@ -205,13 +206,13 @@ class ColBERTEncoder:
         for text, encoding in zip(texts, encodings, strict=True):
             warn_if_truncated(text, len(encoding.ids), limit)
         pieces = [pieces_of(encoding) for encoding in encodings]
-        vectors = iter(self._run([piece for of_text in pieces for piece in of_text], model))
-        rows = [np.concatenate([next(vectors) for _ in of_text]) for of_text in pieces]
+        vectors = iter(self._run([piece for text_pieces in pieces for piece in text_pieces], model))
+        rows = [np.concatenate([next(vectors) for _ in text_pieces]) for text_pieces in pieces]
         return TokenEmbeddings.from_list(rows, dimension=self.dimension)
 
     def _run(self, pieces: Sequence[_Piece], model: Callable[[Any, Any], Any]) -> list[FloatArray]:
-        """Each piece's kept vectors, float32, shape (kept, dimension)."""
-        # Pieces of like length go together, so that little is computed for padding.
+        """The kept vectors of each piece, float32, shape (kept, dimension)."""
+        # Pieces of similar length share a batch, so that little padding is computed.
         order = sorted(range(len(pieces)), key=lambda i: len(pieces[i].ids))
         results: dict[int, FloatArray] = {}
         for start in range(0, len(order), self.batch_size):

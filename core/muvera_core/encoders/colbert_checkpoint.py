@@ -1,8 +1,8 @@
-"""Looks over a ColBERT checkpoint folder with nothing but file reads, before any model code sees it.
+"""Checks a ColBERT checkpoint folder by reading its files, before any model code sees it.
 
-colbert-ai and transformers trust what a checkpoint says: left alone they run Python code that its config names,
-download what they can't find, unpickle old formats and draw missing weights at random. None of that may happen
-because of a folder that somebody was handed, so it is refused here, with a message that says what to do.
+colbert-ai and transformers trust a checkpoint: by default they run Python code that its config names, download missing
+parts, unpickle old formats and draw missing weights at random. A folder from somebody else must not cause any of this,
+so such folders are refused here, with a message that says what to do.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from muvera_core.validation import require_path
 
 # In the order in which transformers looks for them.
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-# A tokenizer can be built from any one of these; the others only add to it.
+# A tokenizer can be built from any one of these files.
 _VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spm.model")
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 _COLBERT_SETTINGS = "artifact.metadata"
-# colbert-ai's default where artifact.metadata doesn't say (DocSettings.dim).
+# colbert-ai's default if artifact.metadata does not set dim (DocSettings.dim).
 _DEFAULT_DIMENSION = 128
 
 
@@ -33,12 +33,12 @@ class CheckpointFolder:
     """A folder that passed the checks.
 
     Attributes:
-        path: absolute. colbert-ai asks the hub about anything that looks like a repository's name, such as the
-            relative path ``models/colbert``; an absolute path never does.
-        dimension: width of the token vectors, of the linear layer's rows and of artifact.metadata alike.
+        path: the absolute path. A relative path such as ``models/colbert`` looks like the name of a repository, which
+            colbert-ai would look up on the hub.
+        dimension: width of the token vectors. The linear layer and artifact.metadata agree on it.
         weights: the file that transformers will load.
         weight_names: the names of the tensors in it.
-        settings_file: artifact.metadata, or None where the folder has none and colbert-ai's defaults hold.
+        settings_file: artifact.metadata; None if the folder has none, so that colbert-ai's defaults apply.
     """
 
     path: Path
@@ -52,23 +52,23 @@ def inspect_checkpoint(checkpoint: str | os.PathLike[str]) -> CheckpointFolder:
     """Check that a folder holds a complete ColBERT checkpoint that can be loaded without code or downloads.
 
     Raises:
-        EncoderError: not a folder, or something in it is missing, unreadable or unsafe.
+        EncoderError: it is not a folder, or a file in it is missing, unreadable or unsafe.
         DimensionMismatchError: artifact.metadata and the linear layer disagree on the dimension.
     """
     given = require_path("checkpoint", checkpoint)
     try:
         path = Path(checkpoint).expanduser().resolve()
-    except (OSError, RuntimeError) as error:  # a circle of links, or ~ for somebody without a home
-        raise EncoderError(f"{given} can't be found: {error}") from error
+    except (OSError, RuntimeError) as error:  # a cycle of links, or ~ without a home folder
+        raise EncoderError(f"{given} cannot be found: {error}") from error
     if path.suffix == ".dnn":
         raise EncoderError(
-            f"{path} is in colbert-ai's old .dnn format, a pickle, which can run code when it is loaded; "
-            "convert it with colbert-ai on a machine you can afford to lose and pass the folder it saves"
+            f"{path} is in colbert-ai's old .dnn format, a pickle, which can run code when it is loaded: "
+            "convert it with colbert-ai on an isolated machine and pass the folder that it saves"
         )
     if not path.is_dir():
         raise EncoderError(
-            f"ColBERTEncoder needs a checkpoint folder, and {os.fspath(checkpoint)!r} isn't one. It never downloads: "
-            "fetch the model first, e.g. hf download colbert-ir/colbertv2.0 --local-dir colbertv2.0, "
+            f"ColBERTEncoder needs a checkpoint folder, but {os.fspath(checkpoint)!r} is not a folder. It never "
+            "downloads: fetch the model first, e.g. hf download colbert-ir/colbertv2.0 --local-dir colbertv2.0, "
             "and pass that folder"
         )
     config = _read_json(path / "config.json", "the model's architecture")
@@ -77,12 +77,12 @@ def inspect_checkpoint(checkpoint: str | os.PathLike[str]) -> CheckpointFolder:
         raise EncoderError(f"{path} has no tokenizer: expected one of {', '.join(_VOCABULARY_FILES)}")
     weights = next((path / name for name in _WEIGHT_FILES if (path / name).is_file()), None)
     if weights is None:
-        raise EncoderError(f"{path} has no weights: expected {' or '.join(_WEIGHT_FILES)}, in one piece")
+        raise EncoderError(f"{path} has no weights: expected {' or '.join(_WEIGHT_FILES)}, in one file")
     shapes = _safetensors_shapes(weights) if weights.suffix == ".safetensors" else _pickled_shapes(weights)
     settings_file = path / _COLBERT_SETTINGS
     has_settings = settings_file.is_file()
     settings = _read_json(settings_file, "ColBERT's settings") if has_settings else {}
-    # colbert-ai writes the settings at the top level or under "config"; it reads both.
+    # colbert-ai writes the settings at the top level or under "config", and reads both.
     nested = settings.get("config")
     dimension = (nested if isinstance(nested, dict) else settings).get("dim", _DEFAULT_DIMENSION)
     _require_linear_layer(weights, shapes, dimension)
@@ -90,10 +90,10 @@ def inspect_checkpoint(checkpoint: str | os.PathLike[str]) -> CheckpointFolder:
 
 
 def content_hash(folder: CheckpointFolder, settings: Mapping[str, object]) -> str:
-    """Name a checkpoint by what is in it, so that a moved or copied folder keeps its name.
+    """Name a checkpoint by its content, so that a moved or copied folder keeps its name.
 
-    artifact.metadata isn't hashed as a file: it is full of its author's paths and training options. The settings
-    that change vectors go in through ``settings`` instead.
+    artifact.metadata is not hashed as a file, because it holds its author's paths and training options. ``settings``
+    has the settings that change vectors instead.
 
     Returns:
         ``colbert-ai:`` and the SHA-256, in hexadecimal, of the config, weights, tokenizer and settings.
@@ -107,22 +107,22 @@ def content_hash(folder: CheckpointFolder, settings: Mapping[str, object]) -> st
 
 
 def _refuse_indirection(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a folder that sends transformers elsewhere for code or weights."""
+    """Refuse a folder that makes transformers get code or weights from elsewhere."""
     tokenizer_config = path / "tokenizer_config.json"
     tokenizer = _read_json(tokenizer_config, "the tokenizer's settings") if tokenizer_config.is_file() else {}
     for name, content in (("config.json", config), ("tokenizer_config.json", tokenizer)):
         if content.get("auto_map") is not None:
             raise EncoderError(
-                f"{path / name} has an auto_map: the model comes with Python code of its own, which muvera doesn't "
-                "run. Use a checkpoint of an architecture that transformers itself has"
+                f"{path / name} has an auto_map: the model needs Python code of its own, which muvera does not run. "
+                "Use a checkpoint of an architecture that transformers includes"
             )
     for key, value in config.items():
-        # An attention named "owner/repository" is compiled code that transformers fetches from the hub.
+        # An attention named "owner/repository" is compiled code that transformers downloads from the hub.
         if "attn_implementation" in key and "/" in json.dumps(value):
             raise EncoderError(f"{path / 'config.json'} names code on the hub, {key} {value!r}: remove that entry")
     if (path / "adapter_config.json").exists():
         raise EncoderError(
-            f"{path} is an adapter on top of another model, which may be a download: "
+            f"{path} is an adapter for another model, which might have to be downloaded: "
             "merge the two, save the result and pass that folder"
         )
 
@@ -131,13 +131,13 @@ def _require_linear_layer(weights: Path, shapes: Mapping[str, tuple[int, ...]], 
     shape = shapes.get("linear.weight")
     if shape is None or len(shape) != 2:
         raise EncoderError(
-            f"{weights} has no linear.weight, the layer that makes token vectors of a language model's states: "
-            "it isn't a ColBERT checkpoint as colbert-ai saves it"
+            f"{weights} has no linear.weight, the layer that turns a language model's states into token vectors: "
+            "use a ColBERT checkpoint that colbert-ai saved"
         )
     if shape[0] != dimension:
         raise DimensionMismatchError(
-            f"{weights} makes {shape[0]}-d token vectors, but {_COLBERT_SETTINGS} beside it (128 where it doesn't say) "
-            f"expects dim {dimension!r}: the files don't belong together"
+            f"{weights} gives {shape[0]}-d token vectors, but {_COLBERT_SETTINGS} in the same folder has dim "
+            f"{dimension!r} ({_DEFAULT_DIMENSION} if it does not say): use files that belong together"
         )
 
 
@@ -145,14 +145,14 @@ def _read_json(file: Path, what: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise EncoderError(f"{file}, {what}, can't be read: {error}") from error
+        raise EncoderError(f"{file}, {what}, cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise EncoderError(f"{file}, {what}, must hold a JSON object, got {type(content).__name__}")
     return content
 
 
 def _safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor shapes from the header: its length in 8 bytes, little-endian, then JSON (the safetensors format)."""
+    """Tensor shapes from the header of a safetensors file: its length in 8 bytes, little-endian, then JSON."""
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -162,11 +162,11 @@ def _safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         header.pop("__metadata__", None)
         return {name: tuple(entry["shape"]) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise EncoderError(f"{file} isn't a complete safetensors file: {error}; fetch it again") from error
+        raise EncoderError(f"{file} is not a complete safetensors file: {error}. Download it again") from error
 
 
 def _pickled_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor shapes of a PyTorch file, through the unpickler that accepts tensors and nothing that runs."""
+    """Tensor shapes of a PyTorch file, read with the unpickler that accepts only tensors and runs no code."""
     import torch
 
     try:
@@ -174,5 +174,5 @@ def _pickled_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in state.items()}
     except Exception as error:  # torch raises many kinds for a broken file
         raise EncoderError(
-            f"{file} can't be read as plain weights: {error}; save the model as safetensors instead"
+            f"{file} cannot be read as plain weights: {error}. Save the model as safetensors instead"
         ) from error

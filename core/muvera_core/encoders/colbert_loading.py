@@ -1,4 +1,4 @@
-"""Loads a checked folder with colbert-ai: quietly, offline, and without the C++ extension that it compiles."""
+"""Loads a checked folder with colbert-ai: quietly, offline, and without compiling colbert-ai's C++ extension."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _INSTALL = "pip install 'muvera-core[colbert]'"
-# Loading changes things that the whole process shares: warning filters, stdout and a class attribute.
+# Loading changes state of the whole process: warning filters, stdout and a class attribute.
 _LOADING = threading.Lock()
 
 
@@ -28,7 +28,7 @@ def require_colbert() -> None:
     """Import colbert-ai.
 
     Raises:
-        MissingExtraError: it, transformers or torch isn't installed or can't be imported.
+        MissingExtraError: colbert-ai, transformers or torch is not installed or cannot be imported.
         EncoderError: transformers is too new for colbert-ai.
     """
     try:
@@ -36,12 +36,12 @@ def require_colbert() -> None:
         # colbert-ai 0.2.22 lacks what transformers 5 expects of a model class (all_tied_weights_keys).
         if int(version.split(".")[0]) >= 5:
             raise EncoderError(
-                f"colbert-ai doesn't work with transformers {version}: it needs transformers>=4.57,<5. Run {_INSTALL}, "
-                "in an environment of its own if something else here needs transformers 5"
+                f"colbert-ai does not work with transformers {version}: it needs transformers>=4.57,<5. "
+                f"Run {_INSTALL}, in a separate environment if another package needs transformers 5"
             )
         with _LOADING, _quiet():
             import colbert.modeling.checkpoint  # noqa: F401
-    except ImportError as error:  # PackageNotFoundError is one, too
+    except ImportError as error:  # includes PackageNotFoundError
         raise MissingExtraError(
             f"ColBERTEncoder needs colbert-ai with transformers and torch: {_INSTALL} "
             f"(importing them failed: {type(error).__name__}: {error})"
@@ -49,7 +49,7 @@ def require_colbert() -> None:
 
 
 def resolve_device(device: str | None) -> torch.device:
-    """The device asked for, or CUDA where there is one. Raises InvalidInputError for one that can't be used."""
+    """The given device; by default CUDA if it is available. Raises InvalidInputError if the device cannot be used."""
     import torch
 
     try:
@@ -57,25 +57,25 @@ def resolve_device(device: str | None) -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise InvalidInputError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {shown(device)}") from error
     if wanted.type not in ("cpu", "cuda"):
-        raise InvalidInputError(f"device must be 'cpu', 'cuda' or 'cuda:N': colbert-ai knows no {wanted.type!r}")
+        raise InvalidInputError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {shown(device)}")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise InvalidInputError(
-            f"device {device!r} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
-            "devices; leave device out to use what there is"
+            f"device {device!r} is not available: torch {torch.__version__} finds {torch.cuda.device_count()} CUDA "
+            "device(s). Leave device out to use the default"
         )
     return wanted
 
 
 def load_checkpoint(folder: CheckpointFolder, device: torch.device, lengths: Mapping[str, int]) -> Any:
-    """A colbert-ai ``Checkpoint`` on ``device``, whose every weight came from the folder.
+    """Load a colbert-ai ``Checkpoint`` onto ``device``, with every weight from the folder.
 
     Args:
         folder: a folder that passed ``inspect_checkpoint``.
         device: CPU or CUDA.
-        lengths: doc_maxlen and query_maxlen, where they shall differ from the folder's.
+        lengths: doc_maxlen and query_maxlen, if they are to differ from the folder's.
 
     Raises:
-        EncoderError: colbert-ai can't load the folder, or would draw missing weights at random.
+        EncoderError: colbert-ai cannot load the folder, or weights are missing.
     """
     import torch
     from colbert.infra.config import ColBERTConfig
@@ -85,50 +85,50 @@ def load_checkpoint(folder: CheckpointFolder, device: torch.device, lengths: Map
     path = str(folder.path)
     try:
         with _LOADING, _quiet(), _without_extension():
-            # colbert-ai swallows an error of this call and turns to bert-base-uncased from the hub instead.
+            # Raise the error of this call here: colbert-ai would ignore it and load bert-base-uncased from the hub.
             class_factory(path)
-            # The settings may name the model they were trained from, which would be looked up on the hub.
+            # The settings may name the base model of the training, which colbert-ai would look up on the hub.
             config = ColBERTConfig(checkpoint=path, model_name=path, **lengths)
             if folder.settings_file is not None:
                 own, _ = ColBERTConfig.from_path(str(folder.settings_file))
                 config = ColBERTConfig.from_existing(own, config)
             checkpoint: Any = Checkpoint(path, colbert_config=config, verbose=0)
-    except Exception as error:  # colbert-ai and transformers raise every kind
-        raise EncoderError(f"colbert-ai can't load {path}: {type(error).__name__}: {error}") from error
-    # transformers draws weights that it doesn't find. The pooler is no part of a token's vector.
+    except Exception as error:  # colbert-ai and transformers raise errors of many types
+        raise EncoderError(f"colbert-ai cannot load {path}: {type(error).__name__}: {error}") from error
+    # transformers draws missing weights at random. The pooler does not affect token vectors.
     needed = (name for name in checkpoint.model.state_dict() if ".pooler." not in name)
-    drawn = [name for name in needed if name not in folder.weight_names]
-    if drawn:
+    missing = [name for name in needed if name not in folder.weight_names]
+    if missing:
         raise EncoderError(
-            f"{folder.weights} lacks {len(drawn)} of the tensors that the model needs, such as {drawn[0]}: "
-            "it isn't a ColBERT checkpoint as colbert-ai saves it"
+            f"{folder.weights} lacks {len(missing)} of the tensors that the model needs, such as {missing[0]}: "
+            "use a ColBERT checkpoint that colbert-ai saved"
         )
     _prepare_tokenizer(checkpoint.raw_tokenizer, path)
-    if not hasattr(checkpoint, "skiplist"):  # colbert-ai sets it only where mask_punctuation is on, and reads it always
+    if not hasattr(checkpoint, "skiplist"):  # colbert-ai always reads it, but sets it only if mask_punctuation is on
         checkpoint.skiplist = {}
     on_cuda = device.type == "cuda"
-    # colbert-ai always picks CUDA where there is one, and halves documents then.
+    # colbert-ai uses CUDA whenever it is available, and then returns documents in half precision.
     checkpoint.model.to(device)
     checkpoint.use_gpu = on_cuda
-    # The same autocast as colbert-ai's, which warns at each call that its spelling is deprecated or CUDA missing.
+    # The same autocast as colbert-ai's, which warns at each call that its API is deprecated or that CUDA is missing.
     autocast = (lambda: torch.autocast("cuda")) if on_cuda else contextlib.nullcontext
     checkpoint.amp_manager = SimpleNamespace(context=autocast)
     return checkpoint
 
 
 def position_limit(checkpoint: Any) -> int:
-    """How many tokens, markers included, the model can take at once."""
+    """The number of tokens, markers included, that the model can encode at once."""
     limit = int(checkpoint.bert.config.max_position_embeddings)
     table = getattr(checkpoint.bert.embeddings, "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
-    # RoBERTa and its kin count positions from behind the padding's.
+    # RoBERTa and related models count positions from the one after the padding's.
     return limit if padding is None else limit - padding - 1
 
 
 def _prepare_tokenizer(tokenizer: Any, path: str) -> None:
-    """Switch truncation and padding off, and check that the tokenizer frames a text as colbert-ai supposes."""
+    """Switch off truncation and padding. Check that the tokenizer adds the markers that colbert-ai expects."""
     if not getattr(tokenizer, "is_fast", False):
-        raise EncoderError(f"{path} has no fast tokenizer, which spans need: save one as tokenizer.json beside it")
+        raise EncoderError(f"{path} has no fast tokenizer, which spans need: save one there as tokenizer.json")
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     frame = tokenizer.backend_tokenizer.encode("").ids
@@ -142,8 +142,8 @@ def _prepare_tokenizer(tokenizer: Any, path: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what colbert-ai and its dependencies tell their own authors from users who turn warnings into errors."""
-    # GitPython, which colbert-ai imports, refuses to be imported where there is no git program.
+    """Suppress the output and the deprecation warnings of colbert-ai, since users may turn warnings into errors."""
+    # colbert-ai imports GitPython, which cannot be imported without the git program.
     unset = "GIT_PYTHON_REFRESH" not in os.environ
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     try:
@@ -159,10 +159,10 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_extension() -> Iterator[None]:
-    """Let colbert-ai believe that its C++ extension is loaded.
+    """Make colbert-ai believe that its C++ extension is loaded.
 
-    On a CPU it compiles one at load, which needs a compiler and half a minute; only its own search uses it. The
-    mark is taken away again, so that such a search in the same process still compiles what it needs.
+    On a CPU, loading compiles the extension, which needs a compiler and half a minute; only colbert-ai's own search
+    uses it. The attribute is removed afterwards, so that such a search in the same process still compiles it.
     """
     from colbert.modeling.colbert import ColBERT
 

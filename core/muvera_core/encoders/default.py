@@ -1,4 +1,4 @@
-"""The encoder that is taken where none is given."""
+"""The encoder that is used if none is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For those who bring their own token embeddings: an index with this encoder takes vectors and no text to encode."""
+"""The encoder of an index whose token embeddings are made elsewhere: it cannot encode text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _PREFIX = "precomputed-"
 
 
 class PrecomputedEmbeddings:
-    """Stands where a ``TokenEncoder`` would, for embeddings that were made elsewhere.
+    """Takes the place of a ``TokenEncoder`` if the token embeddings are made elsewhere.
 
-    ``add_embeddings`` and ``search_embeddings`` work as ever; what needs a text encoded raises InvalidInputError.
+    ``add_embeddings`` and ``search_embeddings`` work as usual; whatever has to encode a text raises InvalidInputError.
     """
 
     def __init__(self, dimension: int, model: str) -> None:
@@ -23,10 +23,10 @@ class PrecomputedEmbeddings:
 
         Args:
             dimension: width of a token vector.
-            model: any name for what made them. An index opens only under the name it was created with.
+            model: any name for the model that makes them. An index opens only with the name it was created with.
 
         Raises:
-            InvalidInputError: a dimension below 1, or no name.
+            InvalidInputError: the dimension is below 1, or the name is empty.
         """
         self._dimension, self._model = require_count("dimension", dimension), require_text("model", model)
 
@@ -41,19 +41,19 @@ class PrecomputedEmbeddings:
         return f"{_PREFIX}{self._model}-{self._dimension}"
 
     def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
-        """Raise InvalidInputError: there is no model here."""
+        """Raise InvalidInputError: there is no model."""
         self._refuse()
 
     def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
-        """Raise InvalidInputError: there is no model here."""
+        """Raise InvalidInputError: there is no model."""
         self._refuse()
 
     def document_spans(self, text: str) -> IntArray:
-        """Raise InvalidInputError: there is no model here."""
+        """Raise InvalidInputError: there is no model."""
         self._refuse()
 
     def query_spans(self, text: str) -> IntArray:
-        """Raise InvalidInputError: there is no model here."""
+        """Raise InvalidInputError: there is no model."""
         self._refuse()
 
     def _refuse(self) -> NoReturn:
@@ -64,5 +64,5 @@ class PrecomputedEmbeddings:
 
 
 def is_precomputed(fingerprint: str) -> bool:
-    """Whether an index with this encoder holds token embeddings that were made elsewhere, so no text can be encoded."""
+    """Whether the fingerprint is that of ``PrecomputedEmbeddings``, which cannot encode text."""
     return fingerprint.startswith(_PREFIX)

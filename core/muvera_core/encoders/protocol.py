@@ -1,4 +1,4 @@
-"""What the index needs of an encoder. Anything with these members will do."""
+"""The interface of a token encoder. Any object with these members can be used."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from muvera_core.validation import require_count, require_text, shown
 class TokenEncoder(Protocol):
     """Turns texts into one unit-length vector per token.
 
-    Encoding must not depend on what else is in the batch. A text that is longer than the model's window
-    must be encoded whole, in windows, or be reported with a ``TruncatedTextWarning``.
+    A text's vectors must not depend on the other texts of the call. A text that is longer than the model's window must
+    be encoded whole, in several windows; if a part is left out, a ``TruncatedTextWarning`` must say so.
     """
 
     @property
@@ -24,23 +24,23 @@ class TokenEncoder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Names the model and every setting that changes its vectors.
+        """Identifies the model and every setting that changes its vectors.
 
-        It is stored with an index; one with another fingerprint can't open that index.
+        It is stored with an index. An encoder with another fingerprint cannot open that index.
         """
 
     def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
         """Token vectors of passages, in order. Every text gets at least one token."""
 
     def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
-        """Token vectors of questions, in order. Every text gets at least one token."""
+        """Token vectors of queries, in order. Every text gets at least one token."""
 
     def document_spans(self, text: str) -> IntArray:
-        """Where each token of ``encode_documents([text])`` stands in the text.
+        """The place in the text of each token of ``encode_documents([text])``.
 
         Returns:
-            int64, shape (tokens, 2): start and end character of each token. A marker that stands for no
-            characters ([CLS], [MASK], …) has start == end.
+            int64, shape (tokens, 2): start and end character of each token. A marker without characters in the text
+            ([CLS], [MASK], …) has start == end.
         """
 
     def query_spans(self, text: str) -> IntArray:
@@ -48,7 +48,12 @@ class TokenEncoder(Protocol):
 
 
 def require_encoder(encoder: object) -> TokenEncoder:
-    """Something with the members of a token encoder, of which dimension and fingerprint make sense."""
+    """Return ``encoder`` if it is a valid token encoder.
+
+    Raises:
+        InvalidInputError: it does not have the members of a token encoder.
+        EncoderError: its dimension or fingerprint is invalid.
+    """
     if not isinstance(encoder, TokenEncoder) or isinstance(encoder, type):
         raise InvalidInputError(
             f"encoder must be a TokenEncoder such as muvera_core.encoders.BundledEncoder(), got {shown(encoder)}"

@@ -1,4 +1,4 @@
-"""What all encoders ask of texts, and how they report what they leave out."""
+"""What all encoders share: the check of the texts, and the warning about truncated ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SHOWN_CHARACTERS = 40
 
 
 def require_unicode_texts(texts: Sequence[str]) -> list[str]:
-    """The texts, if they are a sequence of strings that UTF-8 can hold. Raises InvalidInputError otherwise."""
+    """The texts, as a list. Raises InvalidInputError unless they are a sequence of strings that UTF-8 can encode."""
     return [require_unicode(f"texts[{i}]", text) for i, text in enumerate(require_sequence("texts", texts))]
 
 
 def warn_if_truncated(text: str, n_tokens: int, limit: int) -> None:
-    """Issue a TruncatedTextWarning where a text has more tokens than an encoder takes."""
+    """Issue a TruncatedTextWarning if a text has more tokens than the encoder's limit."""
     if n_tokens > limit:
         shown = text[:_SHOWN_CHARACTERS]
         warnings.warn(

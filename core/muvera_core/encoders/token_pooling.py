@@ -1,12 +1,13 @@
-"""Fewer token vectors per document: tokens that are alike are clustered, and each cluster becomes one vector.
+"""Token pooling: similar tokens of a document are clustered, and each cluster becomes one vector.
 
 Clavié, Chaffin and Adams: Reducing the Footprint of Multi-Vector Retrieval with Minimal Performance Impact via Token
-Pooling, arXiv 2409.14683. Ward's method joins tokens until one in ``pool_factor`` is left, and the first token, which
-in BERT-like models is a marker that stands for the whole text, is left as it is.
+Pooling, arXiv 2409.14683. Ward's method merges tokens until one in ``pool_factor`` is left. The first token is kept as
+it is: in BERT-like models it is a marker that stands for the whole text.
 
-Two things differ from the code that the authors and PyLate have, because more of what exact MaxSim finds is kept that
-way (``docs/benchmarks.md``): tokens are clustered by their own directions, not by how far they are from all others, and
-a cluster's mean is brought to its tokens' length, since a mean of unlike tokens is shorter than they are.
+Two things differ from the code of the authors and of PyLate, because they keep more of the documents that exact MaxSim
+finds (``docs/benchmarks.md``). Tokens are clustered by their own directions, not by their distances from all other
+tokens. A cluster's mean is scaled to the length of its tokens, since the mean of different tokens is shorter than they
+are.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from muvera_core.token_embeddings import MAX_MAGNITUDE, FloatArray, IntArray, To
 from muvera_core.validation import require_count
 
 MAX_POOL_FACTOR = 16
-# Clustering takes time and memory that grow with the square of the number of tokens: 4 MB for so many.
+# Most tokens that are clustered together. Time and memory grow with the square of their number: 4 MB for 1,024.
 _MAX_STRETCH = 1024
 
 
 def require_pool_factor(value: object) -> int:
-    """A whole number from 1, which leaves tokens as they are, to ``MAX_POOL_FACTOR``."""
+    """A whole number from 1 (no pooling) to ``MAX_POOL_FACTOR``. Raises InvalidInputError otherwise."""
     factor = require_count("pool_factor", value)
     if factor > MAX_POOL_FACTOR:
         raise InvalidInputError(f"pool_factor must be at most {MAX_POOL_FACTOR}, got {factor}")
@@ -34,7 +35,7 @@ def require_pool_factor(value: object) -> int:
 
 
 def require_scipy() -> Any:
-    """SciPy, with its clustering. Raises MissingExtraError where it isn't installed."""
+    """SciPy with its clustering modules. Raises MissingExtraError if it is not installed."""
     try:
         import scipy.cluster.hierarchy
         import scipy.spatial.distance
@@ -44,21 +45,21 @@ def require_scipy() -> Any:
 
 
 def pool_tokens(embeddings: TokenEmbeddings, pool_factor: int) -> TokenEmbeddings:
-    """Merge each document's tokens that are alike, until about one in ``pool_factor`` is left.
+    """Merge similar tokens of each document until about one in ``pool_factor`` is left.
 
-    A document depends on nothing else in the batch. One of more than 1,024 tokens is pooled in consecutive stretches of
-    at most as many.
+    A document's result does not depend on the other documents. A document of more than 1,024 tokens is pooled in
+    consecutive stretches of at most 1,024.
 
     Args:
         embeddings: token vectors of documents.
-        pool_factor: 1 changes nothing, 2 halves their number.
+        pool_factor: 1 keeps all tokens, 2 halves their number.
 
     Returns:
         ``pooled_length`` vectors for each document, in the order of the first token of each cluster.
 
     Raises:
-        InvalidInputError: a factor that isn't a whole number from 1 to ``MAX_POOL_FACTOR``.
-        MissingExtraError: SciPy isn't installed, and the factor isn't 1.
+        InvalidInputError: the factor is not a whole number from 1 to ``MAX_POOL_FACTOR``.
+        MissingExtraError: the factor is not 1, and SciPy is not installed.
     """
     if require_pool_factor(pool_factor) == 1:
         return embeddings
@@ -66,12 +67,12 @@ def pool_tokens(embeddings: TokenEmbeddings, pool_factor: int) -> TokenEmbedding
 
 
 def pooled_length(n_tokens: int, pool_factor: int) -> int:
-    """How many vectors ``pool_tokens`` leaves of a document of so many."""
+    """The number of vectors that ``pool_tokens`` returns for a document of ``n_tokens``."""
     return min(1, n_tokens) + sum(_n_clusters(end - start, pool_factor) for start, end in _stretches(n_tokens))
 
 
 def _stretches(n_tokens: int) -> Iterator[tuple[int, int]]:
-    """Starts and ends of what is pooled together: stretches of nearly equal length, behind the first token."""
+    """Yield start and end of each stretch. The stretches have nearly equal lengths and omit the first token."""
     n_pooled = n_tokens - 1
     n_stretches = -(-n_pooled // _MAX_STRETCH)
     for i in range(n_stretches):
@@ -83,7 +84,7 @@ def _n_clusters(n_tokens: int, pool_factor: int) -> int:
 
 
 def _pooled(tokens: FloatArray, pool_factor: int) -> FloatArray:
-    """The vectors that stand for a document's tokens, shape (pooled_length, dimension)."""
+    """The pooled vectors of one document, shape (pooled_length, dimension)."""
     parts = [tokens[:1]]
     for start, end in _stretches(len(tokens)):
         stretch = tokens[start:end]
@@ -96,10 +97,10 @@ def _clusters(tokens: FloatArray, n_clusters: int) -> IntArray:
     if len(tokens) == 1:
         return np.ones(1, dtype=np.int64)
     scipy = require_scipy()
-    # Given vectors, linkage would take some for distances.
+    # linkage gets distances, because it can mistake vectors for a distance matrix.
     distances = scipy.spatial.distance.pdist(unit_length(tokens))
     tree = scipy.cluster.hierarchy.linkage(distances, method="ward")
-    # Heights become ranks, since a cut by height takes all merges of one height or none.
+    # Replace heights by ranks: a cut by height takes either all merges of equal height or none.
     tree[:, 2] = np.arange(len(tree))
     n_merges = len(tokens) - n_clusters
     labels: IntArray = scipy.cluster.hierarchy.fcluster(tree, n_merges - 0.5, criterion="distance").astype(np.int64)
@@ -114,5 +115,5 @@ def _means(tokens: FloatArray, labels: IntArray) -> FloatArray:
     lengths = np.add.reduceat(np.linalg.norm(tokens[order], axis=1), starts)
     means = unit_length(sums) * (lengths / np.diff(starts, append=len(tokens)))[:, None]
     by_first_token = np.argsort(order[starts])
-    # Vectors as long as can be stored may have a direction in which they can't be as long.
+    # A mean with the length of its tokens can have a larger component than any of them, even beyond the limit.
     return np.clip(means[by_first_token], -MAX_MAGNITUDE, MAX_MAGNITUDE).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Cuts a long token sequence into overlapping windows, each token owned by exactly one of them."""
+"""Splits a long token sequence into overlapping windows. Each token's vector is taken from exactly one of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from muvera_core.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens ``start:stop`` go through the model together; of its output ``keep_start:keep_stop`` is kept.
+    """Tokens ``start:stop`` are encoded together; the vectors of ``keep_start:keep_stop`` are kept.
 
-    All four count from the start of the text. The kept ranges of a text's windows join without gap or overlap.
+    All four are positions in the text. The kept ranges of a text's windows join without gap or overlap.
     """
 
     start: int
@@ -22,13 +22,13 @@ class Window:
 
 
 def split_into_windows(n_tokens: int, size: int, overlap: int) -> list[Window]:
-    """Cover ``n_tokens`` with windows of at most ``size`` that overlap by at least ``overlap``.
+    """Cover ``n_tokens`` with windows of at most ``size`` tokens that overlap by at least ``overlap``.
 
-    The last window is moved back so that it is full: a short rest would be encoded with little context.
-    Each overlap is split in the middle, so that a token is taken from the window that shows more around it.
+    The last window is moved back so that it is full: a short one would be encoded with little context.
+    Each overlap is split in the middle, so that each token is kept in the window that shows more of its context.
 
     Raises:
-        InvalidInputError: unless 0 <= overlap < size.
+        InvalidInputError: ``overlap`` is below 0, or not below ``size``.
     """
     if not 0 <= overlap < size:
         raise InvalidInputError(f"overlap must be at least 0 and below the window size {size}, got {overlap}")

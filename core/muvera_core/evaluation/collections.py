@@ -1,4 +1,4 @@
-"""Readers of collections in BEIR's form, and of questions."""
+"""Reads collections in BEIR's format, and files of queries."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from muvera_core.validation import require_path, require_unicode, shown
 
 @dataclass(frozen=True)
 class BeirCollection:
-    """Passages, questions, and which passages answer them.
+    """Passages, queries, and the relevant passages of each query.
 
     Attributes:
         ids: id of each passage.
         texts: title, if any, and text of each passage.
         titles: title of each passage, or "".
-        queries: question by id; only those that have relevant passages.
-        relevance: grade of each relevant passage's id, by question id.
+        queries: text of each query, by id. Queries without relevant passages are left out.
+        relevance: by query id, the grades of relevant passages, by passage id.
     """
 
     ids: list[str]
@@ -36,10 +36,10 @@ class BeirCollection:
 
 
 def read_beir(folder: str | os.PathLike[str]) -> BeirCollection:
-    """Read a collection in BEIR's form: corpus.jsonl, queries.jsonl and qrels.tsv, gzipped (.gz) or not.
+    """Read a collection in BEIR's format: corpus.jsonl, queries.jsonl and qrels.tsv, gzipped (.gz) or not.
 
     Raises:
-        InvalidInputError: a file is missing or can't be read, or a line isn't in that form.
+        InvalidInputError: a file is missing or cannot be read, or a line is not in that format.
     """
     path = require_path("folder", folder)
     ids, texts, titles = [], [], []
@@ -54,48 +54,51 @@ def read_beir(folder: str | os.PathLike[str]) -> BeirCollection:
     return BeirCollection(ids, texts, titles, {id: text for id, text in queries.items() if id in relevance}, relevance)
 
 
-def read_questions(
+def read_queries(
     path: str | os.PathLike[str], relevant: str | os.PathLike[str] | None = None
 ) -> tuple[list[str], list[dict[str, float]] | None]:
-    """Read questions, and which documents answer them.
+    """Read queries, and their relevant documents.
 
     Args:
-        path: a .txt file with a question in each line, or a .jsonl file with ``{"_id": ..., "text": ...}`` in each.
-        relevant: a file in the form of BEIR's qrels.tsv. Questions without a relevant document are then left out.
+        path: a .txt file with one query per line, or a .jsonl file with ``{"_id": ..., "text": ...}`` on each line.
+        relevant: a file in the format of BEIR's qrels.tsv. Queries without a relevant document are then left out.
 
     Returns:
-        The questions, and for each the grades of relevant documents by id; None without ``relevant``.
+        The queries, and for each query the grades of its relevant documents by id. The latter is None without
+        ``relevant``.
 
     Raises:
-        InvalidInputError: a file is missing or can't be read, or a line isn't in that form; there are no questions.
+        InvalidInputError: a file is missing or cannot be read, a line is not in that format, or there are no queries.
     """
     file = require_path("path", path)
     judged = None if relevant is None else require_path("relevant", relevant)
     grades = None if judged is None else _relevance(judged.parent, judged.name)
     if file.suffix == ".txt":
         if grades is not None:
-            raise InvalidInputError(f"{file} gives its questions no ids, which {judged} refers to: use a .jsonl file")
-        questions = [line.strip() for line in _lines(file.parent, file.name) if line.strip()]
+            raise InvalidInputError(f"{file} has no question ids, which {judged} refers to: use a .jsonl file")
+        queries = [line.strip() for line in _lines(file.parent, file.name) if line.strip()]
         relevance = None
     elif file.suffix == ".jsonl":
         lines = list(_json_lines(file.parent, file.name))
         if grades is not None:
-            lines = [(line, question) for line, question in lines if _id(line, question) in grades]
-        questions = [_string(line, question, "text") for line, question in lines]
-        relevance = None if grades is None else [grades[_id(line, question)] for line, question in lines]
+            lines = [(line, query) for line, query in lines if _id(line, query) in grades]
+        queries = [_string(line, query, "text") for line, query in lines]
+        relevance = None if grades is None else [grades[_id(line, query)] for line, query in lines]
     else:
-        raise InvalidInputError(f"{file} must end in .txt (a question in each line) or .jsonl (as BEIR's queries)")
-    if not questions:
-        raise InvalidInputError(f"{file} has no questions" + ("" if judged is None else f" that {judged} knows"))
-    return questions, relevance
+        raise InvalidInputError(f"{file} must end in .txt (one question per line) or .jsonl (BEIR's queries.jsonl)")
+    if not queries:
+        raise InvalidInputError(
+            f"{file} has no questions" + ("" if judged is None else f" with a relevant document in {judged}")
+        )
+    return queries, relevance
 
 
 def _relevance(folder: Path, name: str) -> dict[str, dict[str, float]]:
-    """Grades above 0 by passage, by question."""
+    """By query id, the grades above 0, by passage id."""
     relevance: dict[str, dict[str, float]] = {}
-    for question, passage_id, score in _judgements(folder, name):
+    for query_id, passage_id, score in _judgements(folder, name):
         if score > 0:
-            relevance.setdefault(question, {})[passage_id] = score
+            relevance.setdefault(query_id, {})[passage_id] = score
     return relevance
 
 
@@ -109,18 +112,18 @@ def _judgements(folder: Path, name: str) -> Iterator[tuple[str, str, float]]:
             judgement = row["query-id"], row["corpus-id"], float(row["score"])
             if None in judgement:
                 raise ValueError("it is too short")
-        except InvalidInputError:  # the file itself can't be read
+        except InvalidInputError:  # the file itself cannot be read
             raise
         except (csv.Error, KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(
-                f"{folder / name}, line {rows.line_num} is no judgement ({error!r}): "
-                "expected the columns query-id, corpus-id and score, which is a number"
+                f"{folder / name}, line {rows.line_num} is not a judgement ({error!r}): "
+                "expected the columns query-id, corpus-id and score, with a number for the score"
             ) from error
         yield judgement
 
 
 def _json_lines(folder: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line's object, with the line's name for messages."""
+    """The object on each line, after a description of the line for messages."""
     for number, line in enumerate(_lines(folder, name), start=1):
         where = f"{folder / name}, line {number}"
         try:
@@ -155,5 +158,5 @@ def _lines(folder: Path, name: str) -> Iterator[str]:
                 yield from file
             return
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{folder / name} can't be read: {error}") from error
-    raise InvalidInputError(f"{folder} has neither {name} nor {name}.gz, which is read as in BEIR's form")
+        raise InvalidInputError(f"{folder / name} cannot be read: {error}") from error
+    raise InvalidInputError(f"{folder} has neither {name} nor {name}.gz, expected one of them in BEIR's format")

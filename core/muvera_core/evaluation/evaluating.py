@@ -1,4 +1,4 @@
-"""Measures what an index finds of what exact MaxSim finds, and how long it takes."""
+"""Measures the share of exact MaxSim's best documents that an index finds, and the time that searches take."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from muvera_core.search import StageClock
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.validation import require_count, require_length, require_sequence, require_texts, shown
 
-# Shares of the number of candidates that a curve shows beside it.
+# The curve shows these multiples of the number of candidates.
 _CURVE = (0.125, 0.25, 0.5, 1, 2, 4)
 
 
 class SearchableIndex(Protocol):
-    """What is needed of ``MuveraIndex``."""
+    """The part of ``MuveraIndex`` that an evaluation needs."""
 
     @property
     def encoder(self) -> TokenEncoder: ...
@@ -57,21 +57,24 @@ def evaluate(
     show_progress: bool = False,
 ) -> Evaluation:
     """See ``MuveraIndex.evaluate``."""
-    bar = partial(tqdm, unit="question", leave=False, disable=not show_progress)
-    questions, k = require_texts("queries", queries), require_count("k", k)
-    if not questions or not len(index):
-        raise InvalidInputError(f"there are {len(questions)} questions and {len(index)} documents: give some of both")
+    bar = partial(tqdm, unit="query", leave=False, disable=not show_progress)
+    queries, k = require_texts("queries", queries), require_count("k", k)
+    if not queries or not len(index):
+        raise InvalidInputError(
+            f"got {len(queries)} queries and an index of {len(index)} documents, expected at least one of each: pass "
+            "example queries, and add documents to the index"
+        )
     grades = None
     if relevant is not None:
-        require_length("relevant", require_sequence("relevant", relevant), len(questions))
+        require_length("relevant", require_sequence("relevant", relevant), len(queries))
         grades = [_as_grades(ids) for ids in relevant]
     chosen = index.default_candidates(k) if n_candidates is None else require_count("n_candidates", n_candidates)
     chosen = max(k, chosen)
 
     encode_clocks, encoded = [], []
-    for question in bar(questions, "encoding"):
+    for query in bar(queries, "encoding"):
         start = time.perf_counter()
-        encoded.append(index.encoder.encode_queries([question])[0])
+        encoded.append(index.encoder.encode_queries([query])[0])
         encode_clocks.append(time.perf_counter() - start)
     exact: list[list[str]] = []
     with bar(total=len(encoded), desc="exact") as progress:
@@ -88,7 +91,7 @@ def evaluate(
         curve.append(CurvePoint(n, _mean_recall(hits, exact, k), median(sum(t.seconds.values()) for t in times) * 1000))
     return Evaluation(
         k=k,
-        n_queries=len(questions),
+        n_queries=len(queries),
         n_documents=len(index),
         n_candidates=chosen,
         recall=_mean_recall(found, exact, k),
@@ -102,7 +105,7 @@ def evaluate(
 
 def _as_grades(ids: Mapping[str, float] | Collection[str]) -> Mapping[str, float]:
     if isinstance(ids, str):
-        raise InvalidInputError(f"relevant must hold a collection of ids for each question, got {shown(ids)}")
+        raise InvalidInputError(f"relevant must hold a collection of ids for each query, got {shown(ids)}")
     return ids if isinstance(ids, Mapping) else dict.fromkeys(ids, 1.0)
 
 

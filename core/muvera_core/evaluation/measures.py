@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 
 def recall_at_k(found: Sequence[str], expected: Collection[str], k: int = 10) -> float:
-    """Share of ``expected`` ids among the first ``k`` found; 1 where nothing is expected."""
+    """Share of the ``expected`` ids among the first ``k`` found; 1 if nothing is expected."""
     return len(set(found[:k]) & set(expected)) / len(expected) if expected else 1.0
 
 
@@ -16,18 +16,18 @@ def ndcg_at_k(found: Sequence[str], relevance: Mapping[str, float], k: int = 10)
 
     Args:
         found: ids, best first.
-        relevance: grade of each relevant id; ids that aren't in it have grade 0.
-        k: how many of the found ids count.
+        relevance: grade of each relevant id. Other ids have grade 0.
+        k: number of found ids that count.
 
     Returns:
-        A value in [0, 1]; 0 where no id is relevant.
+        A value in [0, 1]; 0 if no id is relevant.
     """
     ideal = _discounted_gain(sorted((grade for grade in relevance.values() if grade > 0), reverse=True)[:k])
     return _discounted_gain([relevance.get(id, 0) for id in found[:k]]) / ideal if ideal else 0.0
 
 
 def mrr_at_k(found: Sequence[str], relevance: Mapping[str, float], k: int = 10) -> float:
-    """Reciprocal rank of the first relevant id among the first ``k`` found; 0 where there is none."""
+    """Reciprocal rank of the first relevant id among the first ``k`` found; 0 if there is none."""
     ranks = (rank for rank, id in enumerate(found[:k], start=1) if relevance.get(id, 0) > 0)
     return 1 / next(ranks, math.inf)
 

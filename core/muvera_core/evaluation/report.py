@@ -1,4 +1,4 @@
-"""What an evaluation measured, as text, JSON and a plot."""
+"""The result of an evaluation, as text, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from muvera_core.errors import InvalidInputError, MissingExtraError
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What a number of candidates gives.
+    """Recall and search time for one number of candidates.
 
     Attributes:
-        n_candidates: how many are reranked.
+        n_candidates: number of candidates that are reranked.
         recall: share of exact MaxSim's best documents that a search returns.
-        milliseconds: median time of a search, without encoding the question.
+        milliseconds: median time of a search, without encoding the query.
     """
 
     n_candidates: int
@@ -27,19 +27,19 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What ``MuveraIndex.evaluate`` measured.
+    """The result of ``MuveraIndex.evaluate``.
 
     Attributes:
         k: number of hits.
-        n_queries: number of questions.
+        n_queries: number of queries.
         n_documents: number of documents.
-        n_candidates: how many were reranked.
+        n_candidates: number of candidates that were reranked.
         recall: share of exact MaxSim's ``k`` best documents that a search returns.
-        ndcg: nDCG of the index's hits and of exact MaxSim's; None where it isn't known what is relevant.
-        mrr: mean reciprocal rank of the same.
-        milliseconds: median and 95th percentile of each stage and of the whole, by name.
+        ndcg: nDCG of the index's hits, and of exact MaxSim's; None if no relevant documents were given.
+        mrr: mean reciprocal rank of the index's hits, and of exact MaxSim's; None if ``ndcg`` is.
+        milliseconds: median and 95th percentile of the time of each stage and of the whole search, by name.
         n_bytes: size of each part, on disk or in memory, by name.
-        curve: what other numbers of candidates give.
+        curve: recall and time for other numbers of candidates.
     """
 
     k: int
@@ -69,15 +69,15 @@ class Evaluation:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """The same, of JSON's types."""
+        """The result in JSON's types."""
         return asdict(self)
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw recall against time to a file, such as ``curve.svg``.
 
         Raises:
-            MissingExtraError: matplotlib isn't installed.
-            InvalidInputError: the file can't be written, or is of no kind that can be drawn.
+            MissingExtraError: matplotlib is not installed.
+            InvalidInputError: the file cannot be written, or matplotlib does not know its type.
         """
         try:
             from matplotlib.figure import Figure
@@ -99,4 +99,4 @@ class Evaluation:
         try:
             figure.savefig(path)
         except (OSError, ValueError) as error:
-            raise InvalidInputError(f"{path} can't be drawn to: {error}") from error
+            raise InvalidInputError(f"the plot cannot be written to {path}: {error}") from error

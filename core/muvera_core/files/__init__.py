@@ -1,4 +1,4 @@
-"""Plain files that survive a power cut, never reached through a link, and checksums against accidental damage."""
+"""Reading and writing plain files safely, and checksums that detect accidental damage."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Checksums against accidental damage: CRC-32 for content, 64-bit sums of hashes for sets of rows.
+"""Checksums that detect accidental damage: CRC-32 for content, 64-bit sums of hashes for sets of rows.
 
-A set's digest is the sum of its rows' hashes modulo 2**64, so that it can be kept up to date when a row comes or goes,
-and tells of any row that was lost, added or altered. None of this stops a forger; what a forger could do harm with is
-checked by itself where it is used.
+A set's digest is the sum of its rows' hashes modulo 2**64. It can be updated when a row is added or removed, and it
+reveals rows that were lost, added or altered. None of this stops a forger; values that a forger could do harm with are
+checked where they are used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 def record_checksum(key: int, id: str, text: str | None, metadata: str) -> int:
-    """CRC-32 of a document as it is stored."""
+    """CRC-32 of a stored document."""
     value = zlib.crc32(b"%d\0" % key)
     value = zlib.crc32(id.encode(), value)
     value = zlib.crc32(b"\0-" if text is None else b"\0+" + text.encode(), value)
@@ -31,12 +31,12 @@ def record_checksum(key: int, id: str, text: str | None, metadata: str) -> int:
 
 
 def id_hash(id: str) -> int:
-    """64 bits of an id, as a signed number."""
+    """A 64-bit hash of an id, as a signed number."""
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def field_hash(path: str, kind: str, value: Any, key: int) -> int:
-    """64 bits of a metadata field of a document."""
+    """A 64-bit hash of a metadata field of a document, as an unsigned number."""
     encoded = repr((path, kind, value, key)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
 
@@ -56,7 +56,7 @@ def row_hashes(columns: Iterable[IntArray]) -> IntArray:
 
 
 def signed_sum(hashes: IntArray | Iterable[int]) -> int:
-    """Sum modulo 2**64, as a signed number, which is what SQLite can hold."""
+    """The sum modulo 2**64, as a signed number, because SQLite holds only those."""
     if isinstance(hashes, np.ndarray):
         return int(hashes.sum(dtype=np.int64)) if len(hashes) else 0
     total = sum(hashes) & (2**64 - 1)

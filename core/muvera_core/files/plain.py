@@ -1,7 +1,7 @@
-"""Files of an index folder: written so that they survive a power cut, and never reached through a link.
+"""Files of an index folder: written so that they survive a power cut, and never opened through a link.
 
-An index folder may come from anywhere. A link, a pipe or a device in a file's place would lead reads and writes out of
-the folder or make them wait for ever, so every file is checked to be a plain one before it is opened.
+An index folder may come from anywhere. A link, a pipe or a device in place of a file would redirect reads and writes
+out of the folder or block them for ever, so every file is checked to be a plain one before it is opened.
 """
 
 from __future__ import annotations
@@ -16,18 +16,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from muvera_core.errors import CorruptIndexError, IndexLockedError, InvalidInputError, MuveraError, StorageError
+from muvera_core.errors import (
+    REPAIR_ADVICE,
+    CorruptIndexError,
+    IndexLockedError,
+    InvalidInputError,
+    MuveraError,
+    StorageError,
+)
 
-# What sqlite3 raises; the second where a message names something whose damaged name isn't text any more.
+# What sqlite3 raises: UnicodeDecodeError if its message contains a damaged name that is no longer text.
 DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-_DAMAGE = "run muvera_core.repair_index on the folder, or restore it from a backup"
+_SYSTEM_ADVICE = "check the disk and the permissions"
 
 
 def is_plain_file(path: Path) -> bool:
-    """Whether a plain file is there; False where nothing is.
+    """Whether there is a plain file at ``path``; False if there is nothing.
 
     Raises:
-        CorruptIndexError: a link, a folder, a pipe or a device is in its place.
+        CorruptIndexError: there is a link, a folder, a pipe or a device instead.
     """
     try:
         mode = path.lstat().st_mode
@@ -35,30 +42,30 @@ def is_plain_file(path: Path) -> bool:
         return False
     if not stat.S_ISREG(mode):
         raise CorruptIndexError(
-            f"{path} is not a plain file (a link, folder, pipe or device is in its place): "
-            "indexes hold plain files only; copy the folder with links resolved"
+            f"{path} is not a plain file but a link, folder, pipe or device, which an index never holds: "
+            "copy the folder with links resolved"
         )
     return True
 
 
 def open_plain(path: Path, flags: int) -> int:
-    """A descriptor of a plain file. Raises as ``is_plain_file`` and ``os.open`` do."""
+    """Open a plain file and return its descriptor. Raises what ``is_plain_file`` and ``os.open`` raise."""
     is_plain_file(path)
     return os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0), 0o644)
 
 
 def read_small(path: Path, limit: int) -> bytes:
-    """A file's content. Raises CorruptIndexError where there is more than ``limit`` bytes of it."""
+    """A file's content. Raises CorruptIndexError if the file is larger than ``limit`` bytes."""
     descriptor = open_plain(path, os.O_RDONLY)
     with os.fdopen(descriptor, "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise CorruptIndexError(f"{path} is larger than {limit} bytes, which it never is: {_DAMAGE}")
+        raise CorruptIndexError(f"{path} is larger than {limit} bytes, so it is damaged: {REPAIR_ADVICE}")
     return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file so that after any interruption the old content or the new is there, whole."""
+    """Write a JSON file so that after any interruption it holds either the old or the new content, complete."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.unlink(missing_ok=True)
     descriptor = open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -71,7 +78,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_new(path: Path, content: memoryview) -> None:
-    """Write a file anew; one that is there is removed first, so that a link isn't followed."""
+    """Write a new file. An existing file is removed first, so that a link is not followed."""
     path.unlink(missing_ok=True)
     with os.fdopen(open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", buffering=0) as file:
         while len(content):
@@ -88,7 +95,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and new files in a folder survive a power cut, where the system can."""
+    """Make renames and new files in a folder survive a power cut, if the system supports it."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -99,13 +106,13 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def storage_errors(path: Path | None) -> Iterator[None]:
-    """Turn what the system and SQLite raise while reading or writing ``path`` into errors of our own.
+    """Turn errors of the system and of SQLite while reading or writing ``path`` into MuveraErrors.
 
     Raises:
-        StorageError: disk full, I/O error, permission lost.
+        StorageError: the disk is full or fails, or access was denied.
         CorruptIndexError: the database is damaged.
-        IndexLockedError: another process held the database for too long.
-        InvalidInputError: a value is larger than the database takes.
+        IndexLockedError: another process locked the database for too long.
+        InvalidInputError: a value is larger than the database allows.
     """
     where = "the index in memory" if path is None else str(path)
     try:
@@ -120,23 +127,23 @@ def storage_errors(path: Path | None) -> Iterator[None]:
 
 def _from_system(error: OSError, where: str) -> MuveraError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(f"there is no room to write {where} ({error}): free some space and try again")
-    return StorageError(f"{where} can't be read or written ({error}): see to the disk and the permissions")
+        return StorageError(f"there is no room to write {where} ({error}): free disk space and try again")
+    return StorageError(f"{where} cannot be read or written ({error}): {_SYSTEM_ADVICE}")
 
 
 def _from_sqlite(error: Exception, where: str) -> MuveraError:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return IndexLockedError(f"{where} is held by another process ({error}): try again")
+        return IndexLockedError(f"{where} is locked by another process ({error}): try again")
     if name == "SQLITE_FULL":
-        return StorageError(f"there is no room to write {where} ({error}): free some space and try again")
+        return StorageError(f"there is no room to write {where} ({error}): free disk space and try again")
     if name == "SQLITE_READONLY_ROLLBACK":
         return StorageError(
-            f"{where} holds a write that was interrupted and has to be undone, which this process may not do: "
+            f"{where} holds an interrupted write that must be undone, which a process without write access cannot do: "
             "open the index once for writing"
         )
     if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY", "SQLITE_NOMEM")):
-        return StorageError(f"{where} can't be read or written ({error}): see to the disk and the permissions")
+        return StorageError(f"{where} cannot be read or written ({error}): {_SYSTEM_ADVICE}")
     if name == "SQLITE_TOOBIG" or isinstance(error, sqlite3.DataError):
-        return InvalidInputError(f"a text or its metadata is larger than the database takes ({error}): split it")
-    return CorruptIndexError(f"{where} is damaged ({error}): {_DAMAGE}")
+        return InvalidInputError(f"a text or its metadata is larger than the database allows ({error}): split it")
+    return CorruptIndexError(f"{where} is damaged ({error}): {REPAIR_ADVICE}")

@@ -1,14 +1,13 @@
-"""Metadata filters: a MongoDB-style dictionary, checked once and answered by an index over metadata fields.
+"""Metadata filters: MongoDB-style dictionaries, checked once and answered from an index over metadata fields.
 
     {"year": {"$gte": 2020}, "author.name": "Ada"}          both must hold
     {"$or": [{"lang": "en"}, {"lang": {"$exists": False}}]}
 
-A document's metadata is flattened into fields: a path such as ``author.name`` and a value. A list counts as each of
-its elements, as in MongoDB, so ``{"tags": "red"}`` holds where ``red`` is among the tags, and as a whole: ``{"tags":
-["red"]}`` holds where it is the only one. Values are equal only to
-values of their own kind: 1 is neither "1" nor True. ``$ne``, ``$nin`` and ``$not`` also hold where the field is
-missing. Every operator is answered by SQLite from the table that ``SCHEMA`` makes, as a set of document keys; the
-logical ones combine those sets.
+A document's metadata is flattened into fields: a path such as ``author.name`` and a value. As in MongoDB, a list
+counts both as its elements and as a whole: ``{"tags": "red"}`` holds if ``red`` is among the tags, ``{"tags":
+["red"]}`` if it is the only one. Values are equal only to values of the same kind: 1 equals neither "1" nor True.
+``$ne``, ``$nin`` and ``$not`` also hold if the field is missing. SQLite answers every operator from the table in
+``FIELDS_SCHEMA``, as a set of document keys. Logical operators combine these sets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checked filters, and how each of them is answered by SQLite from the table of metadata fields."""
+"""Checked filters, which SQLite answers from the table of metadata fields."""
 
 from __future__ import annotations
 
@@ -16,23 +16,29 @@ from muvera_core.token_embeddings import IntArray
 
 
 class Condition:
-    """A checked filter. ``keys`` says which documents it admits."""
+    """A checked filter. ``keys`` returns the documents that match it."""
 
     def keys(self, fields: FieldIndex) -> IntArray:
-        """Keys of the documents for which it holds, int64, ascending."""
+        """Keys of the documents that match, int64, ascending."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class FieldIndex:
-    """Where conditions are answered: the database with the fields, the keys of all documents, a check of a path."""
+    """What conditions are answered from.
+
+    Attributes:
+        database: the database with the table of fields.
+        all_keys: the keys of all documents, int64, ascending.
+        verify: checks the fields at a path; raises CorruptIndexError if they are damaged.
+    """
 
     database: sqlite3.Connection
     all_keys: IntArray
     verify: Callable[[str], None]
 
     def select(self, path: str, where: str = "1", parameters: Sequence[Any] = ()) -> IntArray:
-        """Keys of the documents that have a field at ``path`` for which the SQL condition holds, ascending."""
+        """Keys of the documents with a field at ``path`` that meets the SQL condition, ascending."""
         self.verify(path)
         rows = self.database.execute(
             f"SELECT DISTINCT key FROM fields WHERE path = ? AND {where}", (path, *parameters)
@@ -42,7 +48,7 @@ class FieldIndex:
 
 @dataclass(frozen=True)
 class Has(Condition):
-    """A field at a path for which an SQL condition on kind and value holds."""
+    """Matches documents with a field at a path that meets an SQL condition on its kind and value."""
 
     path: str
     where: str = "1"
@@ -54,7 +60,7 @@ class Has(Condition):
 
 @dataclass(frozen=True)
 class Like(Condition):
-    """A string at a path that is like a pattern.
+    """Matches documents with a string at a path that matches a LIKE pattern.
 
     Python matches the pattern: SQLite's GLOB ends a string at its first NUL, and refuses long patterns.
     """
@@ -66,7 +72,7 @@ class Like(Condition):
     def keys(self, fields: FieldIndex) -> IntArray:
         fields.verify(self.path)
         value, pattern = ("casefold(value)", self.pattern.casefold()) if self.fold_case else ("value", self.pattern)
-        # A value that is like the pattern contains each of its literal parts; SQLite is quick to look for one.
+        # A match contains each literal part of the pattern. SQLite quickly finds the values with the longest part.
         literal = max(re.split("[%_]", pattern), key=len)
         rows = fields.database.execute(
             f"SELECT key, {value} FROM fields WHERE path = ? AND kind = 'string' AND instr({value}, ?) > 0",
@@ -78,7 +84,7 @@ class Like(Condition):
 
 @dataclass(frozen=True)
 class Not(Condition):
-    """Admits what ``inner`` refuses."""
+    """Matches the documents that ``inner`` does not match."""
 
     inner: Condition
 
@@ -88,7 +94,7 @@ class Not(Condition):
 
 @dataclass(frozen=True)
 class And(Condition):
-    """Admits what all of ``inner`` admit."""
+    """Matches the documents that all of ``inner`` match."""
 
     inner: tuple[Condition, ...]
 
@@ -98,7 +104,7 @@ class And(Condition):
 
 @dataclass(frozen=True)
 class Or(Condition):
-    """Admits what at least one of ``inner`` admits."""
+    """Matches the documents that at least one of ``inner`` matches."""
 
     inner: tuple[Condition, ...]
 
@@ -107,7 +113,7 @@ class Or(Condition):
 
 
 def _as_glob(pattern: str) -> str:
-    """An SQL LIKE pattern, % for any text and _ for any character, as a GLOB pattern, which minds case."""
+    """Convert an SQL LIKE pattern (% is any text, _ any character) to a glob pattern."""
     return "".join(
         {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}.get(character, character) for character in pattern
     )

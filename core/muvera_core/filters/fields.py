@@ -1,4 +1,4 @@
-"""Metadata as fields: a path, a kind and a value each."""
+"""Flattens metadata into fields: a path, a kind and a value each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Field = tuple[str, str, Any]
 
 
 def flatten(metadata: Mapping[str, Any]) -> set[Field]:
-    """The (path, kind, value) of everything in a document's metadata."""
+    """All fields of a document's metadata, as (path, kind, value)."""
     return {field for name, value in metadata.items() for field in _fields(name, value)}
 
 
@@ -31,7 +31,7 @@ def _fields(path: str, value: Any) -> Iterator[Field]:
 
 
 def list_as_text(items: list[Any]) -> str:
-    """The same text for equal lists: a whole number is written alike as int and as float."""
+    """A list as JSON text. Equal lists give the same text, since a whole float is written as an int."""
 
     def normal(value: Any) -> Any:
         if isinstance(value, list):
@@ -44,7 +44,7 @@ def list_as_text(items: list[Any]) -> str:
 
 
 def scalar(value: Any) -> tuple[str, Any]:
-    """A value's kind and how SQLite holds it. Whole numbers beyond 64 bits are held as floats, infinity if need be."""
+    """A value's kind, and the value as SQLite stores it. Integers beyond 64 bits become floats, possibly infinity."""
     if value is None:
         return "null", 0
     if isinstance(value, bool):
@@ -54,6 +54,6 @@ def scalar(value: Any) -> tuple[str, Any]:
             return "number", value
         try:
             return "number", float(value)
-        except OverflowError:  # only a filter's: metadata has no such numbers
+        except OverflowError:  # only in a filter: metadata holds no such numbers
             return "number", float("inf") if value > 0 else float("-inf")
     return ("number", value) if isinstance(value, float) else ("string", value)

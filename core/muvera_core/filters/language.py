@@ -1,4 +1,4 @@
-"""Checks a filter and turns it into a ``Condition``."""
+"""The filter language: checks a filter and turns it into a ``Condition``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from muvera_core.filters.fields import list_as_text, scalar
 from muvera_core.validation import require_json, require_mapping, require_unicode, shown
 
 MAX_DEPTH = 32
-# Fields and operators in one filter, the elements of lists aside.
+# Fields and operators in one filter, without the elements of lists.
 MAX_CONDITIONS = 10_000
 MAX_PATTERN_LENGTH = 4096
 _SHOWN_CHARACTERS = 60
@@ -22,10 +22,10 @@ _SQL_BATCH = 500
 
 
 def compile_filter(filter: Mapping[str, Any] | None) -> Condition | None:
-    """Check a filter. None stands for one that admits everything.
+    """Check a filter and return its condition; None if the filter is None or empty and so matches every document.
 
     Raises:
-        InvalidInputError: not a filter, an unknown operator, or an operand of the wrong type.
+        InvalidInputError: the filter is invalid.
     """
     if filter is None or (isinstance(filter, Mapping) and not require_mapping("the filter", filter)):
         return None
@@ -67,7 +67,7 @@ def _logical(operator: str, operand: Any, depth: int, counter: count[int]) -> Co
 
 def _field(path: str, operand: Any, depth: int, counter: count[int]) -> Condition:
     if next(counter) > MAX_CONDITIONS:
-        raise InvalidInputError(f"the filter has more than {MAX_CONDITIONS} conditions: compare with lists, by $in")
+        raise InvalidInputError(f"the filter has more than {MAX_CONDITIONS} conditions: combine values with $in")
     if not isinstance(operand, Mapping):
         return _equals(path, "equality", operand)
     content = require_mapping(f"field {shown(path)} of the filter", operand)
@@ -102,7 +102,7 @@ def _field(path: str, operand: Any, depth: int, counter: count[int]) -> Conditio
 
 def _require_depth(depth: int) -> None:
     if depth == 0:
-        raise InvalidInputError(f"the filter is nested more than {MAX_DEPTH} deep: write it flatter")
+        raise InvalidInputError(f"the filter is nested more than {MAX_DEPTH} levels deep: flatten it")
 
 
 def _equals(path: str, operator: str, operand: Any) -> Condition:
@@ -111,11 +111,11 @@ def _equals(path: str, operator: str, operand: Any) -> Condition:
             plain = require_json("the list", operand)
         except InvalidInputError as error:
             raise InvalidInputError(
-                f"field {shown(path)}: {operator} can't compare with {shown(operand)}: {error}"
+                f"field {shown(path)}: {operator} cannot compare with {shown(operand)}: {error}"
             ) from None
         return Has(path, "kind = 'items' AND value = ?", (list_as_text(plain),))
     kind, value = _operand(path, operator, operand)
-    if kind == "null":  # MongoDB's rule: a missing field is null, too
+    if kind == "null":  # as in MongoDB, a missing field equals null
         return Or((Has(path, "kind = 'null'"), Not(Has(path))))
     return Has(path, "kind = ? AND value = ?", (kind, value))
 
@@ -134,8 +134,8 @@ def _is_in(path: str, operator: str, operand: Any) -> Condition:
     for kind in sorted({kind for kind, _ in values} - {"null"}):
         of_kind = [value for k, value in values if k == kind]
         for start in range(0, len(of_kind), _SQL_BATCH):
-            some = of_kind[start : start + _SQL_BATCH]
-            parts.append(Has(path, f"kind = ? AND value IN ({','.join('?' * len(some))})", (kind, *some)))
+            batch = of_kind[start : start + _SQL_BATCH]
+            parts.append(Has(path, f"kind = ? AND value IN ({','.join('?' * len(batch))})", (kind, *batch)))
     if any(kind == "null" for kind, _ in values):
         parts.append(_equals(path, operator, None))
     return parts[0] if len(parts) == 1 else Or(tuple(parts))
@@ -198,7 +198,7 @@ def _operand(path: str, operator: str, operand: Any) -> tuple[str, Any]:
             "for lists use $in or $all"
         )
     if isinstance(operand, float) and operand != operand:
-        raise InvalidInputError(f"field {shown(path)}: {operator} can't compare with NaN")
+        raise InvalidInputError(f"field {shown(path)}: {operator} cannot compare with NaN")
     if isinstance(operand, str):
         operand = require_unicode(f"field {shown(path)}: the operand of {operator}", operand)
     return scalar(operand)
@@ -207,7 +207,7 @@ def _operand(path: str, operator: str, operand: Any) -> tuple[str, Any]:
 def _list(operator: str, operand: Any, path: str | None = None) -> list[Any]:
     if not isinstance(operand, (list, tuple, set, frozenset)) or not operand:
         where = "" if path is None else f"field {shown(path)}: "
-        raise InvalidInputError(f"{where}{operator} needs a list with something in it, got {shown(operand)}")
+        raise InvalidInputError(f"{where}{operator} needs a list that is not empty, got {shown(operand)}")
     return list(operand)
 
 

@@ -1,7 +1,7 @@
-"""The table of metadata fields that filters are answered from, and the checksums that vouch for it.
+"""The table of metadata fields that filters are answered from, and its checksums.
 
-``field_sums`` holds, for each path, how many fields there are and a digest of them (see ``checksums``). The first
-filter after opening that looks at a path reads all its fields and compares.
+``field_sums`` holds the number of fields at each path and a digest of them (see ``checksums``). The first filter after
+opening that uses a path reads all fields at the path and checks them.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ CREATE TABLE field_sums (
 
 
 def insert_fields(db: sqlite3.Connection, keys: Sequence[int], metadatas: Sequence[Mapping[str, Any]]) -> None:
-    """Add the fields of documents' metadata."""
+    """Add the metadata fields of documents."""
     db.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", _rows(keys, metadatas))
     _add_to_sums(db, _rows(keys, metadatas), 1)
 
 
 def delete_fields(db: sqlite3.Connection, keys: Sequence[int], metadatas: Sequence[Mapping[str, Any]]) -> None:
-    """Remove the fields of documents' metadata."""
+    """Remove the metadata fields of documents."""
     db.executemany("DELETE FROM fields WHERE path = ? AND kind = ? AND value = ? AND key = ?", _rows(keys, metadatas))
     _add_to_sums(db, _rows(keys, metadatas), -1)
 
 
 def damaged_paths(db: sqlite3.Connection) -> list[str]:
-    """The paths whose fields aren't what they should be."""
+    """The paths whose fields do not match their checksums."""
     paths = db.execute("SELECT DISTINCT path FROM fields UNION SELECT path FROM field_sums").fetchall()
     return sorted(str(path) for (path,) in paths if not _is_sound(db, path))
 
 
 def verify_path(db: sqlite3.Connection, path: str) -> bool:
-    """Raise CorruptIndexError unless the fields at a path are what they should be. Returns whether there are any."""
+    """Return whether there are fields at a path. Raises CorruptIndexError if they do not match their checksums."""
     if not _is_sound(db, path):
         raise CorruptIndexError(
-            f"the index over metadata field {path!r} in documents.sqlite is damaged; the documents themselves are "
-            "safe, and unfiltered searches work: muvera_core.repair_index builds it anew"
+            f"the index over metadata field {path!r} in documents.sqlite is damaged. The documents themselves are "
+            "safe, and unfiltered searches work: run muvera_core.repair_index on the folder to rebuild the index"
         )
     return _expected(db, path)[0] > 0
 

@@ -1,11 +1,11 @@
-"""What is done to an index that is not open: check, repair, rebuild, migrations, info."""
+"""Work on an index that is not open: check, repair, rebuild, migrations, info."""
 
 from __future__ import annotations
 
 from muvera_core.maintenance.check import check_index
 from muvera_core.maintenance.info import IndexInfo, read_info
-from muvera_core.maintenance.migrations import bring_up_to_date
+from muvera_core.maintenance.migrations import migrate_index
 from muvera_core.maintenance.repair import repair_index
 from muvera_core.maintenance.reports import IndexReport, RepairReport
 
-__all__ = ["IndexInfo", "IndexReport", "RepairReport", "bring_up_to_date", "check_index", "read_info", "repair_index"]
+__all__ = ["IndexInfo", "IndexReport", "RepairReport", "check_index", "migrate_index", "read_info", "repair_index"]

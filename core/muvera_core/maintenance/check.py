@@ -1,4 +1,4 @@
-"""Looks for damage in an index."""
+"""Checks an index for damage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from muvera_core.errors import CorruptIndexError, EncoderError, MuveraError, NotAnIndexError, ReadOnlyIndexError
 from muvera_core.files import storage_errors
 from muvera_core.maintenance.reports import IndexReport, Problem
-from muvera_core.maintenance.salvage import Salvage, name_of
+from muvera_core.maintenance.salvage import Salvage, document_name
 from muvera_core.stage_one import DESCRIPTION_NAME, Tuning, load_weights, read_description
 from muvera_core.storage import (
     DATABASE_NAME,
@@ -27,15 +27,18 @@ from muvera_core.validation import require_path
 
 
 def check_index(path: str | os.PathLike[str]) -> IndexReport:
-    """Read everything in an index and compare it with its checksums. Changes no document.
+    """Read everything in an index and compare it with its checksums. No document is changed.
 
-    It needs room for a copy of the database, though not of the tokens, in the folder for temporary files. Where the
-    index's folder can't be written no writer can be kept out, and one that is at work looks like damage.
+    The check needs room for a copy of the database, but not of the tokens, in the system's folder for temporary files.
+    If the index's folder is not writable, the check cannot lock out a writer, whose work may then look like damage.
+
+    Args:
+        path: the index's folder.
 
     Raises:
-        NotAnIndexError: there is no index.
-        UnsupportedFormatError: the index is of another format.
-        IndexLockedError: it is open for writing.
+        NotAnIndexError: the folder holds no index.
+        UnsupportedFormatError: the index has another format.
+        IndexLockedError: the index is open for writing.
     """
     folder = require_path("path", path)
     require_index(folder)
@@ -44,48 +47,48 @@ def check_index(path: str | os.PathLike[str]) -> IndexReport:
 
 
 def check_claimed(folder: Path, work: Path) -> IndexReport:
-    """``check_index`` for a folder that the caller has claimed, with an empty folder to work in."""
+    """Like ``check_index``, for a folder that the caller has locked. ``work`` is an empty folder for its files."""
     problems: list[Problem] = []
-    n_whole = 0
+    n_intact = 0
     with closing(Salvage(folder, work)) as salvage:
         try:
             Manifest.read(folder).require_copy(salvage.state.get("manifest"), folder)
         except (CorruptIndexError, NotAnIndexError) as error:
             problems.append(Problem(MANIFEST_NAME, str(error)))
-        manifest = settings_of(folder, salvage)
+        manifest = read_settings(folder, salvage)
         try:
             Store(folder, manifest.codec, read_only=True).close()
         except MuveraError as error:
             problems.append(Problem(DATABASE_NAME, str(error)))
         problems += salvage.problems()
-        generation = generation_of(folder, salvage, manifest)
+        generation = find_generation(folder, salvage, manifest)
         no_record, no_tokens = [], []
         for document in salvage.documents(manifest.codec, generation):
             if document.id is None:
-                no_record.append(name_of(document))
+                no_record.append(document_name(document))
             elif document.rows is None:
                 no_tokens.append(document.id)
             else:
-                n_whole += 1
+                n_intact += 1
     if no_record:
         problems.append(Problem(DATABASE_NAME, "documents are damaged", tuple(no_record)))
     if no_tokens:
         name = tokens_path(folder, generation).name
-        problems.append(Problem(name, "documents have lost their tokens, not their text", tuple(no_tokens)))
+        problems.append(Problem(name, "documents have lost their tokens, but not their text", tuple(no_tokens)))
     if os.path.lexists(folder / DESCRIPTION_NAME):
         try:
             read_description(folder)
         except (OSError, CorruptIndexError) as error:
-            message = f"stage one is damaged and will be derived from the documents ({error})"
+            message = f"stage one is damaged, but no document is affected ({error})"
             problems.append(Problem(DESCRIPTION_NAME, message, derived=True))
     if manifest.tuning is not None and (damage := weights_damage(folder, manifest.tuning)):
-        message = f"what stage one has learned is lost, searches use its first encoding; optimize again ({damage})"
+        message = f"the learned encoder is lost, so searches use the index's first encoding: optimize again ({damage})"
         problems.append(Problem(manifest.tuning.weights or MANIFEST_NAME, message, derived=True))
-    return IndexReport(folder, n_whole, tuple(problems))
+    return IndexReport(folder, n_intact, tuple(problems))
 
 
 def weights_damage(folder: Path, tuning: Tuning) -> str | None:
-    """What is wrong with the file of a learned encoder."""
+    """What is wrong with the learned encoder's file. None if nothing is, or if there is no learned encoder."""
     if tuning.set_encoder is not None:
         try:
             load_weights(folder, tuning)
@@ -94,33 +97,42 @@ def weights_damage(folder: Path, tuning: Tuning) -> str | None:
     return None
 
 
-def generation_of(folder: Path, salvage: Salvage, manifest: Manifest) -> int:
-    """Of the token file that the documents refer to; where that isn't known, of the one that fits most of them."""
-    there, noted = token_generations(folder), salvage.state.get("generation")
-    if isinstance(noted, int) and (noted in there or not there):
-        return noted if noted in there else 0
+def find_generation(folder: Path, salvage: Salvage, manifest: Manifest) -> int:
+    """The generation of the documents' token file. If it is unknown, that of the file that matches most documents."""
+    found, noted = token_generations(folder), salvage.state.get("generation")
+    if isinstance(noted, int) and (noted in found or not found):
+        return noted if noted in found else 0
 
-    def n_whole(generation: int) -> int:
+    def n_intact(generation: int) -> int:
         return sum(document.rows is not None for document in salvage.documents(manifest.codec, generation))
 
-    return max(there, key=n_whole, default=0)
+    return max(found, key=n_intact, default=0)
 
 
-def settings_of(folder: Path, salvage: Salvage) -> Manifest:
-    """The settings, or their copy in the database where they are damaged."""
+def read_settings(folder: Path, salvage: Salvage) -> Manifest:
+    """The manifest, or its copy in the database if it is damaged or missing.
+
+    Raises:
+        CorruptIndexError: both are.
+    """
     with suppress(CorruptIndexError, NotAnIndexError):
         return Manifest.read(folder)
     try:
         return Manifest.from_text(salvage.state.get("manifest"), folder / MANIFEST_NAME)
     except MuveraError:
         raise CorruptIndexError(
-            f"both copies of the index's settings are damaged, in {MANIFEST_NAME} and in {DATABASE_NAME} in {folder}: "
+            f"the index's settings are damaged in both {MANIFEST_NAME} and {DATABASE_NAME} in {folder}: "
             "restore one of the two files from a backup"
         ) from None
 
 
 def require_index(folder: Path) -> None:
-    """Raise NotAnIndexError where nothing looks like one, and UnsupportedFormatError for other formats."""
+    """Check that the folder holds an index, damaged or not.
+
+    Raises:
+        NotAnIndexError: it has neither a manifest nor a database.
+        UnsupportedFormatError: the index has another format.
+    """
     try:
         content = read_manifest(folder)
     except CorruptIndexError:
@@ -136,7 +148,7 @@ def require_index(folder: Path) -> None:
 
 @contextmanager
 def _claimed_if_possible(folder: Path) -> Iterator[None]:
-    """Keep writers out, where the folder can be written."""
+    """Lock writers out if the folder is writable."""
     with ExitStack() as claim:
         with suppress(ReadOnlyIndexError):
             claim.enter_context(claimed(folder))

@@ -1,4 +1,4 @@
-"""What an index is, from its files alone: no model is loaded and no stage one."""
+"""Facts about an index, from its files alone: no model and no stage one is loaded."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from muvera_core.storage import FORMAT_VERSION, Manifest, Store
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index holds and takes.
+    """Content and size of an index.
 
     Attributes:
         path: the index's folder.
         manifest: its settings.
         n_documents: number of documents.
         n_tokens: number of token vectors of all documents.
-        sizes: bytes of each file, by its path in the folder.
+        sizes: bytes of each file, by its path relative to the folder.
     """
 
     path: Path
@@ -32,16 +32,16 @@ class IndexInfo:
 
     @property
     def n_bytes(self) -> int:
-        """Size of all files."""
+        """Size of all files, in bytes."""
         return sum(self.sizes.values())
 
     @property
     def bytes_per_document(self) -> float:
-        """Their share of one document; 0 where there is none."""
+        """Size of all files per document, in bytes; 0 if there is no document."""
         return self.n_bytes / self.n_documents if self.n_documents else 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """The same, of JSON's types."""
+        """The facts as a JSON object."""
         return {
             "path": str(self.path),
             "documents": self.n_documents,
@@ -59,13 +59,13 @@ class IndexInfo:
 
 
 def read_info(path: str | os.PathLike[str]) -> IndexInfo:
-    """Read what an index holds. It may be open for writing elsewhere.
+    """Read facts about an index. It may be open for writing elsewhere.
 
     Raises:
-        NotAnIndexError: there is no index.
-        UnsupportedFormatError: the index is of another format.
+        NotAnIndexError: the folder holds no index.
+        UnsupportedFormatError: the index has another format.
         CorruptIndexError: files are missing or damaged.
-        StorageError: they can't be read.
+        StorageError: files cannot be read.
     """
     folder = Path(path).absolute()
     manifest = Manifest.read(folder)

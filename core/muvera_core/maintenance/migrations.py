@@ -1,6 +1,7 @@
-"""Steps that bring an index of an older format up to date.
+"""Converts indexes of older formats to the present one.
 
-Format 1 had no checksums, its token file had no number, and its documents' places were in the table of documents.
+Format 1 had no checksums and no generation in the token file's name, and stored the places of tokens in the table
+``documents``.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ _OLD_DOCUMENTS = (
 _OLD_FILES = (_OLD_TOKENS, "stage_one.json", "stage_one_keys.npy", "stage_one_vectors.npy", "stage_one.hnsw")
 
 
-def bring_up_to_date(folder: Path) -> None:
-    """Rewrite an index of an older format in the present one. The caller has claimed the folder.
+def migrate_index(folder: Path) -> None:
+    """Convert an index of an older format to the present one. The caller has locked the folder.
 
-    Interrupted at any point, it leaves the old index or goes on at the next opening. It needs room for a copy.
+    An interruption leaves the old index, or a conversion that the next opening completes. The conversion needs room for
+    a copy of the index.
 
     Raises:
         CorruptIndexError: the old index is damaged.
-        StorageError: no room for the copy.
+        StorageError: there is no room for the copy.
     """
     remove_unfinished_rebuild(folder)
     content = read_manifest(folder)
@@ -69,13 +71,13 @@ def _from_1_to_2(folder: Path, content: dict[str, Any]) -> None:
             )
         except (KeyError, TypeError, MuveraError) as error:
             raise CorruptIndexError(
-                f"{folder / MANIFEST_NAME} is incomplete or wrong ({error!r}): restore it from a backup"
+                f"{folder / MANIFEST_NAME} is incomplete or invalid ({error!r}): restore it from a backup"
             ) from error
         _copy_documents(folder, manifest)
     with storage_errors(folder):
         for name in _OLD_FILES:
             (folder / name).unlink(missing_ok=True)
-    manifest.write(folder)  # last: until then the next opening goes on here
+    manifest.write(folder)  # last: until it is written, the next opening repeats the steps above
 
 
 def _copy_documents(folder: Path, manifest: Manifest) -> None:
@@ -107,11 +109,11 @@ def _copy_documents(folder: Path, manifest: Manifest) -> None:
                 db.close()
                 rebuild.finish()
         except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise _damaged(database) from error  # not what its columns can have
+            raise _damaged(database) from error  # a column has a value that the format does not allow
 
 
 def _require_tables(db: sqlite3.Connection, database: Path) -> None:
-    """Refuse views in the tables' place, and columns that are computed: they run whatever the folder's maker wrote."""
+    """Refuse triggers, views, virtual tables and computed columns: they may run statements of an untrusted folder."""
     objects = db.execute("SELECT type, coalesce(sql, '') FROM sqlite_master").fetchall()
     columns = [row for table in ("documents", "state") for row in db.execute(f"PRAGMA table_xinfo({table})").fetchall()]
     plain = all(type in ("table", "index") and "VIRTUAL" not in sql.upper() for type, sql in objects)

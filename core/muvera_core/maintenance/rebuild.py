@@ -1,4 +1,4 @@
-"""A store made anew from an old one's documents, beside it, and put in its place at once."""
+"""Writes a new store from an old one's documents, beside it, and then replaces the old one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WORK_NAME = "rebuild.tmp"
 
 @contextmanager
 def work_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder inside ``folder``, removed afterwards. One that an interrupted process left is removed first."""
+    """An empty folder inside ``folder`` during a block. One that an interrupted process left is removed first."""
     work = folder / _WORK_NAME
     remove_unfinished_rebuild(folder)
     with storage_errors(work):
@@ -31,16 +31,16 @@ def work_folder(folder: Path) -> Iterator[Path]:
 
 
 class Rebuild:
-    """A new store in ``work``: add documents, then ``finish``. Without that nothing is changed. Close it after use."""
+    """A new store in ``work``: add documents, then call ``finish``. Before that the index is unchanged. Close it."""
 
     def __init__(self, folder: Path, work: Path, manifest: Manifest, *, generation: int, state: dict[str, Any]) -> None:
-        """Begin.
+        """Make an empty store.
 
         Args:
-            folder: the index, which the caller has claimed.
+            folder: the index's folder, which the caller has locked.
             work: an empty folder in it.
-            manifest: its settings.
-            generation: of the token file; no file in the folder has it.
+            manifest: the index's settings.
+            generation: generation of the new token file. No token file in ``folder`` may have it.
             state: named values of the new store.
         """
         self._folder, self._work, self._generation = folder, work, generation
@@ -56,20 +56,20 @@ class Rebuild:
         rows: Rows,
         offsets: IntArray,
     ) -> None:
-        """Add documents with their token rows as they are; keys rise from call to call."""
+        """Add documents with encoded token rows. Keys must ascend, also from call to call."""
         self._add(keys, ids, texts, metadatas, self._store.append_rows(rows, offsets))
 
     def add_embeddings(
         self, ids: Sequence[str], texts: Sequence[str | None], metadatas: Sequence[str], embeddings: TokenEmbeddings
     ) -> None:
-        """Add documents under new keys."""
+        """Add documents with token embeddings, under new keys."""
         first = self._store.get_state("next_key")
         keys = np.arange(first, first + len(ids), dtype=np.int64)
         self._add(keys, ids, texts, metadatas, self._store.append_tokens(embeddings)[0])
 
     @property
     def n_documents(self) -> int:
-        """How many documents were added."""
+        """Number of documents added."""
         return len(self._store.snapshot)
 
     def close(self) -> None:
@@ -77,12 +77,12 @@ class Rebuild:
         self._store.close()
 
     def finish(self) -> None:
-        """Put the new store in the old one's place. The caller then writes the manifest."""
+        """Replace the old store by the new one. The caller then writes the manifest."""
         self._store.close()
         with storage_errors(self._folder):
             tokens_path(self._work, self._generation).replace(tokens_path(self._folder, self._generation))
             sync_folder(self._folder)
-            # From here on what the old database was in the midst of would be undone in the new one.
+            # A journal of the old database, left by an unfinished commit, would be applied to the new one.
             (self._folder / f"{DATABASE_NAME}-journal").unlink(missing_ok=True)
             sync_folder(self._folder)
             (self._work / DATABASE_NAME).replace(self._folder / DATABASE_NAME)
@@ -106,7 +106,7 @@ class Rebuild:
 
 
 def remove_unfinished_rebuild(folder: Path) -> None:
-    """Remove what an interrupted one left."""
+    """Remove the folder that an interrupted rebuild left."""
     work = folder / _WORK_NAME
     with storage_errors(work):
         if work.is_symlink():

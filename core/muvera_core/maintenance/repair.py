@@ -18,11 +18,11 @@ from muvera_core.batches import batched
 from muvera_core.encoders import TokenEncoder, default_encoder, is_precomputed, pool_tokens
 from muvera_core.errors import CorruptIndexError, EncoderMismatchError, InvalidInputError, NotAnIndexError
 from muvera_core.files import storage_errors, write_json
-from muvera_core.maintenance.check import check_claimed, generation_of, require_index, settings_of, weights_damage
-from muvera_core.maintenance.migrations import bring_up_to_date
+from muvera_core.maintenance.check import check_claimed, find_generation, read_settings, require_index, weights_damage
+from muvera_core.maintenance.migrations import migrate_index
 from muvera_core.maintenance.rebuild import Rebuild, work_folder
 from muvera_core.maintenance.reports import RepairReport
-from muvera_core.maintenance.salvage import Salvage, SalvagedDocument, name_of
+from muvera_core.maintenance.salvage import Salvage, SalvagedDocument, document_name
 from muvera_core.stage_one import DESCRIPTION_NAME
 from muvera_core.storage import (
     COPY_BATCH,
@@ -36,35 +36,40 @@ from muvera_core.storage import (
 )
 from muvera_core.validation import require_encoded, require_path
 
-# Documents that are encoded again at a time.
+# Number of documents that are encoded at a time.
 _BATCH = 64
 
 
 def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = None) -> RepairReport:
-    """Make an index whole: derive what is derived anew, encode again what lost its tokens, set aside what is lost.
+    """Repair an index.
 
-    It needs room for a copy of the index. Interrupted at any point, it can be run again. Processes that read the index
-    have to open it again.
+    Documents that lost their tokens are encoded again from their text. Lost documents are removed from the index; the
+    damaged files, and what is left of these documents, are copied to a quarantine folder. Damaged files of stage one
+    are removed; the next opening derives them again. A damaged learned encoder is given up.
+
+    The repair needs room for a copy of the index. If it is interrupted, run it again. Processes that read the index
+    must open it again afterwards.
 
     Args:
         path: the index's folder.
-        encoder: the encoder that the index was made with, needed where tokens are lost; None takes the bundled one.
+        encoder: the encoder that the index was made with, needed if tokens are lost. None takes the bundled one.
 
     Raises:
-        NotAnIndexError: there is no index.
-        IndexLockedError: it is open for writing.
-        ReadOnlyIndexError: the folder can't be written.
-        EncoderMismatchError: tokens are lost, and this isn't the encoder that they were made with.
-        CorruptIndexError: the settings are lost, of which there are two copies.
-        StorageError: no room for the copy.
-        MissingExtraError: tokens are lost that were pooled, and SciPy isn't installed.
+        NotAnIndexError: the folder holds no index.
+        UnsupportedFormatError: the index has another format.
+        IndexLockedError: the index is open for writing.
+        ReadOnlyIndexError: the folder cannot be written.
+        EncoderMismatchError: tokens are lost, and ``encoder`` is not the one that they were made with.
+        CorruptIndexError: both copies of the index's settings are lost.
+        StorageError: there is no room for the copy.
+        MissingExtraError: pooled tokens are lost, and SciPy is not installed.
     """
     folder = require_path("path", path)
     require_index(folder)
     with storage_errors(folder), claimed(folder):
         undo_interrupted_commit(folder / DATABASE_NAME)
         with suppress(CorruptIndexError, NotAnIndexError):
-            bring_up_to_date(folder)
+            migrate_index(folder)
         with tempfile.TemporaryDirectory() as work:
             report = check_claimed(folder, Path(work))
         if report.ok:
@@ -72,18 +77,18 @@ def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = No
         if any(problem.file == DESCRIPTION_NAME for problem in report.problems):
             (folder / DESCRIPTION_NAME).unlink()
         if all(problem.file == DESCRIPTION_NAME or problem.file.endswith(".weights") for problem in report.problems):
-            _let_go_of_lost_weights(folder)
+            _drop_lost_weights(folder)
             return RepairReport(folder, report.n_documents)
         return _rebuild(folder, encoder)
 
 
 def _without_lost_weights(folder: Path, manifest: Manifest) -> Manifest:
-    """The manifest, without its tuning where that refers to weights that can't be used."""
+    """The manifest, without its tuning if the learned encoder's file is missing or damaged."""
     lost = manifest.tuning is not None and weights_damage(folder, manifest.tuning) is not None
     return replace(manifest, tuning=None) if lost else manifest
 
 
-def _let_go_of_lost_weights(folder: Path) -> None:
+def _drop_lost_weights(folder: Path) -> None:
     manifest = Manifest.read(folder)
     kept = _without_lost_weights(folder, manifest)
     if kept != manifest:
@@ -94,13 +99,13 @@ def _let_go_of_lost_weights(folder: Path) -> None:
 
 def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
     with work_folder(folder) as work, closing(Salvage(folder, work)) as salvage:
-        manifest = _without_lost_weights(folder, settings_of(folder, salvage))
+        manifest = _without_lost_weights(folder, read_settings(folder, salvage))
         manifest.require_copy(salvage.state.get("manifest"), folder)
-        old = generation_of(folder, salvage, manifest)
+        old = find_generation(folder, salvage, manifest)
         new = max([old, *token_generations(folder)]) + 1
         kept: dict[str, Any] = {"next_key": salvage.next_key}
         kept |= {name: salvage.state[name] for name in ("version", "mean_token") if name in salvage.state}
-        latest: dict[str, int] = {}  # of two documents with one id the older was being replaced
+        latest: dict[str, int] = {}  # of two documents with one id, the newer one replaces the older one
         without_tokens: list[SalvagedDocument] = []
         lost: list[SalvagedDocument] = []
         with closing(Rebuild(folder, work, manifest, generation=new, state=kept)) as rebuild:
@@ -109,14 +114,16 @@ def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
                 latest |= {document.id: document.key for document in batch if document.id is not None}
                 newest = [document for document in batch if document.id and latest[document.id] == document.key]
                 without_tokens += [document for document in newest if document.rows is None]
-                _add_whole(rebuild, [document for document in newest if document.rows is not None])
+                _add_intact(rebuild, [document for document in newest if document.rows is not None])
             without_tokens = [document for document in without_tokens if latest[document.id or ""] == document.key]
             reencoded = _reencode(rebuild, without_tokens, manifest, encoder)
             done = set(reencoded)
             lost += [document for document in without_tokens if document.id not in done]
-            quarantine = _set_aside(folder, lost) if lost else None
-            report = RepairReport(folder, rebuild.n_documents, tuple(reencoded), tuple(map(name_of, lost)), quarantine)
-            with storage_errors(folder):  # its vectors may be those of other documents with the same keys
+            quarantine = _quarantine(folder, lost) if lost else None
+            report = RepairReport(
+                folder, rebuild.n_documents, tuple(reencoded), tuple(map(document_name, lost)), quarantine
+            )
+            with storage_errors(folder):  # stage one may hold vectors of other documents with the same keys
                 (folder / DESCRIPTION_NAME).unlink(missing_ok=True)
             rebuild.finish()
             manifest.write(folder)
@@ -127,7 +134,7 @@ def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
     return report
 
 
-def _add_whole(rebuild: Rebuild, documents: list[SalvagedDocument]) -> None:
+def _add_intact(rebuild: Rebuild, documents: list[SalvagedDocument]) -> None:
     if documents:
         rows = [document.rows for document in documents if document.rows is not None]
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
@@ -138,25 +145,25 @@ def _add_whole(rebuild: Rebuild, documents: list[SalvagedDocument]) -> None:
 def _reencode(
     rebuild: Rebuild, documents: list[SalvagedDocument], manifest: Manifest, encoder: TokenEncoder | None
 ) -> list[str]:
-    """Encode documents that have a text and add them. Returns their ids."""
+    """Encode and add those documents that have a text. Returns their ids."""
     documents = [document for document in documents if document.text is not None]
     if not documents:
         return []
     if encoder is None:
         if is_precomputed(manifest.encoder):
-            return []  # no encoder of ours encodes its texts
+            return []  # the bundled encoder did not make its tokens
         encoder = default_encoder()
     if encoder.fingerprint != manifest.encoder:
         raise EncoderMismatchError(
-            f"{len(documents)} documents have lost their tokens, which can be made again from their texts, but only by "
-            f"encoder {manifest.encoder!r}, got {encoder.fingerprint!r}: pass it as encoder"
+            f"{len(documents)} documents have lost their tokens. Only encoder {manifest.encoder!r} can make them again "
+            f"from the texts, got {encoder.fingerprint!r}: pass it as encoder"
         )
     done: list[str] = []
     for batch in batched(documents, _BATCH):
         ids, texts, metadatas = _columns(batch)
         try:
             encoded = encoder.encode_documents([text for text in texts if text is not None])
-        except InvalidInputError:  # an encoder for precomputed embeddings takes no text
+        except InvalidInputError:  # an encoder for precomputed embeddings does not encode texts
             return done
         encoded = require_encoded(encoded, len(batch), encoder.dimension)
         rebuild.add_embeddings(ids, texts, metadatas, pool_tokens(encoded, manifest.pool_factor))
@@ -164,8 +171,8 @@ def _reencode(
     return done
 
 
-def _set_aside(folder: Path, lost: list[SalvagedDocument]) -> Path:
-    """Copy the damaged files, and write what is left of lost documents, to a folder of their own."""
+def _quarantine(folder: Path, lost: list[SalvagedDocument]) -> Path:
+    """Copy the damaged files to a new folder, and write there what is left of the lost documents."""
     with storage_errors(folder):
         quarantine = Path(tempfile.mkdtemp(dir=folder, prefix="quarantine-"))
         for path in (folder / DATABASE_NAME, *(tokens_path(folder, n) for n in token_generations(folder))):
@@ -185,6 +192,6 @@ def _set_aside(folder: Path, lost: list[SalvagedDocument]) -> Path:
 
 
 def _columns(documents: Sequence[SalvagedDocument]) -> tuple[list[str], list[str | None], list[str]]:
-    """Ids, texts and metadata of documents whose records are whole."""
+    """Ids, texts and metadata of documents whose records are intact."""
     records = [(d.id, d.text, d.metadata) for d in documents if d.id is not None and d.metadata is not None]
     return [id for id, _, _ in records], [text for _, text, _ in records], [metadata for _, _, metadata in records]

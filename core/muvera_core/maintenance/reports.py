@@ -1,23 +1,23 @@
-"""What a check found and what a repair did."""
+"""The results of a check and of a repair."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# Ids that a problem's text names at most.
-_NAMED = 20
+# Most ids that a problem's text names.
+_MAX_NAMED_IDS = 20
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong with an index.
+    """A problem of an index.
 
     Attributes:
         file: name of the damaged file.
         message: what is wrong.
-        ids: of the documents concerned, where that is known.
-        derived: whether it is only something that is made from the documents, so that nothing is lost.
+        ids: ids of the documents concerned, if they are known.
+        derived: whether the damaged data is derived from the documents, so that nothing is lost.
     """
 
     file: str
@@ -26,7 +26,7 @@ class Problem:
     derived: bool = False
 
     def __str__(self) -> str:
-        named = ", ".join(map(repr, self.ids[:_NAMED])) + (", …" if len(self.ids) > _NAMED else "")
+        named = ", ".join(map(repr, self.ids[:_MAX_NAMED_IDS])) + (", …" if len(self.ids) > _MAX_NAMED_IDS else "")
         return f"{self.file}: {self.message}{f' ({named})' if self.ids else ''}"
 
 
@@ -36,8 +36,8 @@ class IndexReport:
 
     Attributes:
         path: the index's folder.
-        n_documents: how many documents are whole.
-        problems: everything that is wrong.
+        n_documents: number of intact documents.
+        problems: all problems.
     """
 
     path: Path
@@ -46,12 +46,12 @@ class IndexReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no problem."""
         return not self.problems
 
     def __str__(self) -> str:
         state = "no damage" if self.ok else "DAMAGED"
-        lines = [f"{self.path}: {state}, {self.n_documents} documents are whole"]
+        lines = [f"{self.path}: {state}, {self.n_documents} intact documents"]
         return "\n".join(lines + [f"  {problem}" for problem in self.problems])
 
 
@@ -61,10 +61,10 @@ class RepairReport:
 
     Attributes:
         path: the index's folder.
-        n_documents: how many documents it has now.
-        reencoded: ids of those whose tokens were lost and made again from their text.
-        lost: ids, or internal numbers, of those that aren't in the index any more.
-        quarantine: folder with the damaged files and what is left of the lost documents; None if none was lost.
+        n_documents: number of documents in the index now.
+        reencoded: ids of the documents whose tokens were lost and made again from their text.
+        lost: ids, or internal numbers, of the documents that are no longer in the index.
+        quarantine: folder with the damaged files and what is left of the lost documents. None if none was lost.
     """
 
     path: Path
@@ -74,5 +74,5 @@ class RepairReport:
     quarantine: Path | None = None
 
     def __str__(self) -> str:
-        text = f"{self.path}: {self.n_documents} documents are whole, {len(self.reencoded)} of them encoded again"
+        text = f"{self.path}: {self.n_documents} intact documents, {len(self.reencoded)} of them encoded again"
         return text + (f"; {len(self.lost)} are lost, see {self.quarantine}" if self.lost else "")

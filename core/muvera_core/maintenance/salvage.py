@@ -1,8 +1,8 @@
-"""Reads whatever can be read of a damaged store, document by document, and says what is whole.
+"""Reads what can be read of a damaged store, document by document.
 
-Works on a copy of the database. A page that can't be read hides the documents on it, not the others: they are asked for
-one by one where asking for many fails. Where the first page is damaged, on which nothing stands that differs between
-indexes but a few counters, that of an empty database takes its place, and so do first pages that are cut off.
+It works on a copy of the database. An unreadable page hides only its own documents: if a batch cannot be read, its
+documents are read one by one. The first pages of a database are the same in every index, except for a few counters. So
+if they are damaged or missing, those of an empty database replace them.
 """
 
 from __future__ import annotations
@@ -33,19 +33,21 @@ from muvera_core.storage import (
     check_journal,
     connect_to_any,
     empty_database,
-    has_only_our_tables,
+    has_index_schema,
     read_state,
     tokens_path,
 )
 
 _BATCH = 512
-_RECORD = "key, id, text, metadata, checksum"
-_PLACE = "key, id_hash, first_token, n_tokens, token_checksum, hash"
+_RECORD_COLUMNS = "key, id, text, metadata, checksum"
+_PLACE_COLUMNS = "key, id_hash, first_token, n_tokens, token_checksum, hash"
 _TABLES = ("documents", "directory")
-# Batches without a readable key before giving up: a damaged counter may promise more than anybody can look for.
-_PATIENCE = 100_000
-_FREELIST = slice(32, 40)  # file format, section 1.3: first free page, and how many there are
-_VALID_FOR = slice(92, 96)  # differs from the change counter: SQLite doesn't trust the size that is noted
+# Give up after this many batches without a readable key: a damaged counter may be far too high.
+_MAX_UNREADABLE_BATCHES = 100_000
+# Bytes of the database's header (SQLite's file format, section 1.3): the first free page and their number; and
+# version-valid-for, which, if it differs from the change counter, makes SQLite ignore the size in the header.
+_FREELIST = slice(32, 40)
+_VALID_FOR = slice(92, 96)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +56,10 @@ class SalvagedDocument:
 
     Attributes:
         key: its internal number.
-        id: its id; None where its record is damaged.
-        text: its text; None where its record is damaged, or it never had one.
-        metadata: as JSON; None where its record is damaged.
-        rows: its token rows; None where they are damaged, or it isn't known where they are.
+        id: its id. None if its record is damaged.
+        text: its text. None if its record is damaged, or if it never had a text.
+        metadata: its metadata, as JSON. None if its record is damaged.
+        rows: its token rows. None if they are damaged, or if their place is unknown.
     """
 
     key: int
@@ -68,13 +70,14 @@ class SalvagedDocument:
 
 
 class Salvage:
-    """A damaged store's database, opened as well as can be. Close it after use."""
+    """A copy of a damaged store's database. Close it after use."""
 
     def __init__(self, folder: Path, work: Path) -> None:
         """Copy the database of ``folder`` into ``work`` and open the copy.
 
         Raises:
-            StorageError: no room for the copy.
+            StorageError: there is no room for the copy.
+            CorruptIndexError: the database or its journal is not a plain file, or the journal names another.
         """
         self._folder = folder
         self._db = _open_copy(folder / DATABASE_NAME, work / "salvaged.sqlite")
@@ -87,23 +90,23 @@ class Salvage:
         self._db.close()
 
     def documents(self, codec: TokenCodec, generation: int) -> Iterator[SalvagedDocument]:
-        """Every document that something is left of, by ascending key."""
+        """All documents of which anything is left, by ascending key."""
         tokens = None
         with suppress(MuveraError):
             path = tokens_path(self._folder, generation)
             n_rows = path.stat().st_size // codec.row_dtype.itemsize if is_plain_file(path) else 0
             tokens = FileTokenLog(path, codec.row_dtype, n_rows, writable=False)
-        for low in self._starts():
-            records = self._select("documents", _RECORD, low)
-            places = self._select("directory", _PLACE, low)
+        for low in self._batch_starts():
+            records = self._select("documents", _RECORD_COLUMNS, low)
+            places = self._select("directory", _PLACE_COLUMNS, low)
             # A damaged page can end a range early without an error.
-            records |= self._select_each("documents", _RECORD, places.keys() - records.keys())
-            places |= self._select_each("directory", _PLACE, records.keys() - places.keys())
+            records |= self._select_each("documents", _RECORD_COLUMNS, places.keys() - records.keys())
+            places |= self._select_each("directory", _PLACE_COLUMNS, records.keys() - places.keys())
             for key in sorted(records.keys() | places.keys()):
                 yield _salvaged(key, records.get(key), places.get(key), tokens)
 
     def problems(self) -> Iterator[Problem]:
-        """What is wrong with the database beside its documents."""
+        """Problems of the database apart from its documents."""
         try:
             for (finding,) in self._db.execute("PRAGMA integrity_check(10)").fetchall():
                 if finding != "ok":
@@ -115,7 +118,7 @@ class Salvage:
 
     @property
     def next_key(self) -> int:
-        """The lowest key that no document ever had."""
+        """A key such that no document ever had it or a higher one."""
         noted = self.state.get("next_key")
         if isinstance(noted, int):
             return noted
@@ -126,10 +129,10 @@ class Salvage:
                 known += [highest] if isinstance(highest, int) else []
         return max(known) + 1
 
-    def _starts(self) -> Iterator[int]:
-        """Lowest keys of batches that hold every document: those that there are, and, where that can't be read, all."""
-        low, patience = 1, _PATIENCE
-        while low < self.next_key and patience:
+    def _batch_starts(self) -> Iterator[int]:
+        """The lowest keys of batches that cover all documents. Ranges without documents are skipped if possible."""
+        low, n_tries = 1, _MAX_UNREADABLE_BATCHES
+        while low < self.next_key and n_tries:
             yield low
             low += _BATCH
             try:
@@ -138,17 +141,17 @@ class Salvage:
                 ]
                 low = min((key for (key,) in found if isinstance(key, int)), default=self.next_key)
             except DATABASE_ERRORS:
-                patience -= 1
+                n_tries -= 1
 
     def _select(self, table: str, columns: str, low: int) -> dict[int, tuple[Any, ...]]:
-        """Rows by key, of ``_BATCH`` keys from ``low`` on."""
+        """Rows by key, for ``_BATCH`` keys from ``low`` on."""
         sql = f"SELECT {columns} FROM {table} WHERE key BETWEEN ? AND ?"
         with suppress(*DATABASE_ERRORS):
             return {row[0]: row for row in self._db.execute(sql, (low, low + _BATCH - 1)).fetchall()}
         return self._select_each(table, columns, range(low, low + _BATCH))
 
     def _select_each(self, table: str, columns: str, keys: Iterable[int]) -> dict[int, tuple[Any, ...]]:
-        """Rows by key, each asked for by itself: a range would go on to the next row, which may be damaged."""
+        """Rows by key, each read by itself: reading a range goes on to the next row, which may be damaged."""
         sql = f"SELECT {columns} FROM {table} WHERE key = ?"
         found: dict[int, tuple[Any, ...]] = {}
         for key in keys:
@@ -161,15 +164,16 @@ def _salvaged(
     key: int, record: tuple[Any, ...] | None, place: tuple[Any, ...] | None, tokens: FileTokenLog | None
 ) -> SalvagedDocument:
     id = text = metadata = rows = None
-    with suppress(AttributeError, TypeError, ValueError, RecursionError):  # not the types that a document has
+    # Raised if a column has a type that a document never has.
+    with suppress(AttributeError, TypeError, ValueError, RecursionError):
         if record is not None and record_checksum(*record[:4]) == record[4]:
             json.loads(record[3])
             id, text, metadata = record[1:4]
     with suppress(TypeError, ValueError, OverflowError, MuveraError, MemoryError):
         if place is not None and tokens is not None:
             columns = [np.array([number], dtype=np.int64) for number in place]
-            is_sound = row_hashes(columns[:5])[0] == place[5] and place[2] >= 0 and 1 <= place[3] <= len(tokens)
-            if is_sound and (id is None or id_hash(id) == place[1]):
+            is_valid = row_hashes(columns[:5])[0] == place[5] and place[2] >= 0 and 1 <= place[3] <= len(tokens)
+            if is_valid and (id is None or id_hash(id) == place[1]):
                 found = tokens.read(columns[2], columns[3])
                 rows = found if zlib.crc32(found.view(np.uint8).data) == place[4] else None
     return SalvagedDocument(key, id, text, metadata, rows)
@@ -204,14 +208,14 @@ def _open_copy(database: Path, copy: Path) -> sqlite3.Connection:
 def _open_readable(copy: Path) -> sqlite3.Connection:
     db = connect_to_any(copy)
     try:
-        if not has_only_our_tables(db):
-            raise sqlite3.DatabaseError("other tables, or views in their place")
+        if not has_index_schema(db):
+            raise sqlite3.DatabaseError("it does not have the tables of an index")
     except BaseException:
         db.close()
         raise
     return db
 
 
-def name_of(document: SalvagedDocument) -> str:
-    """The document's id, or its number where the id is lost."""
+def document_name(document: SalvagedDocument) -> str:
+    """The document's id, or its number if the id is lost."""
     return f"document number {document.key}" if document.id is None else document.id

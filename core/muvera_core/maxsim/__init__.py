@@ -1,4 +1,4 @@
-"""Exact MaxSim: rows of token vectors go in, scores come out. Knows no store."""
+"""Exact MaxSim: it turns rows of token vectors into scores. It does not use the store."""
 
 from __future__ import annotations
 

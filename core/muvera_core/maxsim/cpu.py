@@ -1,4 +1,4 @@
-"""Exact MaxSim in NumPy: the reference that every faster kernel is checked against.
+"""Exact MaxSim in NumPy: the reference for every faster kernel.
 
 MaxSim (the paper's Chamfer similarity, arXiv 2405.19504, equation 1) of a query and a document is the sum, over
 the query's tokens, of the largest inner product with any of the document's tokens.
@@ -15,7 +15,7 @@ from muvera_core.batches import runs_by_size
 from muvera_core.errors import InvalidInputError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
 
-# Documents are scored in groups of about this many tokens: the float32 rows and scores of a group stay in cache.
+# Documents are scored in groups of at most this many tokens, whose float32 rows and scores fit in the cache.
 TOKENS_PER_GROUP = 4096
 
 
@@ -30,7 +30,7 @@ def maxsim(query: FloatArray, documents: TokenEmbeddings) -> FloatArray:
         float32, shape (documents,).
 
     Raises:
-        InvalidInputError: not token vectors, or NaN or infinity among them.
+        InvalidInputError: an argument does not hold token vectors, or holds NaN or infinity.
         DimensionMismatchError: query and documents have different widths.
     """
     (query,) = TokenEmbeddings.from_list([query])
@@ -43,15 +43,15 @@ def maxsim(query: FloatArray, documents: TokenEmbeddings) -> FloatArray:
 def maxsim_scaled(
     query: FloatArray, rows: npt.NDArray[np.generic], scales: FloatArray | None, offsets: IntArray
 ) -> FloatArray:
-    """Score one query against documents whose tokens are stored compactly.
+    """Score one query against documents whose tokens are stored in a compact form.
 
-    Token ``t`` is ``rows[t] * scales[t]``. The scale multiplies the products in place of the rows: a row has as
-    many numbers as the model has dimensions, but only as many products as the query has tokens.
+    Token ``t`` is ``rows[t] * scales[t]``. The scale multiplies the inner products instead of the row, which is
+    cheaper: a row has one number per dimension, but only one product per query token.
 
     Args:
         query: float32, shape (query tokens, dimension).
         rows: int8, float16 or float32, shape (tokens, dimension).
-        scales: float32, shape (tokens,); None where rows are the vectors themselves.
+        scales: float32, shape (tokens,); None if rows are the vectors themselves.
         offsets: int64, shape (documents + 1,); document ``i`` owns rows ``offsets[i]:offsets[i + 1]``, at least one.
 
     Returns:
@@ -66,16 +66,16 @@ def maxsim_scaled(
 def maxsim_of_many(
     queries: Sequence[FloatArray], rows: npt.NDArray[np.generic], scales: FloatArray | None, offsets: IntArray
 ) -> FloatArray:
-    """Score several queries against the same documents, whose rows are then converted only once.
+    """Score several queries against the same documents. The documents' rows are converted only once.
 
     Args:
-        queries: float32, shape (query tokens, dimension) each. A few hundred tokens in all are best.
-        rows: see ``maxsim_scaled``, as the other arguments.
-        scales: see there.
-        offsets: see there.
+        queries: float32, shape (query tokens, dimension) each. A total of a few hundred tokens is fastest.
+        rows: as in ``maxsim_scaled``.
+        scales: as in ``maxsim_scaled``.
+        offsets: as in ``maxsim_scaled``.
 
     Returns:
-        float32, shape (queries, documents); equal to the scores of ``maxsim_scaled`` but for rounding.
+        float32, shape (queries, documents); equal to the scores of ``maxsim_scaled`` up to rounding.
     """
     scores = np.empty((len(offsets) - 1, len(queries)), dtype=np.float32)
     bounds = np.cumsum([0, *map(len, queries)])[:-1]
@@ -87,11 +87,11 @@ def maxsim_of_many(
 def _best_matches(
     tokens: FloatArray, rows: npt.NDArray[np.generic], scales: FloatArray | None, offsets: IntArray
 ) -> Iterator[tuple[slice, FloatArray]]:
-    """Each query token's highest product with each document, some documents at a time: which, (documents, tokens)."""
+    """Yield groups of documents with each query token's highest product: a slice, and (documents, query tokens)."""
     transposed = np.ascontiguousarray(tokens.T)
     for first, last in runs_by_size(np.diff(offsets), TOKENS_PER_GROUP):
-        some = slice(offsets[first], offsets[last])
-        products = rows[some].astype(np.float32, copy=False) @ transposed
+        group = slice(offsets[first], offsets[last])
+        products = rows[group].astype(np.float32, copy=False) @ transposed
         if scales is not None:
-            products *= scales[some, None]
+            products *= scales[group, None]
         yield slice(first, last), np.maximum.reduceat(products, offsets[first:last] - offsets[first], axis=0)

@@ -1,4 +1,4 @@
-"""Scores into rankings."""
+"""Rankings of documents by their scores."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-# Queries that are compared with all documents together, where nobody waits for one of them.
+# Queries that are ranked over all documents in one call, if latency does not matter.
 RANKED_TOGETHER = 32
-# Keys by falling MaxSim, ties by rising key, and their scores.
+# Document keys and their scores: by descending MaxSim, ties by ascending key.
 Ranking = tuple[IntArray, FloatArray]
 
 
 def ranked(keys: IntArray, scores: FloatArray, k: int | None) -> Ranking:
-    """The ``k`` best (all, where None) of documents with these scores."""
+    """The ranking of the ``k`` best documents (all if ``k`` is None) with these scores."""
     order = np.lexsort((keys, -scores))[:k]
     return keys[order], scores[order]
 
 
 def normalize_scores(scores: FloatArray, n_query_tokens: int) -> FloatArray:
-    """Mean over query tokens, clipped to [0, 1]: what makes scores of different questions comparable."""
+    """The mean per query token, clipped to [0, 1]. Unlike raw scores, it is comparable between queries."""
     normalized: FloatArray = np.clip(scores / np.float32(n_query_tokens), 0, 1)
     return normalized

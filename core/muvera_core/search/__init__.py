@@ -1,4 +1,4 @@
-"""One search from end to end: candidates, exact MaxSim, documents; also diversity, explanations and timings."""
+"""One search from end to end: candidates, exact MaxSim, documents. Also diversity, explanations and timings."""
 
 from __future__ import annotations
 

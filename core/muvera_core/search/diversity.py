@@ -45,17 +45,17 @@ def maximal_marginal_relevance(
 ) -> IntArray:
     """Choose ``k`` items one by one (Carbonell and Goldstein, SIGIR 1998).
 
-    Each time the item is taken for which ``relevance_weight * relevance - (1 - relevance_weight) * redundancy`` is
-    highest, where redundancy is the largest similarity to an item that was taken before.
+    Each step takes the item of highest ``relevance_weight * relevance - (1 - relevance_weight) * redundancy``.
+    Redundancy is the largest similarity to an item that was taken before.
 
     Args:
-        relevance: of each item, shape (items,).
-        similarity: of each pair, shape (items, items), on about the scale of relevance.
-        k: how many to choose; all where there are fewer.
+        relevance: of each item, float32, shape (items,).
+        similarity: of each pair, float32, shape (items, items), on about the same scale as relevance.
+        k: number of items to choose, at most all.
         relevance_weight: 1 looks at relevance only, 0 at redundancy only.
 
     Returns:
-        Positions of the chosen items in the order of choice, int64, shape (min(k, items),).
+        Places of the chosen items in the order of choice, int64, shape (min(k, items),).
     """
     chosen: list[int] = []
     redundancy = np.zeros(len(relevance), dtype=np.float32)

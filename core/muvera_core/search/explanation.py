@@ -40,20 +40,20 @@ def match_tokens(
 ) -> list[TokenMatch]:
     """Match each query token with the document token of highest inner product.
 
-    A pooled token stands for several of the text's: what is reported is its similarity, and the place of the one among
-    them that is nearest to the query token. To know them the text is encoded again.
+    A pooled token stands for several tokens of the text. The match reports the pooled token's similarity, and the place
+    of the member that is nearest to the query token. To find the members, the text is encoded again.
 
     Args:
         encoder: made the query's tokens, and the document's if its text is given.
-        query: the question.
+        query: the query's text.
         query_tokens: its token vectors, shape (query tokens, dimension).
         text: the document's text, or None.
-        document_tokens: its token vectors as they are stored, shape (document tokens, dimension).
-        pool_factor: by which they were pooled.
+        document_tokens: its stored token vectors, shape (document tokens, dimension).
+        pool_factor: the factor that they were pooled by.
 
     Returns:
-        One match per query token, in order. Without spans of the document where there is no text, or where the
-        tokens weren't made from it by this encoder.
+        One match per query token, in order. Matches have no document span if there is no text, or if this encoder did
+        not make the tokens from it.
     """
     similarities = query_tokens @ document_tokens.T
     best = similarities.argmax(axis=1)
@@ -76,25 +76,25 @@ def match_tokens(
 def _nearest_members(
     query_tokens: FloatArray, text_tokens: FloatArray, pooled_tokens: FloatArray, matched: IntArray
 ) -> IntArray:
-    """For each query token the text's token nearest to it, among those that its matched pooled token stands for.
+    """For each query token the nearest member of the pooled token that it matches.
 
-    Those are taken to be the ones to which no other pooled token is nearer. That is so for 99 % of tokens (factors 2
-    and 4, Natural Questions) and spares clustering them again.
+    A text's token is taken to be a member of the pooled token that is nearest to it. This holds for 99 % of tokens
+    (factors 2 and 4, Natural Questions) and avoids clustering them again.
 
     Args:
         query_tokens: shape (query tokens, dimension).
-        text_tokens: before pooling, shape (text tokens, dimension).
+        text_tokens: the text's tokens before pooling, shape (text tokens, dimension).
         pooled_tokens: shape (pooled tokens, dimension).
         matched: place of each query token's match among the pooled tokens, shape (query tokens,).
 
     Returns:
-        Places among the text's tokens, shape (query tokens,).
+        Places among the text's tokens, int64, shape (query tokens,).
     """
     owners = [
         (text_tokens[start : start + _COMPARED_TOGETHER] @ pooled_tokens.T).argmax(axis=1)
         for start in range(0, len(text_tokens), _COMPARED_TOGETHER)
     ]
     is_member = matched[:, None] == np.concatenate(owners)
-    is_member |= ~is_member.any(axis=1, keepdims=True)  # where there is none, all will do
+    is_member |= ~is_member.any(axis=1, keepdims=True)  # a pooled token without a member: any token will do
     nearest: IntArray = np.where(is_member, query_tokens @ text_tokens.T, -np.inf).argmax(axis=1)
     return nearest

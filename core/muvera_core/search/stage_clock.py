@@ -1,4 +1,4 @@
-"""Where a search spends its time."""
+"""Measures where a search spends its time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from muvera_core.validation import require_unicode
 
 
 class StageClock:
-    """Adds up the seconds that each stage took over any number of searches.
+    """Adds up the seconds of each stage over any number of searches.
 
     >>> clock = StageClock()
     >>> with clock.stage("rerank"):
@@ -24,7 +24,7 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time spent in this block under ``name``."""
+        """Add the time of this block to ``name``."""
         name = require_unicode("name", name)
         start = time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""Set encoders: a set of token vectors goes in, one vector comes out, whose inner products approximate MaxSim."""
+"""Set encoders turn a set of token vectors into one vector; inner products of these vectors approximate MaxSim."""
 
 from __future__ import annotations
 

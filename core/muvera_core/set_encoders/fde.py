@@ -2,12 +2,12 @@
 
 The construction is that of arXiv 2405.19504, section 2.1, with the details of the authors' published C++ code.
 Each of ``num_repetitions`` rounds draws random hyperplanes that cut space into 2**num_simhash_projections
-partitions. Tokens that fall into the same partition are likely near each other, so
+partitions. Tokens in the same partition are likely to be near each other. Therefore
 
-- a query adds up its tokens per partition;
-- a document averages them; an empty partition stays zero or borrows the token nearest to it in Hamming distance;
+- a query's encoding holds, for each partition, the sum of its tokens there;
+- a document's encoding holds the mean; an empty partition stays zero or takes the token nearest in Hamming distance;
 
-and the inner product of the two, partition by partition, is close to the sum of each query token's best match.
+and the inner product of the two encodings is close to the sum of the query tokens' best matches.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from muvera_core.set_encoders.fde_config import FDEConfig
 from muvera_core.set_encoders.fde_matrices import FDEMatrices
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
 
-# Bounds the one-hot membership of one document (float32), whatever its length and the number of partitions.
+# Most elements of a document's one-hot membership (float32) that are built at once, to bound memory.
 _MEMBERSHIP_ELEMENTS = 1 << 22
 
 
 class FixedDimensionalEncoder:
-    """Encodes token sets as ``FDEConfig`` says. Implements ``SetEncoder``.
+    """Encodes token sets with the settings of an ``FDEConfig``. Implements ``SetEncoder``.
 
-    Texts are encoded one after the other, each with its own matrix product, so an encoding's bits depend on
-    nothing but the text: neither on the batch nor on its place in it.
+    Texts are encoded one after the other, each with its own matrix product. The bits of an encoding therefore depend
+    only on the text, not on the batch or on the text's position in it.
 
     Attributes:
         config: the settings.
         matrices: the random draws.
-        mean: that is subtracted from tokens, float32, shape (d,); None where nothing is.
-        transform: all hyperplanes, then all projections, side by side, float32, shape (d, R * k + R * p).
+        mean: vector that is subtracted from all tokens, float32, shape (d,); None if nothing is subtracted.
+        transform: all hyperplanes, then all projections, as columns, float32, shape (d, R * k + R * p).
     """
 
     def __init__(
         self, config: FDEConfig, *, matrices: FDEMatrices | None = None, mean: npt.ArrayLike | None = None
     ) -> None:
-        """Draw the random matrices, or take them.
+        """Draw the random matrices, or use the given ones.
 
         Args:
             config: the settings.
-            matrices: draws to use in place of those from ``config.seed``, to reproduce another implementation.
-            mean: the corpus's mean token vector, shape (dimension,); needed where ``config.center`` is set.
+            matrices: draws to use instead of those from ``config.seed``, to reproduce another implementation.
+            mean: the corpus's mean token vector, shape (dimension,); required if ``config.center`` is set, else None.
 
         Raises:
-            InvalidInputError: matrices or mean don't fit the configuration.
+            InvalidInputError: matrices or mean do not fit the configuration.
         """
         if not isinstance(config, FDEConfig):
             raise InvalidInputError(f"config must be an FDEConfig, got {type(config).__name__}")
@@ -66,13 +66,16 @@ class FixedDimensionalEncoder:
         self.mean = None if mean is None else _mean_vector(mean)
         got, expected = None if self.mean is None else self.mean.shape, (config.dimension,) if config.center else None
         if got != expected:
-            raise InvalidInputError(f"mean has shape {got}, but with center={config.center} it must have {expected}")
+            needed = f"a vector of shape {expected}" if expected else "None"
+            raise InvalidInputError(
+                f"with center={config.center} mean must be {needed}, got {f'shape {got}' if got else got}"
+            )
         cells = np.arange(1 << config.num_simhash_projections)
         self._cells = cells
         # Partition p of the encoding holds the tokens whose bits are the Gray code of p.
         self._bits_of_partition = cells ^ (cells >> 1)
         self._bit_weights = 1 << np.arange(config.num_simhash_projections - 1, -1, -1)
-        # One product gives every round's hyperplane sides and projected values: columns (simhash | projection).
+        # One matrix product gives the hyperplane sides and projected values of all rounds, in this order of columns.
         blocks = [self.matrices.simhash] + ([] if self.matrices.projection is None else [self.matrices.projection])
         self.transform = np.concatenate(
             [np.asarray(m, dtype=np.float32).transpose(1, 0, 2).reshape(config.dimension, -1) for m in blocks], axis=1
@@ -85,7 +88,7 @@ class FixedDimensionalEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the configuration and of the matrices themselves, since NumPy may change what a seed draws."""
+        """Hash of the configuration and the matrices. The seed is not enough, since NumPy may change what it draws."""
         digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
         for array in (self.transform, self.matrices.sketch_index, self.matrices.sketch_sign, self.mean):
             if array is not None:
@@ -93,24 +96,24 @@ class FixedDimensionalEncoder:
         return f"fde-{digest.hexdigest()[:32]}"
 
     def encode_documents(self, embeddings: TokenEmbeddings) -> FloatArray:
-        """Encode documents: per partition the mean of its tokens.
+        """Encode documents: each partition has the mean of its tokens.
 
         Returns:
             float32, shape (documents, output_dimension). Not normalised: compare by inner product.
 
         Raises:
-            DimensionMismatchError: the token vectors have another width than the configuration.
+            DimensionMismatchError: the token vectors have another width than ``config.dimension``.
         """
         return self._encode(embeddings, self._document_values)
 
     def encode_queries(self, embeddings: TokenEmbeddings) -> FloatArray:
-        """Encode queries: per partition the sum of its tokens; empty partitions stay zero.
+        """Encode queries: each partition has the sum of its tokens; empty partitions stay zero.
 
         Returns:
             float32, shape (queries, output_dimension). Not normalised: compare by inner product.
 
         Raises:
-            DimensionMismatchError: the token vectors have another width than the configuration.
+            DimensionMismatchError: the token vectors have another width than ``config.dimension``.
         """
         return self._encode(embeddings, self._query_values)
 
@@ -130,7 +133,7 @@ class FixedDimensionalEncoder:
         product = tokens @ self.transform
         n_hash_columns = rounds * config.num_simhash_projections
         sides = product[:, :n_hash_columns].reshape(n, rounds, config.num_simhash_projections) > 0
-        # Contiguous, since the layout decides which kernel multiplies, and so the last bits.
+        # Contiguous: the memory layout decides which kernel multiplies, and with it the last bits.
         cell_of_token = np.ascontiguousarray((sides @ self._bit_weights).T)
         if config.projection_dimension is None:
             values = np.broadcast_to(tokens, (rounds, n, config.dimension))
@@ -140,9 +143,9 @@ class FixedDimensionalEncoder:
         encoding = np.empty((rounds, len(self._cells), config.value_dimension), dtype=np.float32)
         step = max(1, _MEMBERSHIP_ELEMENTS // (len(self._cells) * n))
         for start in range(0, rounds, step):
-            some = slice(start, start + step)
-            membership = cell_of_token[some, None, :] == self._cells[None, :, None]
-            encoding[some] = aggregate(membership, values[some])[:, self._bits_of_partition]
+            batch = slice(start, start + step)
+            membership = cell_of_token[batch, None, :] == self._cells[None, :, None]
+            encoding[batch] = aggregate(membership, values[batch])[:, self._bits_of_partition]
         return encoding
 
     def _query_values(self, membership: npt.NDArray[np.bool_], values: FloatArray) -> FloatArray:
@@ -161,10 +164,10 @@ class FixedDimensionalEncoder:
         return means
 
     def _nearest_token(self, membership: npt.NDArray[np.bool_], counts: npt.NDArray[np.int_]) -> IntArray:
-        """First token among those at the least Hamming distance from each cell, shape (rounds, cells).
+        """The token nearest to each cell in Hamming distance, the first of equals, shape (rounds, cells).
 
-        Hamming distance is a sum over bits, so it can be relaxed one bit at a time. What is relaxed is
-        ``distance x tokens + first token``, whose order is (distance, token index).
+        Hamming distance is a sum over bits, so it can be relaxed one bit at a time. The relaxed number is
+        ``distance * tokens + token index``, which orders by distance, then by index.
         """
         n, n_bits = membership.shape[2], self.config.num_simhash_projections
         unreached = n * (n_bits + 1)
@@ -186,7 +189,7 @@ class _Aggregate(Protocol):
 
 
 def _mean_vector(mean: npt.ArrayLike) -> FloatArray:
-    """A mean token, held to what is asked of tokens."""
+    """Check a mean token as any token vector is checked."""
     try:
         one_row: Any = [mean]
         rows = TokenEmbeddings.from_list([one_row])

@@ -8,8 +8,8 @@ from typing import Literal
 from muvera_core.errors import DimensionMismatchError, InvalidInputError
 from muvera_core.validation import shown
 
-# What settings may ask for: an index folder carries them, and a damaged or hostile one shall not take all memory.
-# Settings that are of use stay far below: the paper's widest encodings have 20480 dimensions.
+# Limits of the settings. They are read from index folders, and a damaged or hostile folder must not use up all memory.
+# Useful settings are far below: the paper's widest encodings have 20480 dimensions.
 MAX_OUTPUT_DIMENSION = 1 << 20
 MAX_SIMHASH_PROJECTIONS = 12
 # Multiplications per token, which is also the number of elements of the random matrices.
@@ -19,24 +19,26 @@ MAX_SEED = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class FDEConfig:
-    """Settings of a ``FixedDimensionalEncoder``. Names are those of the authors' code.
+    """Settings of a ``FixedDimensionalEncoder``, with the names of the authors' code.
 
-    The defaults are those that found most of all that were tried with as many dimensions (see docs/benchmarks.md). The
-    paper's experiments mostly use 20 repetitions, 5 hyperplanes, width 16 and filled partitions, which is four times as
-    wide. ``for_dimension`` has the defaults for token vectors of another width.
+    The defaults had the highest recall of all settings that were tried with as many dimensions (see
+    docs/benchmarks.md). The paper's experiments mostly use 20 repetitions, 5 hyperplanes, width 16 and filled
+    partitions; these encodings are four times as wide. ``for_dimension`` returns the defaults for token vectors of
+    another width.
 
     Attributes:
         dimension: width of a token vector.
-        num_repetitions: independent rounds; more of them lower the variance.
-        num_simhash_projections: hyperplanes per round; 2**this partitions.
+        num_repetitions: number of independent rounds; more rounds lower the variance.
+        num_simhash_projections: hyperplanes per round. They form 2**num_simhash_projections partitions.
         projection_dimension: width to which token values are projected within a partition; None keeps them whole.
-        final_projection_dimension: width to which the finished encoding is sketched; None leaves it.
-        projection: how values are projected. "dense" is the paper's matrix of ±1/√projection_dimension,
-            "count_sketch" the C++ code's: each input dimension goes, with a random sign, to one output dimension.
-        fill_empty_partitions: whether a document's empty partition takes the nearest token, as in the paper, or
-            stays zero. A query's always stay zero.
-        center: subtract the corpus mean token before encoding. Helps models whose vectors crowd in one direction.
-        seed: of the random matrices.
+        final_projection_dimension: width to which the finished encoding is sketched; None keeps it whole.
+        projection: how values are projected. "dense" is the paper's matrix of ±1/√projection_dimension.
+            "count_sketch" is the C++ code's: each input dimension goes, with a random sign, to one output dimension.
+        fill_empty_partitions: whether an empty partition of a document takes the nearest token, as in the paper, or
+            stays zero. Empty partitions of a query always stay zero.
+        center: whether to subtract the corpus's mean token before encoding. This helps with models whose vectors crowd
+            in one direction.
+        seed: seed of the random matrices.
     """
 
     dimension: int = 128
@@ -65,31 +67,31 @@ class FDEConfig:
             raise InvalidInputError(f"projection must be 'dense' or 'count_sketch', got {shown(self.projection)}")
         if self.num_simhash_projections > MAX_SIMHASH_PROJECTIONS:
             raise InvalidInputError(
-                f"num_simhash_projections must be at most {MAX_SIMHASH_PROJECTIONS}, which cut space into "
-                f"{1 << MAX_SIMHASH_PROJECTIONS} partitions, got {shown(self.num_simhash_projections)}"
+                f"num_simhash_projections must be at most {MAX_SIMHASH_PROJECTIONS} "
+                f"({1 << MAX_SIMHASH_PROJECTIONS} partitions), got {shown(self.num_simhash_projections)}"
             )
         if max(self.sketched_from, self.output_dimension) > MAX_OUTPUT_DIMENSION:
             raise InvalidInputError(
-                f"the encoding would have num_repetitions x 2**num_simhash_projections x projection_dimension "
-                f"dimensions, or final_projection_dimension, more than {MAX_OUTPUT_DIMENSION}: lower one of them (got "
-                f"{', '.join(shown(value) for value in self._widths())})"
+                f"the encoding would have more than {MAX_OUTPUT_DIMENSION} dimensions (num_repetitions x "
+                "2**num_simhash_projections x projection_dimension, or final_projection_dimension): lower one of them, "
+                f"got {', '.join(shown(value) for value in self._widths())}"
             )
         columns = self.num_repetitions * (self.num_simhash_projections + (self.projection_dimension or 0))
         if self.dimension * columns > MAX_WORK_PER_TOKEN:
             raise InvalidInputError(
-                f"each token would take dimension x num_repetitions x (num_simhash_projections + projection_dimension) "
-                f"multiplications, more than {MAX_WORK_PER_TOKEN}: lower one of them (got dimension "
-                f"{shown(self.dimension)}, and {', '.join(shown(value) for value in self._widths())})"
+                f"each token would take more than {MAX_WORK_PER_TOKEN} multiplications (dimension x num_repetitions x "
+                "(num_simhash_projections + projection_dimension)): lower one of them, "
+                f"got dimension {shown(self.dimension)} and {', '.join(shown(value) for value in self._widths())}"
             )
 
     @classmethod
     def for_dimension(cls, dimension: int) -> FDEConfig:
-        """The defaults for token vectors of any width: encodings have about 2560 dimensions, as those of 128-d tokens.
+        """The defaults for token vectors of any width. Encodings have about 2560 dimensions, as with 128-d tokens.
 
-        Wider tokens are projected to 128 dimensions; narrower ones get more repetitions.
+        Wider tokens are projected to 128 dimensions; narrower tokens get more repetitions.
 
         Raises:
-            InvalidInputError: ``dimension`` isn't a whole number from 1 on, or too large to compute with.
+            InvalidInputError: ``dimension`` is not a whole number of at least 1, or is too large to compute with.
         """
         config = cls(dimension=dimension)
         if dimension > cls.dimension:
@@ -121,7 +123,7 @@ class FDEConfig:
 
 
 def resolve_fde_config(config: FDEConfig | None, dimension: int) -> FDEConfig:
-    """The settings that the user gave, or else the defaults for token vectors of this width.
+    """The given settings, or the defaults for token vectors of this width if there are none.
 
     Raises:
         InvalidInputError: ``config`` is not an FDEConfig.

@@ -13,13 +13,14 @@ from muvera_core.token_embeddings import FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class FDEMatrices:
-    """The random draws behind an encoder. R repetitions, d token width, k hyperplanes, p projected width.
+    """The random matrices of an encoder: R repetitions, d token width, k hyperplanes, p projected width.
 
     Attributes:
         simhash: hyperplanes, float32 (R, d, k); the first is the most significant bit.
-        projection: inner projections, float32 (R, d, p); None where values are kept whole.
-        sketch_index: output dimension that each dimension goes to in the final projection, int64 (width before it,).
-        sketch_sign: its sign there, ±1, float32.
+        projection: projections of token values, float32 (R, d, p); None if values are kept whole.
+        sketch_index: output dimension of each dimension in the final projection, int64 (width before it,);
+            None if there is no final projection.
+        sketch_sign: sign of each dimension in the final projection, ±1, float32 (width before it,); None likewise.
     """
 
     simhash: FloatArray
@@ -48,7 +49,7 @@ class FDEMatrices:
         return cls(simhash, projection, sketch_index, sketch_sign)
 
     def check(self, config: FDEConfig) -> None:
-        """Raise InvalidInputError unless every matrix has the shape that ``config`` asks for."""
+        """Raise InvalidInputError unless the matrices have the shapes that ``config`` needs and valid indices."""
         shape = (config.num_repetitions, config.dimension)
         projected, sketched = config.projection_dimension, config.final_projection_dimension
         sketch_shape = (config.sketched_from,) if sketched else None

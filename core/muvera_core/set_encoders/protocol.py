@@ -1,4 +1,4 @@
-"""What the index needs of a set encoder: a set of token vectors goes in, one vector comes out."""
+"""The interface of a set encoder, which turns a set of token vectors into one vector."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 
 
 class DocumentEncoder(Protocol):
-    """Encodes documents: the half of a set encoder that a GPU can take over."""
+    """Encodes documents: the part of a set encoder that can also run on a GPU."""
 
     def encode_documents(self, embeddings: TokenEmbeddings) -> FloatArray:
         """One vector per document, float32, shape (documents, output_dimension)."""
@@ -23,7 +23,7 @@ class SetEncoder(DocumentEncoder, Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with anything that changes the vectors."""
+        """Identifies the encoder: it changes with everything that changes the vectors."""
 
     def encode_queries(self, embeddings: TokenEmbeddings) -> FloatArray:
         """One vector per query, float32, shape (queries, output_dimension)."""

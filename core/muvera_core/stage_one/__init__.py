@@ -1,4 +1,4 @@
-"""Stage one of a search: one vector per document, and the documents of highest inner product with a query's vector."""
+"""Stage one of a search: finds the documents whose vector has the highest inner product with the query's vector."""
 
 from __future__ import annotations
 

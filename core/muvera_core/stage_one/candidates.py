@@ -1,4 +1,4 @@
-"""What stage one needs of a candidate index: vectors by document key, staged first and published with a commit."""
+"""The protocol of a candidate index: one vector per document key, staged first and published with a commit."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import ClassVar, Protocol, Self
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 INITIAL_CAPACITY = 64
-# A rebuild of the graph costs as much as the deletions that lead to it did when they were additions.
+# Deleted entries per live one above which a compacted copy is worthwhile. Building it takes about as long as it took to
+# add the deleted entries.
 MAX_DELETED = 0.5
 
 
 class Candidates(Protocol):
     """Holds one vector per document key and finds those with the highest inner product.
 
-    Keys are non-negative integers that are never used again while the process lives: a replaced document gets a new
-    one. One thread at a time may call ``stage``, ``publish``, ``discard`` or ``search``; the rest only read. Any of
-    them may be interrupted and called again.
+    Keys are non-negative integers and are never reused while the process lives: a replaced document gets a new key.
+    Only one thread at a time may call ``stage``, ``publish``, ``discard`` or ``search``; the other methods only read.
+    Any call may be interrupted and made again.
     """
 
     kind: ClassVar[str]
@@ -30,18 +31,18 @@ class Candidates(Protocol):
         """All published keys, int64, ascending."""
 
     def stage(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
-        """Take in new keys with their vectors, float32, shape (keys, dimension), not to be found yet."""
+        """Add new keys with their vectors, float32, shape (keys, dimension). Searches do not find them yet."""
 
     def publish(self, removed: Sequence[int] | IntArray) -> None:
-        """Let what was staged be found, and ``removed`` no longer; unknown ones of these are passed over."""
+        """Let searches find the staged keys, and no longer find ``removed``. Unknown keys are ignored."""
 
     def discard(self) -> None:
-        """Forget what was staged."""
+        """Drop the staged keys."""
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
         """The ``k`` keys of highest inner product with ``query`` (dimension,), best first, int64.
 
-        Fewer where fewer are held. Only keys that are among ``allowed``, where that is given.
+        Fewer if fewer are held. If ``allowed`` is given, only keys among these.
         """
 
     def vectors(self, keys: IntArray) -> FloatArray:
@@ -53,14 +54,14 @@ class Candidates(Protocol):
 
     @property
     def n_deleted(self) -> int:
-        """How many deleted entries still take space."""
+        """Number of deleted entries that still take space."""
 
     @property
     def is_wasteful(self) -> bool:
-        """Whether there are enough of them to be worth a ``compacted`` copy."""
+        """Whether so many entries are deleted that a ``compacted`` copy is worthwhile."""
 
     def compacted(self) -> Self:
-        """A copy of what is published, without deleted entries."""
+        """A copy of the published entries, without deleted ones."""
 
     def save(self, folder: Path) -> None:
-        """Write what is published to the files ``file_names`` in ``folder``."""
+        """Write the published entries to the files ``file_names`` in ``folder``."""

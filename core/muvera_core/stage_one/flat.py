@@ -1,4 +1,4 @@
-"""All stage-one vectors in one matrix: a search is exact and needs no building. For small collections."""
+"""All stage-one vectors in one matrix, for small collections: a search is exact, and there is no graph to build."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from muvera_core.token_embeddings import FloatArray, IntArray
 
 
 class _Rows(NamedTuple):
-    """What a flat holder has, in one piece: an interruption leaves the old one or the new one.
+    """The content of a flat index in one object, so that an interruption leaves the old content or the new one.
 
     Attributes:
         keys: int64, shape (capacity,).
         vectors: float32, shape (capacity, dimension).
-        alive: which rows can be found, bool, shape (capacity,).
-        n_published: rows before this one are published or deleted.
-        n: rows from there to this one are staged.
+        alive: whether searches find a row, bool, shape (capacity,).
+        n_published: rows below this number are published or deleted.
+        n: rows from ``n_published`` up to this number are staged.
     """
 
     keys: IntArray
@@ -56,7 +56,7 @@ class FlatCandidates:
 
     @property
     def staged(self) -> tuple[IntArray, FloatArray]:
-        """Keys and vectors that aren't published yet."""
+        """Keys and vectors that are not published yet."""
         keys, vectors, _, n_published, n = self._rows
         return keys[n_published:n], vectors[n_published:n]
 
@@ -109,11 +109,11 @@ class FlatCandidates:
         return self.n_deleted > max(INITIAL_CAPACITY, MAX_DELETED * len(self))
 
     def compacted(self) -> FlatCandidates:
-        return self.holding(self.keys(), self.vectors(self.keys()))
+        return self.from_vectors(self.keys(), self.vectors(self.keys()))
 
     @classmethod
-    def holding(cls, keys: IntArray, vectors: FloatArray) -> FlatCandidates:
-        """One of these."""
+    def from_vectors(cls, keys: IntArray, vectors: FloatArray) -> FlatCandidates:
+        """A flat index of these vectors."""
         flat = cls(vectors.shape[1])
         flat.stage(keys, vectors)
         flat.publish([])
@@ -127,12 +127,12 @@ class FlatCandidates:
 
     @classmethod
     def load(cls, folder: Path, dimension: int) -> FlatCandidates:
-        """Read what ``save`` wrote. Raises CorruptIndexError where the files don't fit together."""
+        """Read what ``save`` wrote. Raises CorruptIndexError if the files do not match each other."""
         keys_path, vectors_path = (folder / name for name in cls.file_names)
         keys, vectors = np.fromfile(keys_path, "<i8"), np.fromfile(vectors_path, "<f4")
         if vectors.size != len(keys) * dimension or len(np.unique(keys)) != len(keys):
-            raise CorruptIndexError("the stage-one vectors and keys don't fit together")
-        return cls.holding(keys, vectors.reshape(-1, dimension))
+            raise CorruptIndexError("the files of stage-one vectors and keys do not match")
+        return cls.from_vectors(keys, vectors.reshape(-1, dimension))
 
 
 def _grown(rows: _Rows, capacity: int) -> _Rows:

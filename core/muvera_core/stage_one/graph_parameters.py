@@ -1,4 +1,4 @@
-"""How an hnswlib graph is made."""
+"""The parameters with which an hnswlib graph is built."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass
 from muvera_core.errors import InvalidInputError
 from muvera_core.validation import require_count
 
-# Far more than is of use. They are read from files, and decide what a graph takes of memory and time.
+# Far above useful values. The limits matter since parameters are read from files and decide on memory and time.
 MAX_M = 128
 MAX_EF_CONSTRUCTION = 4096
 
 
 @dataclass(frozen=True)
 class GraphParameters:
-    """What a graph is made with; hnswlib's own names.
+    """Parameters with which a graph is built, under hnswlib's names.
 
     Attributes:
-        m: how many links an element has at most on each level above the ground, and half of those it has on it. More
-            make a search find more and take longer.
-        ef_construction: how many of the nearest found so far the links of a new element are chosen from. More make
-            better links and take longer to make.
+        m: most links of an element on each level above the ground level; on the ground level it is twice that. With
+            more links a search finds more and takes longer.
+        ef_construction: number of nearest elements found so far among which a new element's links are chosen. A larger
+            number makes better links and takes longer to build.
 
     Raises:
-        InvalidInputError: values that hnswlib doesn't take, or takes for others.
+        InvalidInputError: hnswlib does not accept a value, or would replace it by another.
     """
 
     m: int = 16
     ef_construction: int = 200
 
     def __post_init__(self) -> None:
-        # Levels are drawn by 1 / log(m), and hnswlib chooses from no fewer than m.
+        # hnswlib scales the random levels by 1 / log(m), and raises ef_construction to m.
         require_count("m", self.m, 2)
         require_count("ef_construction", self.ef_construction, self.m)
         if self.m > MAX_M or self.ef_construction > MAX_EF_CONSTRUCTION:

@@ -1,4 +1,4 @@
-"""Stage-one vectors in an hnswlib graph: approximate, and fast for many documents."""
+"""Stage-one vectors in an hnswlib graph: approximate search that is fast for many documents."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from muvera_core.token_embeddings import FloatArray, IntArray
 
 
 class HnswCandidates:
-    """An hnswlib graph over inner products, with hnswlib's traps taken care of.
+    """An hnswlib graph over inner products that hides hnswlib's pitfalls.
 
-    hnswlib raises when asked for more items than are live, when filled beyond its capacity and when an item is
-    deleted twice; it counts deleted items, and it keeps them in the graph. Here the graph grows by itself, and ``k`` is
-    cut to what is live. What is staged is in the graph, where a search passes over it. (Marked as deleted it would be
-    hidden, too, but hnswlib links no new item to a deleted one.)
+    hnswlib raises if a search asks for more items than are live, if the graph exceeds its capacity, and if an item is
+    deleted twice. It counts deleted items and keeps them in the graph. This class grows the graph as needed and cuts
+    ``k`` to the number of live items. Staged items are in the graph, and searches skip them. (Marking them as deleted
+    would hide them, too, but hnswlib links no new item to a deleted one.)
     """
 
     kind: ClassVar[str] = "hnsw"
     file_names: ClassVar[tuple[str, ...]] = ("stage_one.hnsw",)
-    # With it 97 % of 400 candidates are those of a flat scan.
+    # With this ef, 97 % of 400 candidates are those of a flat scan.
     DEFAULT_EF: ClassVar[int] = 200
     SEED: ClassVar[int] = 42
 
@@ -43,9 +43,9 @@ class HnswCandidates:
 
         Args:
             dimension: width of the vectors.
-            capacity: how many to make room for.
-            ef: how many of the best found so far a search goes on from; k if that is more.
-            parameters: what it is made with.
+            capacity: number of vectors to make room for.
+            ef: size of the list of best items that a graph search keeps; at least k is used.
+            parameters: parameters of the graph.
         """
         self.ef, self.parameters = ef, parameters
         self._dimension = dimension
@@ -86,9 +86,9 @@ class HnswCandidates:
         self._mark_deleted(staged - self._live)
 
     def _mark_deleted(self, keys: Iterable[int]) -> None:
-        """Keep them out of later searches' lists. Searches don't rely on it: they return nothing that isn't live."""
+        """Keep these keys off later searches' lists. Searches do not rely on it: they return live keys only."""
         for key in keys:
-            with suppress(RuntimeError):  # it never got in, or is marked already
+            with suppress(RuntimeError):  # it was never added, or is already marked
                 self._graph.mark_deleted(key)
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
@@ -110,9 +110,9 @@ class HnswCandidates:
                     return np.array(found[:k], dtype=np.int64)
                 wanted = min(n_visible, 4 * wanted)
             except RuntimeError:
-                pass  # the search ended with fewer than were wanted
-            # Many hidden or deleted items were in the way, or part of the graph cannot be reached. A larger ef helps
-            # with the first, a scan of every vector with both.
+                pass  # the search found fewer than were wanted
+            # Many hidden or deleted items were in the way, or part of the graph is unreachable. A larger ef helps with
+            # the first, a scan of all vectors with both.
             if ef >= n_visible:
                 return self._scan(query, k, admitted)
             ef = max(4 * ef, wanted)
@@ -123,7 +123,7 @@ class HnswCandidates:
 
     @property
     def n_bytes(self) -> int:
-        # On the ground level; the levels above have one in m of the entries.
+        # The ground level only: one in m entries is on a level above.
         return int(self._graph.get_current_count()) * (4 * self._dimension + 4 * (2 * self.parameters.m + 1) + 8)
 
     @property
@@ -135,13 +135,13 @@ class HnswCandidates:
         return self.n_deleted > max(INITIAL_CAPACITY, MAX_DELETED * len(self._live))
 
     def compacted(self) -> HnswCandidates:
-        return self.holding(self.keys(), self.vectors(self.keys()), self.ef, self.parameters)
+        return self.from_vectors(self.keys(), self.vectors(self.keys()), self.ef, self.parameters)
 
     @classmethod
-    def holding(
+    def from_vectors(
         cls, keys: IntArray, vectors: FloatArray, ef: int = DEFAULT_EF, parameters: GraphParameters = DEFAULT_GRAPH
     ) -> HnswCandidates:
-        """A graph of these."""
+        """A graph of these vectors."""
         graph = cls(vectors.shape[1], len(keys), ef, parameters)
         graph.stage(keys, vectors)
         graph.publish([])
@@ -154,17 +154,17 @@ class HnswCandidates:
 
     @classmethod
     def load(cls, folder: Path, dimension: int, parameters: GraphParameters = DEFAULT_GRAPH) -> HnswCandidates:
-        """Read what ``save`` wrote. Raises CorruptIndexError where the file is damaged, or of other parameters."""
+        """Read what ``save`` wrote. Raises CorruptIndexError if the file is damaged or has other parameters."""
         path = folder / cls.file_names[0]
         n, live = check_graph_file(path, dimension, parameters)
-        held = cls(dimension, parameters=parameters)
-        held._graph = hnswlib.Index(space="ip", dim=dimension)
+        loaded = cls(dimension, parameters=parameters)
+        loaded._graph = hnswlib.Index(space="ip", dim=dimension)
         try:
-            held._graph.load_index(str(path), max_elements=n)
+            loaded._graph.load_index(str(path), max_elements=n)
         except RuntimeError as error:
-            raise CorruptIndexError(f"hnswlib can't read the graph: {error}") from error
-        held._live = set(live.tolist())
-        return held
+            raise CorruptIndexError(f"hnswlib cannot read the graph: {error}") from error
+        loaded._live = set(live.tolist())
+        return loaded
 
     def _scan(self, query: FloatArray, k: int, admitted: set[int]) -> IntArray:
         keys = np.sort(np.fromiter(admitted, dtype=np.int64, count=len(admitted)))

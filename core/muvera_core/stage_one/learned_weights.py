@@ -1,6 +1,6 @@
-"""The file with a learned encoder's matrices, beside the manifest that names it.
+"""The file of a learned encoder's matrices, beside the manifest that names it.
 
-It is named after its content, so that a new one never takes the place of one that a manifest still refers to.
+The file is named after the encoder's fingerprint, so that a new encoder never overwrites one that a manifest refers to.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from muvera_core.stage_one.settings import Tuning
 
 
 def save_weights(folder: Path, encoder: LearnedSetEncoder, tuning: Tuning) -> Tuning:
-    """Write an encoder's matrices so that they survive a power cut. Returns the tuning that refers to them."""
+    """Write an encoder's matrices durably. Returns the tuning that refers to them."""
     name = f"set_encoder-{encoder.fingerprint.removeprefix('learned-')}.weights"
     path, temporary = folder / name, folder / f"{name}.tmp"
     with storage_errors(path):
-        # The same may have been learned before, and is then in use.
+        # The same encoder may have been learned before, and its file may be in use.
         encoder.save(temporary)
         sync_file(temporary)
         checksum = file_checksum(temporary)
@@ -34,8 +34,8 @@ def load_weights(folder: Path, tuning: Tuning) -> LearnedSetEncoder:
 
     Raises:
         CorruptIndexError: its matrices are missing or damaged.
-        EncoderError: they don't fit its settings.
-        OSError: they can't be read.
+        EncoderError: its matrices do not match its settings.
+        OSError: the file cannot be read.
     """
     if tuning.set_encoder is None or tuning.weights is None:
         raise CorruptIndexError("the tuning names no learned encoder")
@@ -47,7 +47,7 @@ def load_weights(folder: Path, tuning: Tuning) -> LearnedSetEncoder:
 
 
 def remove_other_weights(folder: Path, tuning: Tuning | None) -> None:
-    """Remove weights that no manifest refers to any more."""
+    """Remove all weights files except the one that ``tuning`` names."""
     with suppress(OSError):
         for path in folder.glob("set_encoder-*"):
             if tuning is None or path.name != tuning.weights:

@@ -21,7 +21,8 @@ from muvera_core.stage_one.stage_one import StageOne
 
 DESCRIPTION_NAME = "stage_one.json"
 _DESCRIPTION_LIMIT = 1 << 16
-# How vectors are made of encodings. Files with vectors that were made in another way are not used.
+_ADVICE = "the next opening derives it from the documents again"
+# How vectors are derived from encodings. Files whose vectors were derived in another way are not used.
 _VECTORS = "unit length"
 _KINDS: dict[str, type[FlatCandidates] | type[HnswCandidates]] = {c.kind: c for c in (FlatCandidates, HnswCandidates)}
 
@@ -55,7 +56,7 @@ def load_stage_one(
     tuning: Tuning | None = None,
     document_encoder: DocumentEncoder | None = None,
 ) -> StageOne:
-    """Read what ``save_stage_one`` wrote. Start empty if that cannot be used: all of it can be derived again."""
+    """Read what ``save_stage_one`` wrote. Return an empty stage one if the files cannot be used."""
     empty = StageOne(encoder, lock, None, tuning, document_encoder)
     try:
         description = read_description(folder)
@@ -66,7 +67,7 @@ def load_stage_one(
                 candidates = FlatCandidates.load(folder, encoder.output_dimension)
             else:
                 candidates = HnswCandidates.load(folder, encoder.output_dimension, empty.graph)
-            if read_description(folder, compare=False) == description:  # else a writer has saved others meanwhile
+            if read_description(folder, compare=False) == description:  # else a writer has saved new files meanwhile
                 return StageOne(encoder, lock, candidates, tuning, document_encoder)
     except (OSError, CorruptIndexError):
         pass
@@ -74,19 +75,19 @@ def load_stage_one(
 
 
 def read_description(folder: Path, *, compare: bool = True) -> dict[str, Any]:
-    """What is saved, after a look (``compare``) at whether the files are those that were saved.
+    """The description of the saved files. With ``compare``, the files are compared with their checksums.
 
     Raises:
-        CorruptIndexError: they aren't, or the description is damaged.
-        OSError: it can't be read.
+        CorruptIndexError: the description is damaged, or a file differs from what was saved.
+        OSError: a file cannot be read.
     """
     path = folder / DESCRIPTION_NAME
     try:
         description: dict[str, Any] = json.loads(read_small(path, _DESCRIPTION_LIMIT))
         checksums = {folder / name: description["files"][name] for name in _KINDS[description["kind"]].file_names}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptIndexError(f"{path} is damaged ({error!r}): it is derived from the documents again") from error
+        raise CorruptIndexError(f"{path} is damaged ({error!r}): {_ADVICE}") from error
     for file, checksum in checksums.items() if compare else ():
         if not is_plain_file(file) or file_checksum(file) != checksum:
-            raise CorruptIndexError(f"{file} isn't as it was saved: it is derived from the documents again")
+            raise CorruptIndexError(f"{file} is not as it was saved: {_ADVICE}")
     return description

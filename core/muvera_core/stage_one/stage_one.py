@@ -1,7 +1,7 @@
 """Stage one of a search: a set encoder's vectors of all documents, in a flat scan or a graph.
 
-Everything here is derived from the stored documents. The writer stages documents as they come and publishes them when
-they are committed. What takes long is done without the lock that searches take.
+Everything here is derived from the stored documents. The writer stages documents as they arrive and publishes them when
+they are committed. Slow work is done without the lock that searches take.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from muvera_core.stage_one.hnsw import HnswCandidates
 from muvera_core.stage_one.settings import Tuning
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
 
-# Per hit asked for, and at least, without a tuning. Reranking 400 short passages takes 3 ms.
+# Candidates per hit, and the least number of them, without a tuning. Reranking 400 short passages takes 3 ms.
 CANDIDATES_PER_HIT = 10
 MIN_CANDIDATES = 400
 # Up to this many documents a scan takes no longer than a graph search, finds more, and needs no building.
 FLAT_LIMIT = 10_000
-# The cost of each document that a filtered graph search visits, as a share of the cost of reranking one.
+# Cost of visiting one document in a filtered graph search, as a share of the cost of reranking one.
 VISIT_COST = 0.5
-# Below this share of deleted entries a graph is as good as new, and building it anew is slow.
+# Up to this share of deleted entries a graph is not rebuilt: it is as good as new, and building one is slow.
 _FEW_DELETED = 0.05
-# Documents that are encoded and put into the graph at a time: a search waits for no more than that.
+# Documents that are encoded and added to the graph at a time. A search waits for one batch at most.
 _BATCH = 32
 
 
@@ -46,9 +46,9 @@ class StageOne:
 
         Args:
             encoder: makes the vectors.
-            lock: held whenever what a search sees is changed. Searches hold it, too.
-            candidates: the vectors that are there already.
-            tuning: says how many candidates to rerank, and how a graph is made and searched. None takes the defaults.
+            lock: held while what searches see is changed. Searches hold it, too.
+            candidates: the vectors to start with.
+            tuning: number of candidates to rerank, and parameters of the graph and its search. None takes the defaults.
             document_encoder: encodes documents as ``encoder`` does, on a GPU for example. None takes ``encoder``.
         """
         self.encoder, self.tuning = encoder, tuning
@@ -61,7 +61,7 @@ class StageOne:
             self.candidates.ef = self._ef
 
     def n_candidates(self, k: int) -> int:
-        """How many candidates to rerank for ``k`` hits, unless the caller says."""
+        """Number of candidates to rerank for ``k`` hits if the caller gives none."""
         if self.tuning is None:
             return max(MIN_CANDIDATES, CANDIDATES_PER_HIT * k)
         return -(-self.tuning.n_candidates * max(k, self.tuning.k) // self.tuning.k)
@@ -80,55 +80,55 @@ class StageOne:
         return vectors.reshape(-1)
 
     def stage(self, keys: IntArray, embeddings: TokenEmbeddings) -> None:
-        """Encode documents. ``publish`` makes them visible. Above ``FLAT_LIMIT`` all move into a graph."""
+        """Encode documents. ``publish`` makes them visible. Above ``FLAT_LIMIT`` documents, all move into a graph."""
         for start in range(0, len(keys), _BATCH):
             end = min(start + _BATCH, len(keys))
             low, high = embeddings.offsets[start], embeddings.offsets[end]
-            some = TokenEmbeddings(embeddings.vectors[low:high], embeddings.offsets[start : end + 1] - low)
-            vectors = self.encode_documents(some)
-            held = self.candidates
-            if isinstance(held, FlatCandidates) and len(held) + len(held.staged[0]) + len(some) > FLAT_LIMIT:
-                graph = HnswCandidates.holding(held.keys(), held.vectors(held.keys()), self._ef, self.graph)
-                graph.stage(*held.staged)
+            batch = TokenEmbeddings(embeddings.vectors[low:high], embeddings.offsets[start : end + 1] - low)
+            vectors = self.encode_documents(batch)
+            flat = self.candidates
+            if isinstance(flat, FlatCandidates) and len(flat) + len(flat.staged[0]) + len(batch) > FLAT_LIMIT:
+                graph = HnswCandidates.from_vectors(flat.keys(), flat.vectors(flat.keys()), self._ef, self.graph)
+                graph.stage(*flat.staged)
                 with self._lock:
                     self.candidates = graph
             with self._lock:
                 self.candidates.stage(keys[start:end], vectors)
 
     def publish(self, removed: IntArray) -> None:
-        """Make what was staged visible to searches, and hide ``removed``."""
+        """Make the staged documents visible to searches, and hide ``removed``."""
         with self._lock:
             self.candidates.publish(removed)
 
     def discard(self) -> None:
-        """Forget what was staged."""
+        """Drop the staged documents."""
         with self._lock:
             self.candidates.discard()
 
     def compact(self, *, thoroughly: bool = False) -> None:
-        """Drop deleted entries if there are many; with ``thoroughly``, if there are some. A graph is built anew."""
-        some = self.candidates.n_deleted > _FEW_DELETED * len(self.candidates)
-        if self.candidates.is_wasteful or (thoroughly and some):
+        """Drop deleted entries if there are many; with ``thoroughly``, if they exceed 5 %. A graph is built anew."""
+        more_than_few = self.candidates.n_deleted > _FEW_DELETED * len(self.candidates)
+        if self.candidates.is_wasteful or (thoroughly and more_than_few):
             compacted = self.candidates.compacted()
             with self._lock:
                 self.candidates = compacted
 
     def search(self, vector: FloatArray, n_candidates: int, allowed: IntArray | None = None) -> IntArray:
-        """Keys of the documents of highest inner product, best first; at most ``n_candidates``, all ``allowed``."""
+        """Keys of the ``n_candidates`` documents of highest inner product, best first, int64; only ``allowed`` ones."""
         with self._lock:
             return self.candidates.search(vector, n_candidates, allowed)
 
     def is_worth_it(self, n_allowed: int, n_candidates: int) -> bool:
-        """Whether finding candidates among so many documents and reranking them is faster than reranking all."""
+        """Whether finding candidates among ``n_allowed`` documents and reranking them beats reranking all of these."""
         if n_allowed <= n_candidates:
             return False
         if isinstance(self.candidates, FlatCandidates):
             return True
-        # A filtered graph search passes over what the filter refuses, so a narrower filter makes it longer.
+        # A filtered graph search skips what the filter rejects, so a narrower filter makes it visit more.
         visits = n_candidates * len(self.candidates) / n_allowed
         return visits * VISIT_COST + n_candidates < n_allowed
 
     def difference(self, keys: IntArray) -> tuple[IntArray, IntArray]:
-        """Which of the stored ``keys`` are missing here, and which keys are held here that are not stored."""
-        held = self.candidates.keys()
-        return np.setdiff1d(keys, held, assume_unique=True), np.setdiff1d(held, keys, assume_unique=True)
+        """The stored ``keys`` that are missing here, and the keys here that are not stored."""
+        here = self.candidates.keys()
+        return np.setdiff1d(keys, here, assume_unique=True), np.setdiff1d(here, keys, assume_unique=True)

@@ -1,4 +1,4 @@
-"""What needs no index: texts to FDE vectors for other vector databases, and exact MaxSim over texts."""
+"""Functions that need no index: FDE vectors of texts for other vector databases, and exact MaxSim over texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact MaxSim over texts that no index holds: reranks what some other retriever found."""
+"""Exact MaxSim over texts that are not in an index, to rerank the results of another retriever."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from muvera_core.validation import require_count, require_encoded, require_seque
 def score_texts(
     encoder: TokenEncoder, query: str, texts: Sequence[str], *, batch_size: int = 64
 ) -> tuple[FloatArray, FloatArray]:
-    """Score texts against a question by exact MaxSim.
+    """Score texts against a query by exact MaxSim.
 
-    Every text is encoded, which takes a hundred times as long as scoring it: an index does it only once.
+    Each call encodes all texts, which takes a hundred times as long as scoring them. An index encodes them only once.
 
     Args:
         encoder: makes the token vectors.
-        query: the question.
-        texts: the texts. One without characters matches nothing and scores 0.
+        query: the query.
+        texts: the texts. A blank text matches nothing and scores 0.
         batch_size: texts per call of the encoder.
 
     Returns:
-        MaxSim and its mean per query token clipped to [0, 1], float32, shape (texts,) each.
+        The scores (MaxSim) and the normalized scores (mean per query token, clipped to [0, 1]), float32, shape
+        (texts,) each.
 
     Raises:
-        InvalidInputError: the question is empty, ``texts`` isn't a list of Unicode strings, or ``encoder`` isn't one.
-        EncoderError: the encoder gave something unusable.
+        InvalidInputError: the query is empty, ``texts`` is not a list of Unicode strings, ``batch_size`` is below 1,
+            or ``encoder`` is not an encoder.
+        EncoderError: the encoder returned something unusable.
     """
     encoder = require_encoder(encoder)
     batch_size = require_count("batch_size", batch_size)

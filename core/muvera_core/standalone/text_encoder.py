@@ -1,4 +1,4 @@
-"""Text to stage-one vectors, for vector databases that hold one vector per text and know nothing of tokens."""
+"""Stage-one vectors of texts, for vector databases that hold one vector per text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ from muvera_core.validation import require_count, require_encoded, require_seque
 class TextEncoder:
     """A token encoder and a Fixed Dimensional Encoding in one: one vector per text.
 
-    By default all vectors are of unit length, so that inner product, cosine and Euclidean distance rank alike, and as
-    an index's own stage one does. Without that they are the plain encodings, made for inner product only.
+    By default, all vectors have unit length. Then inner product, cosine and Euclidean distance give the same ranking,
+    which is also that of an index's stage one. With ``normalize=False``, the vectors are the plain encodings, which are
+    made for inner product only.
+
+    Attributes:
+        encoder: the token encoder.
+        fde: the settings of the encoding.
+        normalize: whether vectors are scaled to unit length.
+        batch_size: texts per call of the encoder.
     """
 
     def __init__(
@@ -28,23 +35,25 @@ class TextEncoder:
         normalize: bool = True,
         batch_size: int = 64,
     ) -> None:
-        """Combine an encoder and settings.
+        """Combine a token encoder with an encoding.
 
         Args:
-            encoder: makes token vectors; None takes the bundled one.
+            encoder: makes the token vectors; None takes the bundled one.
             fde: settings of the encoding; None takes the defaults.
             normalize: scale vectors to unit length.
             batch_size: texts per call of the encoder.
 
         Raises:
             DimensionMismatchError: ``fde`` is for vectors of another width than the encoder's.
-            InvalidInputError: ``fde.center`` is set, for which there is no corpus to take a mean from, or an argument
-                isn't what it should be.
+            InvalidInputError: ``fde.center`` is set, which needs the mean token of a corpus, or an argument is
+                invalid.
         """
         self.encoder = default_encoder() if encoder is None else require_encoder(encoder)
         self.fde = resolve_fde_config(fde, self.encoder.dimension)
         if self.fde.center:
-            raise InvalidInputError("fde.center needs the mean token of a corpus, and there is none: leave it False")
+            raise InvalidInputError(
+                "fde.center needs the mean token of a corpus, which a TextEncoder does not have: set it to False"
+            )
         self.normalize = normalize
         self.batch_size = require_count("batch_size", batch_size)
         self._set_encoder = FixedDimensionalEncoder(self.fde)
@@ -56,12 +65,12 @@ class TextEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with anything that changes the vectors."""
+        """Identifies the encoder and all settings that affect the vectors."""
         scale = "unit" if self.normalize else "plain"
         return f"{self.encoder.fingerprint}/{self._set_encoder.fingerprint}/{scale}"
 
     def encode_documents(self, texts: Sequence[str]) -> FloatArray:
-        """Vectors of passages, to be stored: float32, shape (texts, output_dimension)."""
+        """Vectors of passages, to store: float32, shape (texts, output_dimension)."""
         parts = [np.empty((0, self.output_dimension), dtype=np.float32)]
         texts = require_sequence("texts", texts)
         for start in range(0, len(texts), self.batch_size):
@@ -71,7 +80,7 @@ class TextEncoder:
         return np.concatenate(parts)
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
-        """Vectors of questions, to search with: float32, shape (texts, output_dimension)."""
+        """Vectors of queries, to search with: float32, shape (texts, output_dimension)."""
         texts = require_sequence("texts", texts)
         tokens = require_encoded(self.encoder.encode_queries(texts), len(texts), self.encoder.dimension)
         return self._scaled(self._set_encoder.encode_queries(tokens))

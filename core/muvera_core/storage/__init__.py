@@ -1,4 +1,4 @@
-"""What is on disk: documents, token vectors and the manifest. Snapshots of what is committed, and the locks."""
+"""An index on disk: documents, token vectors and the manifest; snapshots of committed states; the locks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from muvera_core.storage.database import (
     connect,
     connect_to_any,
     empty_database,
-    has_only_our_tables,
+    has_index_schema,
     read_state,
     schema_version,
     undo_interrupted_commit,
@@ -51,7 +51,7 @@ __all__ = [
     "connect",
     "connect_to_any",
     "empty_database",
-    "has_only_our_tables",
+    "has_index_schema",
     "read_encoder",
     "read_manifest",
     "read_state",

@@ -1,4 +1,4 @@
-"""A transaction: documents and named values that become visible together, or not at all."""
+"""A transaction: changes of documents and named values that become visible together, or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COPY_BATCH = 4096
 
 @dataclass(frozen=True, eq=False)
 class AppendedTokens:
-    """Where new documents' tokens stand: first row, number of rows, CRC-32 of them, int64, shape (documents,)."""
+    """Places of new documents' tokens: first row, number of rows and their CRC-32, each int64, shape (documents,)."""
 
     first: IntArray
     count: IntArray
@@ -35,7 +35,7 @@ class AppendedTokens:
 
     @classmethod
     def joined(cls, parts: Sequence[AppendedTokens]) -> AppendedTokens:
-        """Several as one."""
+        """The parts, end to end."""
         return cls(
             np.concatenate([part.first for part in parts]),
             np.concatenate([part.count for part in parts]),
@@ -48,16 +48,16 @@ class Change:
 
     Attributes:
         removed: keys of the documents that it deletes or replaces, int64.
-        after: the snapshot that it leads to, once it is prepared.
+        after: the snapshot that results, once the change is prepared.
     """
 
     def __init__(self, db: sqlite3.Connection, path: Path | None, snapshot: Snapshot) -> None:
-        """Prepare to begin.
+        """Prepare the transaction. ``with`` begins it.
 
         Args:
             db: the connection for writing.
-            path: the database's file, for messages.
-            snapshot: the state to change.
+            path: the database's file, for error messages. None for one in memory.
+            snapshot: the snapshot to change.
         """
         self._db, self._path, self._snapshot = db, path, snapshot
         self._reader = DocumentReader(db)
@@ -92,14 +92,14 @@ class Change:
         metadatas: Sequence[str],
         tokens: AppendedTokens,
     ) -> None:
-        """Add documents, replacing those that have the same id.
+        """Add documents. They replace those that have the same ids.
 
         Args:
-            keys: rising, and higher than any before.
+            keys: new keys, ascending, all higher than those of earlier documents.
             ids: distinct ids.
             texts: one for each id.
             metadatas: one JSON object, as text, for each id.
-            tokens: where their tokens are.
+            tokens: places of their tokens.
         """
         with storage_errors(self._path):
             replaced = self._reader.keys_of(self._snapshot, ids)
@@ -122,7 +122,7 @@ class Change:
         self._state["n_token_rows"] = len(self._snapshot.tokens)
 
     def delete(self, keys: IntArray) -> None:
-        """Delete documents, which must exist."""
+        """Delete the documents with these keys, which must exist."""
         for start in range(0, len(keys), COPY_BATCH):
             with storage_errors(self._path):
                 documents = self._reader.documents(self._snapshot, keys[start : start + COPY_BATCH])
@@ -133,7 +133,7 @@ class Change:
         self.removed = np.concatenate([self.removed, keys])
 
     def move(self, tokens: TokenLog) -> None:
-        """Refer to a copy of the token log that holds the documents' rows end to end, by ascending key."""
+        """Refer to another token log, which holds the documents' rows end to end, by ascending key."""
         count = self._snapshot.rows.count
         self._snapshot = self._snapshot.moved(self._snapshot.version, tokens, np.cumsum(count) - count)
         with storage_errors(self._path):
@@ -145,14 +145,14 @@ class Change:
         self._state[name] = value
 
     def prepare(self) -> None:
-        """Do what can be done before ``commit`` without making searches wait."""
+        """Do the work that must precede ``commit`` and during which searches need not wait."""
         version = self._snapshot.version + 1
         self.after = self._snapshot.changed(version, self.removed, self._added)
         with storage_errors(self._path):
             write_state(self._db, self._state | {"version": version, "digest": self.after.digest})
 
     def commit(self) -> Snapshot:
-        """Make it durable. ``prepare`` comes first. Returns the snapshot that the next search is to see."""
+        """Make the change durable, after ``prepare``. Returns the snapshot that searches must see from now on."""
         assert self.after is not None
         with storage_errors(self._path):
             self._db.execute("COMMIT")

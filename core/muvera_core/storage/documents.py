@@ -10,7 +10,7 @@ from typing import Any
 
 from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError, MuveraError
 from muvera_core.files import id_hash, record_checksum
-from muvera_core.storage.database import read_version, select_by_key
+from muvera_core.storage.database import DATABASE_NAME, read_version, select_by_key
 from muvera_core.storage.snapshot import Snapshot
 from muvera_core.token_embeddings import IntArray
 
@@ -27,7 +27,7 @@ class StoredDocument:
         key: internal number. A replaced document gets a new one.
         id: the user's id.
         text: the passage. None if only token embeddings were added.
-        metadata: what the user attached.
+        metadata: the user's metadata.
     """
 
     key: int
@@ -46,8 +46,8 @@ class DocumentReader:
         """The documents with these keys, which must be in ``snapshot``, in the order of the keys.
 
         Raises:
-            StaleError: some were deleted since.
-            CorruptIndexError: some are damaged.
+            StaleError: a document was deleted since.
+            CorruptIndexError: a document is damaged.
         """
         wanted = [int(key) for key in keys]
         found = {row[0]: row for row in select_by_key(self._db, "key, id, text, metadata, checksum", wanted)}
@@ -56,7 +56,7 @@ class DocumentReader:
         return [_document(found[key]) for key in wanted]
 
     def keys_of(self, snapshot: Snapshot, ids: Sequence[str]) -> dict[str, int]:
-        """Keys of those ids that are in ``snapshot``. Raises as ``documents`` does."""
+        """Keys of those ``ids`` that are in ``snapshot``. Raises the same errors as ``documents``."""
         possible, wanted = snapshot.possible_keys(ids), set(ids)
         rows = list(select_by_key(self._db, "key, id", possible.tolist()))
         if len(rows) < len(possible):
@@ -80,11 +80,11 @@ def _document(row: tuple[Any, ...]) -> StoredDocument:
         if record_checksum(key, id, text, metadata) == checksum:
             return StoredDocument(key, id, text, json.loads(metadata))
     except (AttributeError, TypeError, ValueError, RecursionError):
-        pass  # not the types that a document has
+        pass  # a column has a type that a document never has
     raise _damaged_document(key)
 
 
 def _damaged_document(key: int) -> CorruptIndexError:
     return CorruptIndexError(
-        f"document number {key} in documents.sqlite is damaged or missing; the others are safe: {REPAIR_ADVICE}"
+        f"document number {key} in {DATABASE_NAME} is damaged or missing, but the others are safe: {REPAIR_ADVICE}"
     )

@@ -1,4 +1,4 @@
-"""One writer for each index folder."""
+"""The lock file in an index's folder, which admits one writing process."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from muvera_core.storage.manifest import MANIFEST_NAME
 from muvera_core.storage.token_log import tokens_path
 
 LOCK_NAME = "write.lock"
-# The manifest is written last. Without it, and without a single token, nothing was ever added.
+# Creation writes the manifest last. A folder with only these files, and an empty token file, never held a document.
 _TOKENS = tokens_path(Path(), 0).name
 _UNFINISHED = {DATABASE_NAME, f"{DATABASE_NAME}-journal", _TOKENS, f"{MANIFEST_NAME}.tmp"}
 
 
 def claim_new_folder(folder: Path) -> FileLock:
-    """Make a folder for a new index and become its one writer. What an interrupted creation left there is removed.
+    """Make a folder for a new index and lock it for writing. What an interrupted creation left there is removed.
 
     Raises:
-        IndexExistsError: something is there already.
-        IndexLockedError: another writer is at it.
-        ReadOnlyIndexError: the folder can't be made or written.
+        IndexExistsError: the path is a file, or the folder is not empty.
+        IndexLockedError: another writer has locked the folder.
+        ReadOnlyIndexError: the folder cannot be made or written.
         StorageError: there is no room for it.
     """
     try:
@@ -34,9 +34,9 @@ def claim_new_folder(folder: Path) -> FileLock:
         sync_folder(folder.parent)
         _require_unused(folder)
     except (FileExistsError, NotADirectoryError):
-        raise IndexExistsError(f"{folder} is a file: give a folder that doesn't exist or is empty") from None
+        raise IndexExistsError(f"{folder} is a file: give a folder that is empty or does not exist") from None
     except PermissionError as error:
-        raise ReadOnlyIndexError(f"{folder} can't be made or read ({error}): choose another folder") from error
+        raise ReadOnlyIndexError(f"{folder} cannot be made or read ({error}): choose another folder") from error
     except OSError as error:
         with storage_errors(folder):
             raise error
@@ -56,11 +56,11 @@ def _require_unused(folder: Path) -> None:
         raise IndexExistsError(f"{folder} already holds an index: use MuveraIndex.open, or choose another folder")
     unfinished = content <= _UNFINISHED and not any((folder / name).stat().st_size for name in content & {_TOKENS})
     if content and not unfinished:
-        raise IndexExistsError(f"{folder} isn't empty (it has {min(content)!r}): choose another folder")
+        raise IndexExistsError(f"{folder} is not empty (it has {min(content)!r}): choose another folder")
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the files of an index whose creation wasn't finished, so that nothing was ever added to it."""
+    """Remove the files of an index whose creation was not finished. Such an index never held a document."""
     with storage_errors(folder):
         (folder / MANIFEST_NAME).unlink(missing_ok=True)  # written, but perhaps not durably
         sync_folder(folder)
@@ -69,12 +69,12 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def claim_folder(folder: Path) -> FileLock:
-    """Become the one writer of an index. The lock dies with its process, so a crash leaves nothing to clean up.
+    """Lock the folder for writing. The system releases the lock when the process ends, also after a crash.
 
     Raises:
-        IndexLockedError: another writer, in this process or another, has it.
-        ReadOnlyIndexError: the folder can't be written.
-        CorruptIndexError: a link or something else that is no lock file is in the lock file's place.
+        IndexLockedError: another writer, in this process or another, has locked the folder.
+        ReadOnlyIndexError: the folder cannot be written.
+        CorruptIndexError: the lock file is a link or another thing that is not a plain file.
     """
     is_plain_file(folder / LOCK_NAME)
     lock = FileLock(folder / LOCK_NAME, thread_local=False)
@@ -85,13 +85,13 @@ def claim_folder(folder: Path) -> FileLock:
             f"{folder} is open for writing elsewhere: close that index first, or open this one with read_only=True"
         ) from None
     except OSError as error:
-        raise ReadOnlyIndexError(f"{folder} can't be written ({error}): open it with read_only=True") from error
+        raise ReadOnlyIndexError(f"{folder} cannot be written ({error}): open it with read_only=True") from error
     return lock
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Be the one writer for a while. Raises as ``claim_folder``."""
+    """Hold the folder's lock during a block. Raises the same errors as ``claim_folder``."""
     lock = claim_folder(folder)
     try:
         yield

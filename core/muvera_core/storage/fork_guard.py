@@ -1,4 +1,4 @@
-"""Keeps a forked child from using, or letting go of, what belongs to its parent."""
+"""Keeps a forked child from using or releasing what belongs to its parent."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Sequence
 
 
 class ForkGuard:
-    """Knows whether it is in a forked child of the process that made it.
+    """Tells whether the code runs in a forked child of the process that made this object.
 
-    A child inherits the parent's lock and database. Letting go of them, as Python does with what is no longer used,
-    would release the parent's lock and undo its transactions, so in a child they are kept alive for ever. It inherits
-    what SQLite thinks of the locks on the file as well, so a fork waits until no transaction is open.
+    A child inherits the parent's folder lock and database connections. If Python freed them in the child, it would
+    release the parent's lock and undo its transactions, so a child keeps them alive for ever. A child also inherits
+    SQLite's record of the locks on the file, so a fork waits until no transaction is open.
     """
 
     def __init__(self, *kept: object, locks: Sequence[threading.RLock]) -> None:
         """Guard an index.
 
         Args:
-            kept: what a child must not let go of.
-            locks: all that are held while the database is used, in the order in which they are taken.
+            kept: objects that a child must keep alive.
+            locks: the locks that are held while the database is used, in the order in which they are taken.
         """
         self._pid = os.getpid()
         self._kept = kept
@@ -31,7 +31,7 @@ class ForkGuard:
 
     @property
     def in_child(self) -> bool:
-        """Whether the process has forked since."""
+        """Whether this process is a fork of the one that made the guard."""
         return os.getpid() != self._pid
 
 
@@ -39,7 +39,7 @@ _guards: weakref.WeakSet[ForkGuard] = weakref.WeakSet()
 
 
 _forking = threading.Lock()
-_held: list[threading.RLock] = []
+_locks_for_fork: list[threading.RLock] = []
 
 
 def _before_fork() -> None:
@@ -48,12 +48,12 @@ def _before_fork() -> None:
         if not guard.in_child:
             for lock in guard._locks:
                 lock.acquire()
-                _held.append(lock)
+                _locks_for_fork.append(lock)
 
 
 def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
+    while _locks_for_fork:
+        _locks_for_fork.pop().release()
     _forking.release()
 
 

@@ -12,15 +12,15 @@ class IndexLocks:
 
     Attributes:
         writing: admits one writer. ``add``, ``delete``, ``compact``, ``optimize``, ``refresh``, ``copy_to`` and
-            ``close`` hold it from beginning to end, so as long as encoding takes. Searches do not wait for it.
+            ``close`` hold it from beginning to end, encoding included. Searches do not wait for it.
         change: admits one database transaction that writes. Held while a ``Change`` is filled and committed, and while
-            free pages are given back. A fork waits for it, so that no child inherits half a transaction.
+            free pages are released. A fork waits for it, so that no child inherits half a transaction.
         state: guards what a search sees: the current snapshot, the current stage one, and the connection for reading.
             Searches hold it while they read documents and find candidates. The writer holds it while a commit becomes
             visible. A fork waits for it, too.
 
-    Beside them, the lock file in the index's folder admits one writing process (``folder_lock``), and what is on a GPU
-    has a lock of its own for updates (``cuda``), which is taken last.
+    There are two more locks. The lock file in the index's folder admits one writing process (``folder_lock``). Updates
+    of the data on a GPU take a lock of the package ``cuda``, after all others.
     """
 
     writing: threading.RLock = field(default_factory=threading.RLock)

@@ -1,4 +1,4 @@
-"""The one file that says what an index is: ``manifest.json``. A folder without it is not an index."""
+"""The file ``manifest.json``, which holds an index's settings. A folder without it is not an index."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from muvera_core.encoders import require_pool_factor
 from muvera_core.errors import (
+    RUN_REPAIR,
     CorruptIndexError,
     InvalidInputError,
     MuveraError,
@@ -32,15 +33,18 @@ _SIZE_LIMIT = 1 << 16
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an index is: decided when it was made, but for ``tuning``, which ``optimize`` changes.
+    """Settings of an index. They are fixed when it is made, except ``tuning``, which ``optimize`` changes.
 
     Attributes:
-        index_id: random name of this index; files derived from another index's documents carry another one.
+        index_id: random name of the index, noted in files that are derived from its documents.
         encoder: fingerprint of the token encoder.
         token_precision: how token vectors are stored.
-        fde: settings of stage one, which also give the token vectors' dimension.
-        pool_factor: of so many tokens of a document about one is stored; see ``token_pooling``.
-        tuning: what was chosen for stage one later.
+        fde: settings of stage one's first encoding. They include the dimension of token vectors.
+        pool_factor: about one in ``pool_factor`` tokens of a document is stored; see ``token_pooling``.
+        tuning: what ``optimize`` chose for stage one. None before that.
+
+    Raises:
+        InvalidInputError: a setting is invalid.
     """
 
     index_id: str
@@ -51,11 +55,11 @@ class Manifest:
     tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
-        _ = self.codec  # refuses an unknown precision
+        _ = self.codec  # raises if the precision is unknown
         require_pool_factor(self.pool_factor)
         learned = None if self.tuning is None else self.tuning.set_encoder
         if learned is not None and learned.dimension != self.fde.dimension:
-            raise InvalidInputError(f"set_encoder is for dimension {learned.dimension}, not {self.fde.dimension}")
+            raise InvalidInputError(f"set_encoder must have dimension {self.fde.dimension}, got {learned.dimension}")
 
     @property
     def codec(self) -> TokenCodec:
@@ -63,7 +67,7 @@ class Manifest:
         return TokenCodec(self.token_precision, self.fde.dimension)
 
     def write(self, folder: Path) -> None:
-        """Write the manifest so that it is there whole or not at all."""
+        """Write the manifest. After an interruption the file holds the old content or the new one."""
         with storage_errors(folder / MANIFEST_NAME):
             write_json(folder / MANIFEST_NAME, self.as_json())
 
@@ -74,11 +78,15 @@ class Manifest:
         return {**content, "checksum": _checksum(content)}
 
     def as_text(self) -> str:
-        """The same as text, for the copy in the database."""
+        """The content of the file as text, for the copy in the database."""
         return json.dumps(self.as_json())
 
     def require_copy(self, copy: Any, folder: Path) -> None:
-        """Raise CorruptIndexError unless the copy in the database, where there is one, is of the same index."""
+        """Check that the copy in the database, if there is one, belongs to the same index.
+
+        Raises:
+            CorruptIndexError: it does not.
+        """
         try:
             same = copy is None or json.loads(copy)["index_id"] == self.index_id
         except (KeyError, TypeError, ValueError, RecursionError):
@@ -94,37 +102,37 @@ class Manifest:
         """Read the manifest of an index.
 
         Raises:
-            NotAnIndexError: there is none, or the file is something else's.
-            UnsupportedFormatError: another version of muvera wrote it.
-            CorruptIndexError: it is damaged.
+            NotAnIndexError: there is no manifest, or muvera did not write the file.
+            UnsupportedFormatError: the index has another format.
+            CorruptIndexError: the manifest is damaged.
         """
         return cls.from_json(read_manifest(folder), folder / MANIFEST_NAME)
 
     @classmethod
     def from_text(cls, text: Any, source: Path) -> Manifest:
-        """What ``as_text`` made. Raises as ``read`` does; ``source`` is named in errors."""
+        """Parse what ``as_text`` made. Raises like ``read``; error messages name ``source``."""
         try:
             content = json.loads(text)
             if not isinstance(content, dict):
-                raise TypeError("it isn't a JSON object")
+                raise TypeError("it is not a JSON object")
         except (TypeError, ValueError, RecursionError) as error:
             raise _damaged(source, error) from error
         return cls.from_json(content, source)
 
     @classmethod
     def from_json(cls, content: dict[str, Any], source: Path) -> Manifest:
-        """What ``as_json`` made. Raises as ``read`` does; ``source`` is named in errors."""
+        """Parse what ``as_json`` made. Raises like ``read``; error messages name ``source``."""
         if "checksum" in content and content["checksum"] != _checksum(content):
-            raise _damaged(source, ValueError("its checksum doesn't fit its content"))
+            raise _damaged(source, ValueError("its checksum does not match its content"))
         version = content.get("format_version")
         if version != FORMAT_VERSION:
             advice = (
-                "open it once for writing, which brings it up to date"
+                "open it once for writing, which converts it"
                 if isinstance(version, int) and 0 < version < FORMAT_VERSION
                 else "upgrade muvera-core (pip install -U muvera-core), or index the documents again"
             )
             raise UnsupportedFormatError(
-                f"{source.parent} has index format {version!r}, this version reads {FORMAT_VERSION}: {advice}"
+                f"{source.parent} has index format {version!r}, but this muvera reads format {FORMAT_VERSION}: {advice}"
             )
         try:
             _ = content["checksum"]
@@ -141,11 +149,12 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest's content, whatever its version.
+    """The manifest's content, of any version of the format.
 
     Raises:
-        NotAnIndexError: there is none, or the file is something else's.
-        CorruptIndexError: it isn't JSON, or not a plain file.
+        NotAnIndexError: there is no manifest, or muvera did not write the file.
+        CorruptIndexError: the manifest is not JSON, or not a plain file.
+        StorageError: the manifest cannot be read.
     """
     path = folder / MANIFEST_NAME
     try:
@@ -153,19 +162,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         advice = "make one with MuveraIndex.create"
         if os.path.lexists(folder / DATABASE_NAME):
-            advice += "; or, if it was one and the file got lost, restore it with muvera_core.repair_index"
+            advice += f"; or, if it was an index and lost that file, {RUN_REPAIR}"
         raise NotAnIndexError(f"{folder} is not a muvera index (it has no {MANIFEST_NAME}): {advice}") from None
     except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
     except OSError as error:
-        raise StorageError(f"{path} can't be read ({error}): see to the disk and the permissions") from error
+        raise StorageError(f"{path} cannot be read ({error}): check the disk and the permissions") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise NotAnIndexError(f"{path} was not written by muvera: give the folder of an index")
     return content
 
 
 def read_encoder(folder: Path) -> str:
-    """The fingerprint of an index's token encoder, whatever its format. Raises as ``Manifest.read``."""
+    """The fingerprint of an index's token encoder, in any version of the format. Raises like ``Manifest.read``."""
     content = read_manifest(folder)
     encoder = content.get("encoder")
     return encoder if isinstance(encoder, str) else Manifest.from_json(content, folder / MANIFEST_NAME).encoder
@@ -173,12 +182,12 @@ def read_encoder(folder: Path) -> str:
 
 def _damaged(path: Path, error: Exception) -> CorruptIndexError:
     return CorruptIndexError(
-        f"{path} is damaged ({error!r}): the documents are safe; muvera_core.repair_index restores it from its copy"
+        f"{path} is damaged ({error!r}), but the documents are safe: {RUN_REPAIR}, which restores the file"
     )
 
 
 def _checksum(content: dict[str, Any]) -> int:
-    """Of a manifest of any version: it is compared before the version is, so no version may compute it otherwise."""
+    """CRC-32 of a manifest. Every version computes it in this way, since it is compared before the version is."""
     return zlib.crc32(json.dumps({**content, "checksum": None}, sort_keys=True).encode())
 
 

@@ -1,7 +1,7 @@
-"""One committed state of the documents: which there are, and where each one's tokens stand. Kept in memory.
+"""Snapshots: committed states of the documents, in memory. They say which documents exist and where their tokens are.
 
-Every search reads it, so a search that holds on to one sees one state throughout, whatever is committed meanwhile:
-token rows that it refers to are never overwritten, and a replaced document gets a new key.
+A search reads one snapshot from beginning to end, so it sees one state even if something is committed meanwhile. The
+token rows of a snapshot are never overwritten, and a replaced document gets a new key.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from muvera_core.token_embeddings import IntArray
 
 @dataclass(frozen=True, eq=False)
 class SnapshotRows:
-    """What the store keeps of each document beside its text, as arrays of shape (documents,), by ascending key.
+    """A row for each document, as columns of shape (documents,), in ascending order of keys.
 
     Attributes:
-        keys: internal numbers, int64; a replaced document gets a new one.
-        id_hashes: 64 bits of each id, int64.
-        first: first row in the token log, int64.
-        count: number of rows, int64, at least 1.
-        token_checksums: CRC-32 of those rows, int64.
+        keys: internal numbers of the documents, int64. A replaced document gets a new one.
+        id_hashes: 64-bit hash of each id, int64.
+        first: number of each document's first row in the token log, int64.
+        count: number of its rows, int64, at least 1.
+        token_checksums: CRC-32 of these rows, int64.
     """
 
     keys: IntArray
@@ -43,7 +43,7 @@ class SnapshotRows:
 
     @property
     def columns(self) -> tuple[IntArray, ...]:
-        """All five, in order."""
+        """All five columns, in order."""
         return self.keys, self.id_hashes, self.first, self.count, self.token_checksums
 
     def hashes(self) -> IntArray:
@@ -57,7 +57,7 @@ class SnapshotRows:
         return SnapshotRows(*(column[chosen] for column in self.columns))
 
     def followed_by(self, other: SnapshotRows) -> SnapshotRows:
-        """These and then the others, whose keys are higher."""
+        """These rows, then ``other``, whose keys must be higher."""
         return SnapshotRows(*(np.concatenate(pair) for pair in zip(self.columns, other.columns, strict=True)))
 
 
@@ -68,12 +68,12 @@ class Snapshot:
     Attributes:
         version: counts commits.
         rows: the documents.
-        tokens: where their token vectors are.
-        verified: which documents' tokens have been checked since the index was opened, bool, shape (documents,).
-        hashes: the id hashes, ascending, int64, shape (documents,).
-        keys_by_hash: the keys in that order, int64.
+        tokens: the log with their token vectors.
+        verified: whether a document's tokens have been checked since the index was opened, bool, shape (documents,).
+        hashes: the hashes of all ids, ascending, int64, shape (documents,).
+        keys_by_hash: the keys in the order of ``hashes``, int64, shape (documents,).
         digest: checksum of the rows as a set.
-        answers: keys that the latest filters admit in this state.
+        filter_matches: for the filters used last, the keys that match in this state.
     """
 
     version: int
@@ -83,11 +83,11 @@ class Snapshot:
     hashes: IntArray
     keys_by_hash: IntArray
     digest: int
-    answers: dict[Condition, IntArray] = field(default_factory=dict)
+    filter_matches: dict[Condition, IntArray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, version: int, rows: SnapshotRows, tokens: TokenLog) -> Snapshot:
-        """A state with these documents, none of which is verified yet."""
+        """A snapshot with these documents, none of them verified yet."""
         order = np.argsort(rows.id_hashes, kind="stable")
         verified = np.zeros(len(rows), dtype=np.bool_)
         hashes, keys, digest = rows.id_hashes[order], rows.keys[order], signed_sum(rows.hashes())
@@ -107,30 +107,30 @@ class Snapshot:
         return len(self.rows)
 
     def places(self, keys: Sequence[int] | IntArray) -> IntArray:
-        """Positions of documents, which must exist, among the rows."""
+        """Positions of these keys, which must exist, among the rows."""
         return np.searchsorted(self.rows.keys, keys)
 
     def has(self, keys: IntArray) -> npt.NDArray[np.bool_]:
-        """Which keys are documents of this state, bool, shape (keys,)."""
+        """Whether each key is a document of this snapshot, bool, shape (keys,)."""
         places = np.minimum(self.places(keys), len(self) - 1)
         found: npt.NDArray[np.bool_] = self.rows.keys[places] == keys if len(self) else np.zeros(len(keys), np.bool_)
         return found
 
     def possible_keys(self, ids: Sequence[str]) -> IntArray:
-        """Keys of all documents whose id has the hash of one of ``ids``: nearly always those that have the id."""
+        """Keys of all documents whose id has the hash of one of ``ids``; almost always these are those ids."""
         wanted = np.array([id_hash(id) for id in ids], dtype=np.int64)
         starts, ends = np.searchsorted(self.hashes, wanted, "left"), np.searchsorted(self.hashes, wanted, "right")
         runs = [self.keys_by_hash[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
         return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *runs]))
 
     def changed(self, version: int, removed: IntArray, added: SnapshotRows) -> Snapshot:
-        """The next state: without some documents, and with others whose keys are higher."""
+        """The next snapshot: without the keys ``removed``, and with ``added``, whose keys must be higher."""
         rows, verified, hashes, keys = self.rows, self.verified, self.hashes, self.keys_by_hash
         digest = signed_sum([self.digest, signed_sum(added.hashes())])
         if len(removed):
             digest = signed_sum([digest, -signed_sum(rows[self.places(removed)].hashes())])
-            stays, stay_by_hash = ~np.isin(rows.keys, removed), ~np.isin(keys, removed)
-            rows, verified, hashes, keys = rows[stays], verified[stays], hashes[stay_by_hash], keys[stay_by_hash]
+            kept, kept_by_hash = ~np.isin(rows.keys, removed), ~np.isin(keys, removed)
+            rows, verified, hashes, keys = rows[kept], verified[kept], hashes[kept_by_hash], keys[kept_by_hash]
         order = np.argsort(added.id_hashes, kind="stable")
         places = np.searchsorted(hashes, added.id_hashes[order], "right")
         return Snapshot(
@@ -144,10 +144,10 @@ class Snapshot:
         )
 
     def moved(self, version: int, tokens: TokenLog, first: IntArray) -> Snapshot:
-        """The next state: the same documents, their tokens elsewhere."""
+        """The next snapshot: the same documents, with tokens in another log, starting at the rows ``first``."""
         return Snapshot.of(version, replace(self.rows, first=first), tokens)
 
-    def trusting(self, earlier: Snapshot) -> Snapshot:
-        """This state, with the documents verified that were so in an earlier one over the same token file."""
+    def with_verified_of(self, earlier: Snapshot) -> Snapshot:
+        """This snapshot, with the documents marked as verified that ``earlier``, over the same token log, verified."""
         known = earlier.rows.keys[earlier.verified]
         return replace(self, verified=np.isin(self.rows.keys, known, assume_unique=True))

@@ -1,9 +1,10 @@
 """The durable part of an index: documents in SQLite, token vectors in an append-only file.
 
-SQLite's commit is the commit of the index. ``append_tokens`` writes token rows; ``Change.add`` syncs them to disk and
-writes the documents that refer to them; ``Change.commit`` makes those visible, all at once. Whatever happens before
-that leaves the old state. Two connections, so that searches read on while a change is written:
-only the commit itself makes them wait.
+SQLite's commit is the commit of the index. ``append_tokens`` writes token rows. ``Change.add`` syncs them to disk and
+writes the documents that refer to them. ``Change.commit`` makes these documents visible, all at once. An interruption
+before the commit leaves the old state.
+
+The store has two connections, so that searches can read while a change is written. They wait only for the commit.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from muvera_core.errors import CLOSED, CorruptIndexError, IndexClosedError, MuveraError
-from muvera_core.files import DATABASE_ERRORS, signed_sum, storage_errors
+from muvera_core.errors import CLOSED, RUN_REPAIR, CorruptIndexError, IndexClosedError, MuveraError
+from muvera_core.files import DATABASE_ERRORS, storage_errors
 from muvera_core.filters import Condition, FieldIndex, verify_path
 from muvera_core.storage.change import COPY_BATCH, AppendedTokens, Change
+from muvera_core.storage.committed import read_committed
 from muvera_core.storage.database import (
     DATABASE_NAME,
     State,
     connect,
     create_database,
     read_one_state,
-    read_snapshot_rows,
     read_state,
     read_version,
     select_by_key,
@@ -39,26 +40,25 @@ from muvera_core.storage.token_codec import Rows, TokenCodec
 from muvera_core.storage.token_log import FileTokenLog, MemoryTokenLog, TokenLog, token_generations, tokens_path
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
-# Applications ask under few filters at a time (a tenant, a language), and a wide one takes long to answer.
-_KEPT_ANSWERS = 16
-# Deleted tokens may take this much, or half of what the others take, before they are worth rewriting the file.
+# Applications use few filters at a time (a tenant, a language), and one that many documents match is slow to evaluate.
+_MAX_CACHED_FILTERS = 16
+# The token file is rewritten when deleted tokens take more bytes than this, and than half of what the others take.
 _MIN_WASTE = 1 << 20
+# Free pages of the database to release at a time: searches wait meanwhile.
 _VACUUM_PAGES = 500
-_MAX_KEY = 1 << 62
 _T = TypeVar("_T")
-_MAX_GENERATION = 10**12 - 1
 
 
 class Store:
     """Documents, metadata and token rows.
 
-    Any number of threads may read. One thread writes at a time: the caller holds ``IndexLocks.writing``. The store
-    takes the other two locks itself.
+    Any number of threads may read. Only one thread may write: the caller holds ``IndexLocks.writing``. The store takes
+    the other two locks itself.
 
     Attributes:
-        codec: how token vectors are stored.
-        locks: see there.
-        snapshot: the state that the next search sees. Replace it only while ``locks.state`` is held.
+        codec: the format of token rows.
+        locks: the locks of the index.
+        snapshot: the state that the next search sees. It is replaced only while ``locks.state`` is held.
     """
 
     def __init__(
@@ -71,19 +71,19 @@ class Store:
         create: State | None = None,
         generation: int = 0,
     ) -> None:
-        """Open the store in ``folder``, or make one in memory where it is None.
+        """Open the store in ``folder``, or make one in memory if it is None.
 
         Args:
-            folder: where the files are.
-            codec: how token vectors are stored.
-            locks: of the index; None makes new ones.
+            folder: the folder with the files.
+            codec: the format of token rows.
+            locks: locks of the index. None makes new ones.
             read_only: allow no changes.
             create: make a new store, with these named values.
-            generation: of the token file of a new store.
+            generation: generation of a new store's token file.
 
         Raises:
             CorruptIndexError: files are missing or damaged.
-            StorageError: they can't be read or written.
+            StorageError: files cannot be read or written.
         """
         self.codec, self.locks, self._folder = codec, locks or IndexLocks(), folder
         self._path = None if folder is None else folder / DATABASE_NAME
@@ -94,7 +94,7 @@ class Store:
         new = create is not None or folder is None
         self._db = connect(self._path, write=new, create=new)
         self._reader = DocumentReader(self._db)
-        # Changes, and the reading of all that is new, go through a connection of their own: searches don't wait for it.
+        # A second connection, for changes and for loading new states, so that searches need not wait for these.
         self._write_db = self._db
         try:
             with storage_errors(self._path):
@@ -118,25 +118,25 @@ class Store:
         """The documents with these keys, which must be in ``snapshot``, in the order of the keys.
 
         Raises:
-            StaleError: some were deleted since.
-            CorruptIndexError: some are damaged.
+            StaleError: a document was deleted since.
+            CorruptIndexError: a document is damaged.
         """
         with self.locks.state, self._using():
             return self._reader.documents(snapshot, keys)
 
     def documents_by_id(self, snapshot: Snapshot, ids: Sequence[str]) -> list[StoredDocument]:
-        """The documents with these ids, in the order of the ids; unknown ids are skipped. Raises as ``documents``."""
+        """The documents with these ids, in the order of the ids. Unknown ids are skipped. Raises like ``documents``."""
         with self.locks.state, self._using():
             keys = self._reader.keys_of(snapshot, ids)
             return self._reader.documents(snapshot, [keys[id] for id in ids if id in keys])
 
     def keys_of(self, snapshot: Snapshot, ids: Sequence[str]) -> dict[str, int]:
-        """Keys of those ids that are in ``snapshot``. Raises as ``documents`` does."""
+        """Keys of those ``ids`` that are in ``snapshot``. Raises the same errors as ``documents``."""
         with self.locks.state, self._using():
             return self._reader.keys_of(snapshot, ids)
 
     def matching(self, snapshot: Snapshot, condition: Condition | None) -> IntArray:
-        """Keys of the documents that a filter admits, ascending; all of them where there is none.
+        """Keys of the documents that match a filter, ascending, int64. All keys if ``condition`` is None.
 
         Raises:
             StaleError: another process has committed something since.
@@ -145,21 +145,21 @@ class Store:
         if condition is None:
             return snapshot.keys
         with self.locks.state, self._using():
-            answers = snapshot.answers
-            if condition not in answers:
-                answer = read_one_state(self._db, lambda: self._answer(snapshot, condition))
-                if len(answers) >= _KEPT_ANSWERS:
-                    del answers[next(iter(answers))]
-                answers[condition] = answer
-            return answers[condition]
+            cached = snapshot.filter_matches
+            if condition not in cached:
+                matches = read_one_state(self._db, lambda: self._evaluate(snapshot, condition))
+                if len(cached) >= _MAX_CACHED_FILTERS:
+                    del cached[next(iter(cached))]
+                cached[condition] = matches
+            return cached[condition]
 
     def token_rows(self, snapshot: Snapshot, keys: Sequence[int] | IntArray) -> tuple[Rows, IntArray]:
-        """Token rows of documents, which must be in ``snapshot``, end to end, with their offsets (documents + 1,).
+        """Token rows of documents in ``snapshot``, end to end, and their offsets, int64, shape (documents + 1,).
 
         The first read of a document's rows since opening compares them with their checksum.
 
         Raises:
-            CorruptIndexError: some are damaged.
+            CorruptIndexError: a document's rows are damaged.
         """
         places = snapshot.places(keys)
         count = snapshot.rows.count[places]
@@ -174,8 +174,8 @@ class Store:
                 checksum = zlib.crc32(content[offsets[i] * size : offsets[i + 1] * size])
                 if checksum != snapshot.rows.token_checksums[places[i]]:
                     raise CorruptIndexError(
-                        f"the tokens of {self._name(snapshot.keys[places[i]])} are damaged: its text is safe, and so "
-                        "are the other documents; run muvera_core.repair_index on the folder, or delete the document"
+                        f"the tokens of {self._describe(snapshot.keys[places[i]])} are damaged, but its text and the "
+                        f"other documents are safe: {RUN_REPAIR}, or delete the document"
                     )
             snapshot.verified[places] = True
         return rows, offsets
@@ -199,17 +199,17 @@ class Store:
             return read_one_state(self._db, lambda: read_state(self._db)).get(name)
 
     def load(self) -> Snapshot:
-        """What is committed now; ``snapshot`` itself where that is it. Needs no lock."""
+        """The state that is committed now: ``snapshot`` itself if nothing new is committed. Needs no lock."""
         with self._using():
             if read_version(self._write_db) == self.snapshot.version:
                 return self.snapshot
             return self._load(self.snapshot)
 
-    def frozen(self, read: Callable[[], _T]) -> _T:
-        """What ``read`` gives while no other process can commit."""
+    def read_exclusively(self, read: Callable[[], _T]) -> _T:
+        """What ``read`` returns. Other processes cannot commit meanwhile."""
 
         def with_lock() -> _T:
-            read_version(self._db)  # takes the lock that BEGIN only promises
+            read_version(self._db)  # the first read takes the lock; BEGIN alone does not
             return read()
 
         with self.locks.state, self._using():
@@ -218,16 +218,16 @@ class Store:
     # Writing
 
     def append_tokens(self, embeddings: TokenEmbeddings) -> tuple[AppendedTokens, TokenEmbeddings]:
-        """Write token rows that no document refers to yet; a ``Change`` or ``roll_back`` must follow.
+        """Write token rows that no document refers to yet. A ``Change`` or ``roll_back`` must follow.
 
         Returns:
-            Where they are, and the token embeddings that will be read from there.
+            The places of the rows, and the token embeddings as they will be read from there.
         """
         rows = self.codec.encode(embeddings.vectors)
         return self.append_rows(rows, embeddings.offsets), TokenEmbeddings(self.codec.decode(rows), embeddings.offsets)
 
     def append_rows(self, rows: Rows, offsets: IntArray) -> AppendedTokens:
-        """The same for token rows, where document ``i`` owns ``rows[offsets[i]:offsets[i + 1]]``."""
+        """Like ``append_tokens``, for encoded rows. Document ``i`` owns ``rows[offsets[i]:offsets[i + 1]]``."""
         content, ends = rows.view(np.uint8).data, (offsets * rows.dtype.itemsize).tolist()
         checksums = [zlib.crc32(content[start:end]) for start, end in pairwise(ends)]
         tokens = self.snapshot.tokens
@@ -239,12 +239,17 @@ class Store:
         """Make a change in one transaction.
 
         Args:
-            fill: says what to change.
-            then: called in the moment in which the change becomes visible, with the keys that it removed.
+            fill: called with the change, to fill it.
+            then: called with the removed keys when the change becomes visible, while searches wait.
         """
-        # In memory there is one connection, and readers would see what isn't committed.
-        unseen = self.locks.state if self._folder is None else nullcontext()
-        with self.locks.change, unseen, self._using(), Change(self._write_db, self._path, self.snapshot) as change:
+        # A store in memory has one connection, through which readers would see uncommitted changes.
+        without_readers = self.locks.state if self._folder is None else nullcontext()
+        with (
+            self.locks.change,
+            without_readers,
+            self._using(),
+            Change(self._write_db, self._path, self.snapshot) as change,
+        ):
             fill(change)
             change.prepare()
             with self.locks.state:
@@ -252,7 +257,7 @@ class Store:
                 then(change.removed)
 
     def roll_back(self) -> None:
-        """Return to what is committed, after a write that failed or was interrupted."""
+        """Return to the committed state after a write that failed or was interrupted."""
         with self.locks.state, self._using():
             if self._write_db.in_transaction:
                 self._write_db.execute("ROLLBACK")
@@ -265,12 +270,12 @@ class Store:
 
     @property
     def is_wasteful(self) -> bool:
-        """Whether enough of the token file is deleted documents' to be worth rewriting it."""
+        """Whether deleted documents take so much of the token file that ``compact`` is worthwhile."""
         size, live = self.codec.row_dtype.itemsize, self.snapshot.n_tokens
         return (len(self.snapshot.tokens) - live) * size > max(_MIN_WASTE, live * size // 2)
 
     def size_on_disk(self) -> int:
-        """Bytes of the documents and their tokens; 0 for a store in memory."""
+        """Bytes of the database and the token file; 0 for a store in memory."""
         if self._folder is None or self._path is None:
             return 0
         with storage_errors(self._folder):
@@ -278,13 +283,13 @@ class Store:
             return self._path.stat().st_size + tokens.stat().st_size
 
     def compact(self) -> None:
-        """Rewrite the token file without deleted documents' rows, and give free pages of the database back.
+        """Rewrite the token file without deleted documents' rows, and release free pages of the database.
 
-        Where it fails, ``roll_back`` must follow.
+        If it fails, ``roll_back`` must follow.
 
         Raises:
-            CorruptIndexError: a document's tokens are damaged; nothing was changed.
-            StorageError: no room for the copy; nothing was changed.
+            CorruptIndexError: a document's tokens are damaged. Nothing was changed.
+            StorageError: there is no room for the copy. Nothing was changed.
         """
         snapshot = self.snapshot
         if len(snapshot.tokens) > snapshot.n_tokens:
@@ -307,7 +312,7 @@ class Store:
             no_tokens = MemoryTokenLog(self.codec.row_dtype, 0)
             self.snapshot = Snapshot.of(self.snapshot.version, SnapshotRows.empty(), no_tokens)
 
-    # Inner workings
+    # Private methods
 
     @contextmanager
     def _using(self) -> Iterator[None]:
@@ -321,12 +326,11 @@ class Store:
         db = self._write_db
         while True:
             with storage_errors(self._path):
-                state, (rows, hashes) = read_one_state(db, lambda: (read_state(db), read_snapshot_rows(db)))
-            _check_directory(rows, hashes, state)
+                state, rows = read_committed(db)
             if earlier is not None and earlier.tokens.generation == state["generation"]:
                 if not self._writable:
                     earlier.tokens.reset(state["n_token_rows"])
-                return Snapshot.of(state["version"], rows, earlier.tokens).trusting(earlier)
+                return Snapshot.of(state["version"], rows, earlier.tokens).with_verified_of(earlier)
             if self._compacted is not None and self._compacted.generation == state["generation"]:
                 return Snapshot.of(state["version"], rows, self._compacted)
             try:
@@ -351,68 +355,42 @@ class Store:
         return self._open_log(generation, 0)
 
     def _remove_leftovers(self) -> None:
-        """Remove token files that an interrupted or finished compaction left."""
+        """Remove the token files of earlier generations, which compactions leave, also interrupted ones."""
         if self._folder is None:
             return
         with storage_errors(self._folder):
             for generation in token_generations(self._folder):
                 if generation != self.snapshot.tokens.generation:
-                    with suppress(OSError):  # Windows keeps files that are open; the next opening removes them
+                    with suppress(OSError):  # Windows cannot remove open files; the next opening does
                         tokens_path(self._folder, generation).unlink()
 
     def _vacuum(self) -> None:
         with self._using():
             free, before = self._free_pages(), -1
             while free and free != before:
-                with self.locks.change, self.locks.state:  # a few milliseconds at a time
+                with self.locks.change, self.locks.state:  # for a few milliseconds
                     self._write_db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
                 free, before = self._free_pages(), free
 
     def _free_pages(self) -> int:
         return int(self._write_db.execute("PRAGMA freelist_count").fetchone()[0])
 
-    def _answer(self, snapshot: Snapshot, condition: Condition) -> IntArray:
+    def _evaluate(self, snapshot: Snapshot, condition: Condition) -> IntArray:
         if read_version(self._db) != snapshot.version:
             raise StaleError
-        answer = condition.keys(FieldIndex(self._db, snapshot.keys, self._verify_path))
-        if not snapshot.has(answer).all():
+        matches = condition.keys(FieldIndex(self._db, snapshot.keys, self._verify_path))
+        if not snapshot.has(matches).all():
             raise CorruptIndexError(
-                f"the index over metadata fields in {self._path} names documents that aren't there: "
-                "run muvera_core.repair_index on the folder"
+                f"the index over metadata fields in {self._path} names documents that do not exist: {RUN_REPAIR}"
             )
-        return answer
+        return matches
 
     def _verify_path(self, path: str) -> None:
         if path not in self._verified_paths and verify_path(self._db, path):
             self._verified_paths.add(path)
 
-    def _name(self, key: int) -> str:
+    def _describe(self, key: int) -> str:
         with suppress(MuveraError, *DATABASE_ERRORS), self.locks.state:
             for (id,) in select_by_key(self._db, "id", [int(key)]):
                 return f"document {id!r}"
         return f"document number {key}"
-
-
-def _check_directory(rows: SnapshotRows, hashes: IntArray, state: State) -> None:
-    if not (_has_counters(state) and _fits(rows, hashes, state)):
-        raise CorruptIndexError(
-            "documents.sqlite is damaged (its snapshot doesn't fit its checksums): run muvera_core.repair_index on "
-            "the folder, which keeps every document that is whole, or restore the file from a backup"
-        )
-
-
-def _has_counters(state: State) -> bool:
-    limits = {"version": _MAX_KEY, "next_key": _MAX_KEY, "n_token_rows": _MAX_KEY, "generation": _MAX_GENERATION}
-    return all(isinstance(state.get(name), int) and 0 <= state[name] <= limit for name, limit in limits.items())
-
-
-def _fits(rows: SnapshotRows, hashes: IntArray, state: State) -> bool:
-    """Whether the rows have their checksums and refer to what is there."""
-    n_rows = state["n_token_rows"]
-    return bool(
-        (rows.hashes() == hashes).all()
-        and signed_sum(hashes) == state.get("digest")
-        and ((rows.keys > 0) & (rows.keys < state["next_key"])).all()
-        and int(rows.count.sum()) <= n_rows  # no row belongs to two
-        and ((rows.first >= 0) & (rows.count >= 1) & (rows.count <= n_rows) & (rows.first <= n_rows - rows.count)).all()
-    )

@@ -1,4 +1,4 @@
-"""How token vectors are kept on disk: one fixed-size row per token."""
+"""The format of token vectors on disk: one fixed-size row per token."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ class TokenCodec:
     """Converts token vectors to rows and back.
 
     Attributes:
-        precision: "int8" keeps a byte per dimension and one float32 scale per token (its largest magnitude over
-            127); "float16" keeps two bytes per dimension.
+        precision: "int8" stores one byte per dimension and one float32 scale per token (its largest magnitude
+            divided by 127); "float16" stores two bytes per dimension.
         dimension: width of a token vector.
+
+    Raises:
+        InvalidInputError: the precision is unknown.
     """
 
     precision: TokenPrecision

@@ -1,10 +1,10 @@
-"""Append-only rows of fixed size: the token vectors of all documents, end to end, in a file or in memory.
+"""The token log: append-only rows of fixed size with the token vectors of all documents, in a file or in memory.
 
-A row becomes part of the index when the store commits a document that refers to it. What lies beyond the last
-committed row is left over from an interrupted write and cut off.
+A row becomes part of the index when the store commits a document that refers to it. Rows beyond the last committed one
+are left over from an interrupted write, and are cut off.
 
-The file is read with plain reads, not through a memory map: where a disk fails or a file was cut short, a read says so
-and a map kills the process.
+The file is read with plain reads, not through a memory map. If the disk fails or the file was cut short, a read raises
+an error, while a memory map crashes the process.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from typing import Protocol
 
 import numpy as np
 
-from muvera_core.errors import CorruptIndexError
+from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError
 from muvera_core.files import is_plain_file, open_plain, storage_errors, sync_folder
 from muvera_core.storage.token_codec import Rows
 from muvera_core.token_embeddings import IntArray
 
 _NAME = re.compile(r"tokens-(\d{1,12})\.bin")
+MAX_GENERATION = 10**12 - 1
 
 
 class TokenLog(Protocol):
-    """Rows that can be appended and read. Reading is safe while another thread appends.
+    """A log of rows. Reading is safe while another thread appends.
 
     Attributes:
-        generation: tells logs of one store apart; each compaction writes a new one.
+        generation: number of the log. Each compaction writes a log with a new number.
     """
 
     generation: int
@@ -39,13 +40,13 @@ class TokenLog(Protocol):
         """Add rows at the end."""
 
     def reset(self, n_rows: int) -> None:
-        """Continue from row ``n_rows``: forget what was appended beyond, or take note of what another process did."""
+        """Set the number of rows: drop rows beyond ``n_rows``, or take over those that another process appended."""
 
     def sync(self) -> None:
-        """Return once what was appended will survive a power cut."""
+        """Make the appended rows durable: return when they will survive a power cut."""
 
     def read(self, first: IntArray, count: IntArray) -> Rows:
-        """Runs of rows, end to end: ``count[i]`` rows from row ``first[i]`` on."""
+        """Read ``count[i]`` rows from row ``first[i]`` on, for each ``i``, and return them end to end."""
 
     def __len__(self) -> int: ...
 
@@ -74,7 +75,7 @@ class MemoryTokenLog:
         pass
 
     def read(self, first: IntArray, count: IntArray) -> Rows:
-        # NumPy copies rows of bytes four times as fast as rows of a structured type.
+        # NumPy copies rows of bytes four times faster than rows of a structured type.
         rows = self._rows
         as_bytes = rows.view(np.uint8).reshape(len(rows), rows.dtype.itemsize)
         ends = np.cumsum(count)
@@ -86,14 +87,14 @@ class MemoryTokenLog:
 
 
 class FileTokenLog:
-    """Rows in a file. It is closed when nothing refers to it any more, so a search under way can read on."""
+    """Rows in a file. It is closed when nothing refers to the log any more, so a running search can go on reading."""
 
-    _file = -1  # also where ``__init__`` was interrupted before it began
+    _file = -1  # so that ``__del__`` works if ``__init__`` was interrupted
 
     def __init__(
         self, path: Path, row_dtype: np.dtype[np.void], n_rows: int, *, writable: bool, generation: int = 0
     ) -> None:
-        """Open ``path`` with its first ``n_rows`` rows; make it where ``n_rows`` is 0 and it is ``writable``.
+        """Open ``path`` with its first ``n_rows`` rows. Create it if ``n_rows`` is 0 and it is ``writable``.
 
         Raises:
             CorruptIndexError: the file is missing, shorter than ``n_rows``, or not a plain file.
@@ -108,19 +109,16 @@ class FileTokenLog:
         create = writable and n_rows == 0
         with storage_errors(path):
             if not create and not is_plain_file(path):
-                raise CorruptIndexError(
-                    f"{path} is missing: the documents' texts are safe; run muvera_core.repair_index on the folder, "
-                    "or restore the file from a backup"
-                )
+                raise CorruptIndexError(f"{path} is missing, but the documents' texts are safe: {REPAIR_ADVICE}")
             flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if create else 0)
             self._file = open_plain(path, flags)
             if create:
                 sync_folder(path.parent)
-            there = os.fstat(self._file).st_size // row_dtype.itemsize
-        if there < n_rows:
+            n_found = os.fstat(self._file).st_size // row_dtype.itemsize
+        if n_found < n_rows:
             raise CorruptIndexError(
-                f"{path} holds {there} token vectors, but the documents refer to {n_rows}: their texts are safe; "
-                "run muvera_core.repair_index on the folder, or restore the file from a backup"
+                f"{path} holds {n_found} token vectors, but the documents refer to {n_rows}. Their texts are safe: "
+                f"{REPAIR_ADVICE}"
             )
 
     def append(self, rows: Rows) -> None:
@@ -135,7 +133,7 @@ class FileTokenLog:
     def reset(self, n_rows: int) -> None:
         self._size = n_rows
         if self._writable:
-            with suppress(OSError):  # what lies beyond is overwritten in any case
+            with suppress(OSError):  # later appends overwrite the rest anyway
                 os.ftruncate(self._file, n_rows * self._dtype.itemsize)
 
     def sync(self) -> None:
@@ -168,14 +166,14 @@ class FileTokenLog:
             n = _read_at(self._file, target, place)
             if n == 0:
                 raise CorruptIndexError(
-                    f"{self.path} ends before byte {place + len(target)}, where the documents refer to: their texts "
-                    "are safe; run muvera_core.repair_index on the folder, or restore the file from a backup"
+                    f"{self.path} ends before byte {place + len(target)}, which the documents refer to. Their texts "
+                    f"are safe: {REPAIR_ADVICE}"
                 )
             target, place = target[n:], place + n
 
 
 def tokens_path(folder: Path, generation: int) -> Path:
-    """The token file's path."""
+    """Path of the token file of a generation."""
     return folder / f"tokens-{generation}.bin"
 
 

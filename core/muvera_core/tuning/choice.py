@@ -1,4 +1,4 @@
-"""Stage ones that were measured, and which of them is taken."""
+"""A stage one that was measured, and the choice among several."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import asdict, dataclass
 from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
 from muvera_core.stage_one import Candidates, GraphParameters, HnswCandidates, Tuning
 
-# They take longer to make, and more memory: of the time of a search, the share that one has to save.
+# Another graph takes longer to build, and more memory. It must save at least this share of a search's time.
 _WORTH_ANOTHER_GRAPH = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A stage one that reaches the target.
+    """A stage one, and what was measured of it.
 
     Attributes:
         encoder: makes the vectors.
-        candidates: holds those of all documents.
-        n_candidates: how many to rerank.
-        ef: of a graph.
-        graph: what it was made with.
-        recall: share of the exact best documents among the candidates.
-        seconds: a search takes for candidates and rerank.
+        candidates: holds the vectors of all documents.
+        n_candidates: number of candidates to rerank.
+        ef: of a graph search.
+        graph: parameters of the graph.
+        recall: the share of exact MaxSim's best documents among the candidates.
+        seconds: median time of a search, without encoding the text.
     """
 
     encoder: SetEncoder
@@ -35,7 +35,7 @@ class Choice:
     seconds: float
 
     def as_tuning(self, k: int, target_recall: float, n_queries: int, seconds_to_choose: float) -> Tuning:
-        """What the index's manifest keeps of it."""
+        """The tuning that the index's manifest keeps."""
         learned = self.encoder.config if isinstance(self.encoder, LearnedSetEncoder) else None
         measured = {
             "target_recall": target_recall,
@@ -52,13 +52,13 @@ class Choice:
 
 
 def best(choices: Sequence[Choice], aim: float) -> Choice:
-    """The cheapest choice that reaches ``aim``; where none does, the one that comes nearest."""
+    """The fastest choice whose recall reaches ``aim``. If none does, the one of highest recall."""
     enough = [choice for choice in choices if choice.recall >= aim]
     return min(enough, key=lambda choice: choice.seconds) if enough else max(choices, key=lambda choice: choice.recall)
 
 
 def with_better_graph(chosen: Choice, others: Sequence[Choice], aim: float) -> Choice:
-    """``chosen``, or the same encoding in another graph, where that reaches ``aim`` sooner or comes nearer to it."""
+    """``chosen``, or the same encoding in another graph that is faster, or that comes nearer to ``aim``."""
     other = best(others, aim)
     if chosen.recall < aim:
         return best([chosen, other], aim)

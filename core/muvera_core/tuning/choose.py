@@ -1,7 +1,7 @@
-"""Choosing stage one for a corpus: which encoding, how wide, how many candidates, which graph, which ef.
+"""Chooses stage one for a corpus: which encoding, how wide, how many candidates, which graph, which ef.
 
-Everything is measured on the corpus itself: questions are asked of every choice, and what it finds is compared with
-exact MaxSim over all documents. Of the choices that reach the target the one with the cheapest search is taken.
+Everything is measured on the corpus itself. Each choice answers the queries, and its candidates are compared with exact
+MaxSim over all documents. Of the choices that reach the target, the one with the fastest search is taken.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, 
 from muvera_core.tuning.choice import Choice, best, with_better_graph
 from muvera_core.tuning.corpus import Corpus
 
-# Widths of learned encodings that are tried: 0.5, 1 and 2 kB a document.
+# Widths of the learned encodings to try: 0.5, 1 and 2 kB a document.
 WIDTHS = (128, 256, 512)
+# Values of ef to try, as multiples of the number of candidates, or of the default ef if that is larger.
 _EF_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0)
-# Other questions will be asked: of what the target leaves to be missed, the share that is kept for them.
+# Users will ask other queries. The choice may miss only 1 - _MARGIN of what the target allows to be missed.
 _MARGIN = 0.4
-# Of what the target leaves to be missed, the share that a graph may miss of what a scan finds.
+# The share of the allowed misses that the graph may cause. The encoding may cause the rest.
 _GRAPH_SHARE = 0.5
-# Graphs that are tried beside the default one.
+# Graphs to try besides the default one.
 OTHER_GRAPHS = (GraphParameters(32, 200), GraphParameters(16, 400), GraphParameters(32, 400))
 _T = TypeVar("_T")
 
 
 def choose(
     corpus: Corpus,
-    present: SetEncoder,
+    first_encoder: SetEncoder,
     queries: Sequence[FloatArray],
     examples: Sequence[FloatArray],
     *,
@@ -50,19 +51,19 @@ def choose(
     k: int,
     show_progress: bool = False,
 ) -> Choice:
-    """Measure the present encoding and learned ones of several widths, and take the cheapest that reaches the target.
+    """Measure the first encoding and learned ones of several widths, and take the fastest that reaches the target.
 
-    Where there are enough documents for graphs, all encodings are measured in the default one, and only the one that
-    is taken also in others: making graphs is what takes long.
+    With enough documents for a graph, all encodings are measured in a default graph. Only the encoding that is taken is
+    also measured in other graphs, because building graphs is slow.
 
     Args:
         corpus: the documents.
-        present: the encoding that the index has without tuning.
-        queries: token vectors of the questions that are asked.
-        examples: of other questions, to which learned encodings are fitted.
-        target_recall: share of the ``k`` best documents, by exact MaxSim, to be among the candidates. Where no choice
+        first_encoder: makes the encoding that the index has without tuning.
+        queries: token vectors of the queries to measure with.
+        examples: token vectors of other queries, to fit learned encodings to.
+        target_recall: the share of exact MaxSim's ``k`` best documents that must be among the candidates. If no choice
             reaches it, the one that comes nearest is taken.
-        k: number of hits that are tuned for.
+        k: number of hits to tune for.
         show_progress: show bars on standard error.
     """
     aim = target_recall + (1 - target_recall) * _MARGIN
@@ -71,14 +72,14 @@ def choose(
 
     def measured(encoder: SetEncoder, vectors: FloatArray, graph: GraphParameters) -> Choice:
         asked = encoder.encode_queries(TokenEmbeddings.from_list(queries))
-        n_candidates = _needed(corpus.keys, vectors, asked, exact, _scan_target(corpus, aim))
-        held, ef, n_candidates, recall = _held(corpus.keys, vectors, asked, exact, n_candidates, aim, graph)
+        n_candidates = _candidates_needed(corpus.keys, vectors, asked, exact, _scan_target(corpus, aim))
+        held, ef, n_candidates, recall = _candidate_index(corpus.keys, vectors, asked, exact, n_candidates, aim, graph)
         seconds = _median_seconds(partial(held.search, k=n_candidates), asked)
         seconds += _median_seconds(encoder.encode_queries, [TokenEmbeddings.from_list([query]) for query in queries])
         seconds += n_candidates * rerank_seconds
         return Choice(encoder, held, n_candidates, ef, graph, recall, seconds)
 
-    encodings = _encodings(corpus, present, examples, show_progress)
+    encodings = _encodings(corpus, first_encoder, examples, show_progress)
     chosen = best([measured(encoder, vectors, DEFAULT_GRAPH) for encoder, vectors in encodings], aim)
     if isinstance(chosen.candidates, FlatCandidates):
         return chosen
@@ -88,10 +89,10 @@ def choose(
 
 
 def _encodings(
-    corpus: Corpus, present: SetEncoder, examples: Sequence[FloatArray], show_progress: bool
+    corpus: Corpus, first_encoder: SetEncoder, examples: Sequence[FloatArray], show_progress: bool
 ) -> Iterator[tuple[SetEncoder, FloatArray]]:
-    """Encoders with their vectors of all documents, of unit length, one after the other."""
-    yield present, corpus.encode_all(present, show_progress)
+    """Encoders, each with the vectors of all documents, of unit length."""
+    yield first_encoder, corpus.encode_all(first_encoder, show_progress)
     sample = corpus.sample(LearnedSetEncoderConfig.num_sample_tokens)
     widths = [width for width in WIDTHS if width < len(sample.vectors) // 2]
     if widths and len(sample) > 1:
@@ -104,7 +105,7 @@ def _encodings(
 
 
 def _truncated(vectors: FloatArray, width: int, length: float) -> FloatArray:
-    """Encodings of fewer dimensions from those of more: the last coordinate evens out the lengths."""
+    """Narrower encodings made of wider ones. The last coordinate gives all of them the same length."""
     short = np.empty((len(vectors), width), dtype=np.float32)
     short[:, :-1] = vectors[:, : width - 1]
     short[:, -1] = np.sqrt(np.maximum(0, length**2 - np.einsum("nd,nd->n", short[:, :-1], short[:, :-1])))
@@ -112,12 +113,14 @@ def _truncated(vectors: FloatArray, width: int, length: float) -> FloatArray:
 
 
 def _scan_target(corpus: Corpus, target: float) -> float:
-    """A graph misses some of what a scan finds, so the scan has to find more."""
+    """The recall that a scan must reach. A graph misses some of what a scan finds, so its scan must find more."""
     return target if len(corpus.keys) <= FLAT_LIMIT else target + (1 - target) * (1 - _GRAPH_SHARE)
 
 
-def _needed(keys: IntArray, vectors: FloatArray, queries: FloatArray, exact: Sequence[IntArray], target: float) -> int:
-    """How many documents of highest inner product hold ``target`` of the exact best ones."""
+def _candidates_needed(
+    keys: IntArray, vectors: FloatArray, queries: FloatArray, exact: Sequence[IntArray], target: float
+) -> int:
+    """The number of candidates of a scan that hold the share ``target`` of exact MaxSim's best documents."""
     ranks = []
     for query, wanted in zip(queries, exact, strict=True):
         scores = vectors @ query
@@ -126,7 +129,7 @@ def _needed(keys: IntArray, vectors: FloatArray, queries: FloatArray, exact: Seq
     return int(in_order[max(0, int(np.ceil(target * len(in_order))) - 1)]) + 1
 
 
-def _held(
+def _candidate_index(
     keys: IntArray,
     vectors: FloatArray,
     queries: FloatArray,
@@ -135,13 +138,13 @@ def _held(
     target: float,
     graph: GraphParameters,
 ) -> tuple[Candidates, int, int, float]:
-    """The holder for so many documents, with the ef, number of candidates and recall that it has in the end."""
+    """A flat scan or graph of the vectors, with the ef, number of candidates and recall that it reaches."""
     held: Candidates
     n_candidates = max(n_candidates, *map(len, exact))
     if len(keys) <= FLAT_LIMIT:
-        held = FlatCandidates.holding(keys, vectors)
+        held = FlatCandidates.from_vectors(keys, vectors)
         return held, HnswCandidates.DEFAULT_EF, n_candidates, _recall(held, queries, exact, n_candidates)
-    held = HnswCandidates.holding(keys, vectors, parameters=graph)
+    held = HnswCandidates.from_vectors(keys, vectors, parameters=graph)
     recall = 0.0
     for factor in _EF_FACTORS:
         held.ef = int(max(HnswCandidates.DEFAULT_EF, n_candidates) * factor)
@@ -162,7 +165,7 @@ def _seconds_per_candidate(corpus: Corpus, queries: Sequence[FloatArray]) -> flo
 
 
 def _median_seconds(call: Callable[[_T], object], arguments: Iterable[_T]) -> float:
-    """What a call takes, in the middle of several."""
+    """The median time of a call."""
     times = []
     for argument in arguments:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The queries that stage one is fitted to and measured with: given ones, or parts of documents that stand in."""
+"""The queries to fit stage one to and to measure it with: the user's, or stand-ins made of the documents."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from muvera_core.set_encoders import part_of_text, run_of_tokens
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.tuning.corpus import Corpus
 
-# Stand-ins that the encoding is fitted to: more find little more. They are drawn so many at a time.
+# Stand-ins to fit the encoding to. More of them gain little.
 _PSEUDO_QUERIES = 1500
+# Stand-ins that are drawn and encoded at a time.
 _DRAWN_TOGETHER = 64
-# Of so many questions that are given, half are fitted to, too.
+# If the user gives at least this many queries, half of them are for fitting.
 _MIN_TO_SPLIT = 100
 
 
 def queries_to_fit_and_measure(
     corpus: Corpus, given: Sequence[FloatArray] | None, n: int
 ) -> tuple[Sequence[FloatArray], Sequence[FloatArray]]:
-    """Token vectors of the questions to fit to, and of those to measure with.
+    """Token vectors of the queries to fit to, and of the queries to measure with.
 
     Args:
         corpus: the documents.
-        given: questions that will be asked, if some are known.
-        n: how many to measure with where none are given.
+        given: the user's queries, or None.
+        n: number of stand-ins to measure with if ``given`` is None.
     """
     for_fit = pseudo_queries(corpus, _PSEUDO_QUERIES, seed=2)
     if given is None:
@@ -36,9 +37,9 @@ def queries_to_fit_and_measure(
 
 
 def pseudo_queries(corpus: Corpus, n: int, seed: int) -> list[FloatArray]:
-    """Token vectors that stand in for questions: of parts of documents' texts, or runs of documents' tokens.
+    """Token vectors of stand-ins for queries: parts of documents' texts, or runs of documents' stored tokens.
 
-    A part that is encoded on its own has vectors more like a question's, whose tokens have little beside them.
+    A part of a text that is encoded on its own resembles a query more: its tokens have little context, too.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.choice(corpus.keys, size=n)

@@ -1,4 +1,4 @@
-"""Exact late-interaction reranking of any retriever's documents."""
+"""Reranks the documents of any retriever by exact MaxSim."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from muvera_core.encoders import BundledEncoder
 
 
 class MaxSimReranker(BaseDocumentCompressor):
-    """Reranks the documents that another retriever found by exact MaxSim, and keeps the best.
+    """Reranks documents that another retriever found by exact MaxSim, and keeps the best.
 
-    What is returned are copies, best first, with two scores in ``metadata``: ``relevance_score``, in [0, 1] and
-    comparable between questions, and ``maxsim_score``, the raw sum of the best match of each query token. Documents
-    of equal score stay in their order. One without text matches nothing: its scores are 0.
+    Returns copies, best first, with two scores in ``metadata``. ``maxsim_score`` is the score, the raw MaxSim sum.
+    ``relevance_score`` is the normalized score: the mean per query token, clipped to [0, 1]. It can be compared between
+    queries. Documents with equal scores keep their order. A document without text matches nothing and scores 0.
 
-    Every passage is encoded for every question, some 13 ms for a paragraph with the bundled encoder on two cores:
-    rerank tens of passages, not thousands. A ``MuveraVectorStore`` encodes each only once.
+    Every document is encoded again for every query, which takes some 13 ms for a paragraph with the bundled encoder on
+    two cores. So rerank tens of documents, not thousands. A ``MuveraVectorStore`` encodes each document only once.
 
     Example:
         .. code-block:: python
@@ -38,21 +38,21 @@ class MaxSimReranker(BaseDocumentCompressor):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     encoder: TokenEncoder = Field(default_factory=BundledEncoder)
-    """Turns text into token vectors; by default the bundled one."""
+    """Turns text into token vectors. The default is the bundled encoder."""
     top_n: int | None = Field(default=3, ge=1)
-    """How many documents to keep; None keeps all."""
+    """Number of documents to keep. None keeps all."""
     batch_size: int = Field(default=64, ge=1)
-    """Passages per call of the encoder."""
+    """Texts per call of the encoder."""
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """The ``top_n`` best of the documents, best first, as copies with their scores.
+        """The ``top_n`` best documents, best first, as copies with their scores.
 
         Raises:
-            InvalidInputError: the question is empty.
+            InvalidInputError: the query is empty.
         """
         texts = [document.page_content for document in documents]
-        scores, relevance = score_texts(self.encoder, query, texts, batch_size=self.batch_size)
+        scores, normalized_scores = score_texts(self.encoder, query, texts, batch_size=self.batch_size)
         best = np.argsort(-scores, kind="stable")[: self.top_n]
-        return [with_scores(documents[i], float(scores[i]), float(relevance[i])) for i in best.tolist()]
+        return [with_scores(documents[i], float(scores[i]), float(normalized_scores[i])) for i in best.tolist()]

@@ -1,4 +1,4 @@
-"""Documents of the index as LangChain's documents."""
+"""Converts documents of the index to LangChain documents."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from muvera_core import Document as IndexDocument
 from muvera_core import Hit
 
 RELEVANCE_SCORE = "relevance_score"
-"""Metadata key of the mean similarity of a query's tokens to their best matches, in [0, 1]."""
+"""Metadata key of the normalized score: the mean per query token, clipped to [0, 1]."""
 MAXSIM_SCORE = "maxsim_score"
-"""Metadata key of the sum of those similarities."""
+"""Metadata key of the score: the raw MaxSim sum."""
 
 
 def to_document(document: IndexDocument) -> Document:
-    """The document with the metadata it was added with. One without text has an empty page."""
+    """The document with its metadata. The page is empty if the document has no text."""
     return Document(id=document.id, page_content=document.text or "", metadata=dict(document.metadata))
 
 
@@ -23,7 +23,7 @@ def to_scored_document(hit: Hit) -> Document:
     return with_scores(to_document(hit), hit.score, hit.normalized_score)
 
 
-def with_scores(document: Document, maxsim_score: float, relevance_score: float) -> Document:
-    """A copy of the document that carries its two scores in its metadata."""
-    scores = {RELEVANCE_SCORE: relevance_score, MAXSIM_SCORE: maxsim_score}
+def with_scores(document: Document, score: float, normalized_score: float) -> Document:
+    """A copy of the document with its two scores in its metadata."""
+    scores = {RELEVANCE_SCORE: normalized_score, MAXSIM_SCORE: score}
     return document.model_copy(update={"metadata": {**document.metadata, **scores}})

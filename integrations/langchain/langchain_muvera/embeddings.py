@@ -1,4 +1,4 @@
-"""Stage one as plain vectors, for vector stores that know nothing of token embeddings."""
+"""Stage one as LangChain embeddings, for vector stores that hold one vector per text."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from muvera_core import FDEConfig, TextEncoder, TokenEncoder
 
 
 class MuveraEmbeddings(Embeddings):
-    """MUVERA encodings (FDEs): one vector per text, so that any LangChain vector store can find candidates.
+    """MUVERA encodings (FDEs): one vector per text, with which any LangChain vector store can find candidates.
 
-    Give the candidates to a ``MaxSimReranker``: alone, the order of these vectors is a rough one. Documents and
-    questions are encoded differently, so don't compare documents with one another.
+    Rerank the candidates with a ``MaxSimReranker``, because these vectors alone give only a rough order. Queries and
+    documents are encoded differently: never compare the vectors of two documents.
 
-    **Which metric.** The plain encodings (``normalize=False``) are made for inner product: Qdrant's ``Distance.DOT``,
-    FAISS's ``MAX_INNER_PRODUCT``. Under another metric they rank differently, and under Euclidean distance badly with
-    wide settings. By default all vectors are of unit length, so that inner product, cosine and Euclidean distance
-    give one and the same order: nothing has to be set in the store. That order is the plain encodings' cosine, and it
-    found more than their inner product wherever it was measured (see the README).
+    **Which metric.** By default all vectors have unit length. Then inner product, cosine and Euclidean distance give
+    the same order, and the store needs no setting. Wherever it was measured, that order found more than the inner
+    product of the plain encodings (see the README). The plain encodings (``normalize=False``) are made for inner
+    product: Qdrant's ``Distance.DOT``, FAISS's ``MAX_INNER_PRODUCT``. Another metric ranks them differently, and
+    Euclidean distance ranks them badly if the encoding is wide.
 
     Args:
-        encoder: turns text into token vectors; None takes the bundled one.
-        fde: settings of the encoding; None takes the defaults. Its dimension must be the encoder's, and ``center``
-            can't be set, since there is no corpus to take a mean from.
+        encoder: turns text into token vectors. None takes the bundled encoder.
+        fde: settings of the FDE. None takes the defaults. Its dimension must be the encoder's. ``center`` cannot be
+            set, because there is no corpus to take a mean from.
         normalize: scale vectors to unit length.
         batch_size: texts per call of the encoder.
 
     Raises:
-        InvalidInputError: an argument can't be used.
+        InvalidInputError: ``fde`` is for vectors of another width or sets ``center``, or another argument is invalid.
 
     Example:
         .. code-block:: python
@@ -57,20 +57,20 @@ class MuveraEmbeddings(Embeddings):
 
     @property
     def fde(self) -> FDEConfig:
-        """Settings of the encoding."""
+        """Settings of the FDE."""
         return self._text_encoder.fde
 
     @property
     def dimension(self) -> int:
-        """Width of a vector, which some stores want to know before the first."""
+        """Width of a vector. Some vector stores must be told."""
         return self._text_encoder.output_dimension
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """One vector per passage, to be stored."""
+        """The vectors of documents, to be stored."""
         vectors: list[list[float]] = self._text_encoder.encode_documents(texts).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """The vector of a question, to search with."""
+        """The vector of a query, to search with."""
         vector: list[float] = self._text_encoder.encode_queries([text])[0].tolist()
         return vector

@@ -15,14 +15,15 @@ from muvera_core import MuveraIndex
 
 
 class MuveraRetriever(BaseRetriever):
-    """Finds the passages of a ``MuveraIndex`` that match a question best, by late interaction.
+    """Finds the documents of a ``MuveraIndex`` that match a query best, by late interaction.
 
-    ``k``, ``n_candidates``, ``filter`` and ``score_threshold`` can be given for a single call too, to ``invoke`` and
-    to ``ainvoke``: ``retriever.invoke(question, k=3)``. What isn't given, or is None, is the retriever's.
+    ``invoke`` and ``ainvoke`` also take ``k``, ``n_candidates``, ``filter`` and ``score_threshold``, for one call:
+    ``retriever.invoke(query, k=3)``. The retriever's own value is used for each that is missing or None.
 
-    Each document carries its id, its metadata, and two scores in ``metadata``: ``relevance_score``, in [0, 1] and
-    comparable between questions, and ``maxsim_score``, the raw sum of the best match of each query token. They
-    replace metadata of the same name in what is returned; the index keeps what it was given.
+    Each document has its id, its metadata, and two scores in ``metadata``. ``maxsim_score`` is the score, the raw
+    MaxSim sum. ``relevance_score`` is the normalized score: the mean per query token, clipped to [0, 1]. It can be
+    compared between queries. In the returned documents the scores replace metadata of the same name. The index keeps
+    that metadata.
 
     Example:
         .. code-block:: python
@@ -42,13 +43,13 @@ class MuveraRetriever(BaseRetriever):
     index: MuveraIndex
     """The index to search."""
     k: int = Field(default=4, ge=1)
-    """How many documents to return; all of them where the index holds fewer."""
+    """Number of documents to return. If fewer match, all of them are returned."""
     n_candidates: int | None = Field(default=None, ge=1)
-    """How many documents to rerank by exact MaxSim; None leaves it to the index."""
+    """Number of candidates to rerank by exact MaxSim. None leaves it to the index."""
     filter: dict[str, Any] | None = None
-    """Conditions on metadata, such as ``{"year": {"$gte": 2020}}``. For one call, ``{}`` lifts the retriever's."""
+    """Conditions on metadata, such as ``{"year": {"$gte": 2020}}``. Pass ``{}`` to search without them in one call."""
     score_threshold: float | None = Field(default=None, ge=0, le=1)
-    """The least ``relevance_score`` of a document that is returned. For one call, 0 lifts the retriever's."""
+    """Smallest normalized score of a returned document. Pass 0 to search without a threshold in one call."""
 
     def _get_relevant_documents(
         self,
@@ -62,7 +63,7 @@ class MuveraRetriever(BaseRetriever):
     ) -> list[Document]:
         return self._search(query, k, n_candidates, filter, score_threshold)
 
-    # LangChain hands a call's keywords to whichever of the two runs, so both must name them.
+    # LangChain passes the keywords of a call to one of the two methods, so both must name them.
     async def _aget_relevant_documents(
         self,
         query: str,
@@ -93,7 +94,7 @@ class MuveraRetriever(BaseRetriever):
         return [to_scored_document(hit) for hit in hits if threshold is None or hit.normalized_score >= threshold]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
-        """What traces say about a call: the store and the encoder behind it."""
+        """Describe the index and its encoder for traces."""
         params = super()._get_ls_params(**kwargs)
         params["ls_vector_store_provider"] = type(self.index).__name__
         params["ls_embedding_provider"] = type(self.index.encoder).__name__

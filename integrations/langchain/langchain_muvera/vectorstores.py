@@ -24,13 +24,13 @@ Filter = Mapping[str, Any]
 class MuveraVectorStore(VectorStore):
     """Stores documents in a ``MuveraIndex`` and finds them by late interaction.
 
-    Scores are the mean similarity of the question's tokens to their best matches, in [0, 1]: higher is better, and
-    they can be compared between questions, so a threshold means something. Filters are MongoDB-style conditions on
-    metadata: ``{"year": {"$gte": 2020}, "author.name": "Ada"}``. Every method has an async twin that runs in a
-    thread. Keywords that a method doesn't know are refused.
+    A document's relevance score is the normalized score: the mean per query token, clipped to [0, 1]. It can be
+    compared between queries, so a threshold is meaningful. Filters are MongoDB-style conditions on metadata:
+    ``{"year": {"$gte": 2020}, "author.name": "Ada"}``. Every method has an async version, which runs in a thread.
+    Unknown keywords are refused.
 
     Args:
-        index: holds the documents and encodes them. Whoever opened it closes it, here with ``close`` or ``with``.
+        index: holds the documents and encodes them. Close it with ``close`` or a ``with`` statement.
 
     Example:
         .. code-block:: python
@@ -69,20 +69,20 @@ class MuveraVectorStore(VectorStore):
         """Make an index of these texts.
 
         Args:
-            texts: the passages.
-            embedding: None, or ``MuveraEmbeddings``, whose token encoder and stage-one settings are then used. Other
-                embeddings give one vector per text, which late interaction can't use: they are refused.
-            metadatas: one for each.
-            ids: one for each.
-            path: a folder that doesn't exist or is empty; None keeps the index in memory.
-            encoder: turns text into token vectors; None takes the bundled one.
-            fde: settings of stage one; None takes the defaults.
-            pool_factor: store about one token in so many; see ``MuveraIndex.create``.
+            texts: the passages. None of them is empty.
+            embedding: None, or ``MuveraEmbeddings``, whose token encoder and FDE settings are used. Other embeddings
+                are refused: they give one vector per text, and late interaction needs one per token.
+            metadatas: a mapping for each text.
+            ids: an id for each text.
+            path: a folder that does not exist or is empty. None keeps the index in memory.
+            encoder: turns text into token vectors. None takes the bundled encoder.
+            fde: settings of the FDE that stage one starts with. None takes the defaults.
+            pool_factor: about one in ``pool_factor`` tokens is stored; see ``MuveraIndex.create``.
             **kwargs: see ``add_texts``.
 
         Raises:
-            InvalidInputError: another kind of embedding, or as ``add_texts``.
-            IndexExistsError: the folder is in use; ``load`` it and add to it instead.
+            InvalidInputError: as ``add_texts``, or the embedding is of another kind.
+            IndexExistsError: the folder is in use. Call ``load`` and add to that index instead.
         """
         if isinstance(embedding, MuveraEmbeddings):
             encoder, fde = encoder or embedding.encoder, fde or embedding.fde
@@ -96,7 +96,7 @@ class MuveraVectorStore(VectorStore):
             store.add_texts(texts, metadatas, ids=ids, **kwargs)
         except BaseException:
             store.close()
-            if store.index.path is not None:  # it was empty before, so what is in it now comes from here
+            if store.index.path is not None:  # the folder was empty before, so all files in it are this index's
                 for file in store.index.path.iterdir():
                     file.unlink()
             raise
@@ -112,21 +112,21 @@ class MuveraVectorStore(VectorStore):
         ids: list[str] | None = None,
         **kwargs: Any,
     ) -> Self:
-        """The same as ``from_texts``, in a thread."""
+        """See ``from_texts``. Runs in a thread."""
         return await super().afrom_texts(texts, embedding, metadatas, ids=ids, **kwargs)  # type: ignore[arg-type]
 
     @classmethod
     def from_documents(cls, documents: list[Document], embedding: Embeddings | None = None, **kwargs: Any) -> Self:
         """Make an index of these documents. See ``from_texts``."""
-        texts, metadatas, ids = _parts(documents, kwargs.pop("ids", None))
+        texts, metadatas, ids = _unpack(documents, kwargs.pop("ids", None))
         return cls.from_texts(texts, embedding, metadatas, ids=ids, **kwargs)
 
     @classmethod
     async def afrom_documents(
         cls, documents: list[Document], embedding: Embeddings | None = None, **kwargs: Any
     ) -> Self:
-        """The same as ``from_documents``, in a thread."""
-        texts, metadatas, ids = _parts(documents, kwargs.pop("ids", None))
+        """See ``from_documents``. Runs in a thread."""
+        texts, metadatas, ids = _unpack(documents, kwargs.pop("ids", None))
         return await cls.afrom_texts(texts, embedding, metadatas, ids=ids, **kwargs)
 
     @classmethod
@@ -138,23 +138,23 @@ class MuveraVectorStore(VectorStore):
         read_only: bool = False,
         device: str = "cpu",
     ) -> Self:
-        """Open the index in a folder. See ``MuveraIndex.open``."""
+        """Open an index that is on disk. See ``MuveraIndex.open``."""
         return cls(MuveraIndex.open(path, encoder, read_only=read_only, device=device))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Make sure that the documents are in this folder.
+        """Write the documents and settings to a folder.
 
-        A store that was made or loaded with a folder keeps every change there at once, so for that folder there is
-        nothing to do. Into another, empty one, documents and settings are copied.
+        If ``path`` is the index's own folder, nothing is done: every change is there already. Another folder must be
+        empty or new and gets a copy.
 
         Raises:
-            IndexExistsError: the folder is in use by something else.
+            IndexExistsError: the folder is in use.
         """
         if self.index.path is None or self.index.path != Path(path).absolute():
             self.index.copy_to(path)
 
     def close(self) -> None:
-        """Close the index and let go of its folder. Documents are safe without it."""
+        """Close the index and release its folder. Documents are safe without it."""
         self.index.close()
 
     def __enter__(self) -> Self:
@@ -177,12 +177,12 @@ class MuveraVectorStore(VectorStore):
         show_progress: bool = False,
         **kwargs: Any,
     ) -> list[str]:
-        """Encode and add texts, all or none. One whose id is known replaces the document that had it.
+        """Encode and add documents, all or none. A document replaces the one with the same id.
 
         Args:
-            texts: the passages, none of them empty.
-            metadatas: one for each; anything that JSON can hold.
-            ids: one for each, distinct; random ones where it is, or an item is, None.
+            texts: the passages. None of them is empty.
+            metadatas: a JSON-like mapping for each text.
+            ids: a distinct id for each text. A random id is drawn in place of None.
             batch_size: texts per call of the encoder.
             show_progress: show a bar on standard error.
             **kwargs: refused.
@@ -191,9 +191,9 @@ class MuveraVectorStore(VectorStore):
             The ids, in order.
 
         Raises:
-            InvalidInputError: an empty text, ids that repeat, metadata that JSON can't hold, lengths that differ.
+            InvalidInputError: a text is empty, an id repeats, JSON cannot hold the metadata, or lengths differ.
         """
-        _refuse("add_texts", kwargs)
+        _refuse_unknown("add_texts", kwargs)
         if ids is not None:
             ids = [uuid.uuid4().hex if id is None else id for id in ids]
         return self.index.add(
@@ -205,23 +205,32 @@ class MuveraVectorStore(VectorStore):
         )
 
     def add_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
-        """Encode and add documents, all or none. ``ids`` beat the documents' own. See ``add_texts``."""
-        texts, metadatas, ids = _parts(documents, kwargs.pop("ids", None))
+        """Encode and add documents, all or none. ``ids`` replace the documents' own ids. See ``add_texts``."""
+        texts, metadatas, ids = _unpack(documents, kwargs.pop("ids", None))
         return self.add_texts(texts, metadatas, ids=ids, **kwargs)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """The documents with these ids, in their order; ids that aren't there are passed over."""
+        """The documents with these ids, in the order of the ids. Unknown ids are skipped."""
         return [to_document(document) for document in self.index.get(list(ids))]
 
     def delete(self, ids: list[str] | None = None, *, filter: Filter | None = None, **kwargs: Any) -> bool:
-        """Delete documents by id, by metadata, or those for which both hold; with neither, **all** of them.
+        """Delete documents by id, by metadata, or by both. Without arguments, delete **all** documents.
 
-        Ids that aren't there are passed over. That nothing given means everything is LangChain's rule.
+        Deleting everything without arguments is LangChain's rule.
+
+        Args:
+            ids: the ids. Unknown ids are skipped.
+            filter: conditions on metadata. With ``ids`` too, a document is deleted if it has one of the ids and the
+                filter admits it.
+            **kwargs: refused.
 
         Returns:
-            True: what was to be deleted isn't there any more.
+            Always True.
+
+        Raises:
+            InvalidInputError: the filter is invalid.
         """
-        _refuse("delete", kwargs)
+        _refuse_unknown("delete", kwargs)
         if ids is None and filter is None:
             self.index.clear()
         else:
@@ -231,7 +240,7 @@ class MuveraVectorStore(VectorStore):
     # Searching
 
     def similarity_search(self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any) -> list[Document]:
-        """The ``k`` documents that match best, best first. Keywords as for ``similarity_search_with_score``."""
+        """The ``k`` documents that match a query best, best first. See ``similarity_search_with_score``."""
         return [document for document, _ in self.similarity_search_with_score(query, k, filter, **kwargs)]
 
     def similarity_search_with_score(
@@ -245,21 +254,21 @@ class MuveraVectorStore(VectorStore):
         exact: bool = False,
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
-        """The ``k`` documents that match best, best first, each with its score in [0, 1]; higher is better.
+        """The ``k`` documents that match a query best, best first, each with its normalized score.
 
         Args:
-            query: the question.
-            k: how many; all of them where fewer satisfy the filter.
+            query: the query's text.
+            k: number of documents. If fewer match, all of them are returned.
             filter: conditions on metadata.
-            score_threshold: leave out documents that score less.
-            n_candidates: how many documents to rerank by exact MaxSim; None leaves it to the index.
-            exact: score every document: slow, the yardstick.
+            score_threshold: smallest normalized score of a returned document.
+            n_candidates: number of candidates to rerank by exact MaxSim. None leaves it to the index.
+            exact: score every document. Slow; the reference that everything else is measured against.
             **kwargs: refused.
 
         Raises:
-            InvalidInputError: an empty question, k below 1, a filter that can't be used.
+            InvalidInputError: the query is empty, ``k`` or ``n_candidates`` is below 1, or the filter is invalid.
         """
-        _refuse("similarity_search", kwargs)
+        _refuse_unknown("similarity_search", kwargs)
         hits = self.index.search(query, k, n_candidates, filter=filter, exact=exact)
         return [
             (to_document(hit), hit.normalized_score)
@@ -268,7 +277,7 @@ class MuveraVectorStore(VectorStore):
         ]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
-        """Scores are relevance scores as they are."""
+        """Leaves scores as they are: a relevance score is the normalized score."""
         return lambda score: score
 
     def max_marginal_relevance_search(
@@ -280,22 +289,25 @@ class MuveraVectorStore(VectorStore):
         filter: Filter | None = None,
         **kwargs: Any,
     ) -> list[Document]:
-        """``k`` of the ``fetch_k`` best documents that match the question and differ from each other.
+        """Documents that match a query well and differ from one another, by maximal marginal relevance.
 
         Args:
-            query: the question.
-            k: how many; all of them where fewer satisfy the filter.
-            fetch_k: how many to choose from, at least ``k``.
-            lambda_mult: 1 weighs only the match, 0 only the difference.
+            query: the query's text.
+            k: number of documents. If fewer match, all of them are returned.
+            fetch_k: number of best documents to choose from. At least ``k`` are taken.
+            lambda_mult: from 0, which looks at diversity only, to 1, which looks at relevance only.
             filter: conditions on metadata.
             **kwargs: refused.
+
+        Raises:
+            InvalidInputError: as ``similarity_search_with_score``, or ``lambda_mult`` is outside [0, 1].
         """
-        _refuse("max_marginal_relevance_search", kwargs)
+        _refuse_unknown("max_marginal_relevance_search", kwargs)
         hits = self.index.search_diverse(query, k, fetch_k=fetch_k, relevance_weight=lambda_mult, filter=filter)
         return [to_document(hit) for hit in hits]
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> NoReturn:
-        """Not available: a question is a set of token vectors, not one vector."""
+        """Not available: a query is a set of token vectors, not one vector."""
         raise NotImplementedError(_NO_VECTOR)
 
     def max_marginal_relevance_search_by_vector(
@@ -306,33 +318,32 @@ class MuveraVectorStore(VectorStore):
         lambda_mult: float = 0.5,
         **kwargs: Any,
     ) -> NoReturn:
-        """Not available: a question is a set of token vectors, not one vector."""
+        """Not available: a query is a set of token vectors, not one vector."""
         raise NotImplementedError(_NO_VECTOR)
 
     @property
     def embeddings(self) -> None:
-        """None: no single vector stands for a text here. What encodes is ``index.encoder``."""
+        """None, because a text has no single vector here. ``index.encoder`` encodes texts."""
         return
 
 
 _NO_VECTOR = (
-    "MuveraVectorStore compares sets of token vectors, so it can't search by one vector: search by text, or give a "
-    "question's token vectors to store.index.search_embeddings"
+    "MuveraVectorStore compares sets of token vectors, so it cannot search by one vector: search by text, or pass the "
+    "query's token vectors to store.index.search_embeddings"
 )
 
 
-def _parts(
-    documents: Iterable[Document], ids: list[str] | None
-) -> tuple[list[str], list[dict[str, Any]], list[str] | None]:
-    """Texts, metadatas and ids of documents; the ids are the documents' own where None are given."""
+def _unpack(documents: Iterable[Document], ids: list[str] | None) -> tuple[list[str], list[dict[str, Any]], list[str]]:
+    """Texts, metadatas and ids of documents. If ``ids`` is None, the ids are the documents' own or random."""
     documents = list(documents)
-    own = [document.id or uuid.uuid4().hex for document in documents]
+    if ids is None:
+        ids = [document.id or uuid.uuid4().hex for document in documents]
     texts = [document.page_content for document in documents]
-    return texts, [document.metadata for document in documents], own if ids is None else ids
+    return texts, [document.metadata for document in documents], ids
 
 
-def _refuse(method: str, kwargs: Mapping[str, Any]) -> None:
+def _refuse_unknown(method: str, kwargs: Mapping[str, Any]) -> None:
     if kwargs:
         raise InvalidInputError(
-            f"{method} doesn't know {', '.join(map(repr, kwargs))}: leave it out, or look for a typo"
+            f"{method} does not know {', '.join(map(repr, kwargs))}: leave it out, or look for a typo"
         )

@@ -1,12 +1,13 @@
-"""A learned set encoder: one short vector per token set, fitted to a corpus, whose inner product approximates MaxSim.
+"""A learned set encoder: fitted to a corpus, it gives short vectors whose inner products approximate MaxSim.
 
-After LEMUR (arXiv 2601.21853). What one query token x adds to a document's MaxSim, ``max_i <x, d_i>``, is a function of
-x. Functions like these lie close to a space of a few hundred dimensions, so
+Based on LEMUR (arXiv 2601.21853). A query token x adds ``max_i <x, d_i>`` to a document's MaxSim, a function of x. All
+documents' functions lie close to a space of a few hundred dimensions. Therefore
 
-- a document becomes its coordinates in that space, found by how well its tokens match some fixed tokens, the *anchors*;
-- a query becomes the sum of its tokens' coordinates in the dual space, which a hidden layer approximates;
+- a document's encoding is its coordinates in that space, computed from its best matches with fixed tokens, the
+  *anchors*;
+- a query's encoding is the sum of its tokens' coordinates in the dual space, which a hidden layer approximates;
 
-and the inner product of the two is close to MaxSim. ``fit.py`` has the fit and says where it departs from the
+and the inner product of the two is close to MaxSim. ``fit.py`` fits the encoder and lists the differences from the
 paper.
 """
 
@@ -31,21 +32,21 @@ from muvera_core.set_encoders.lemur.settings import LearnedMatrices, LearnedSetE
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings, require_dimension
 from muvera_core.validation import require_count
 
-# Documents whose matches with the anchors are mapped together: the map is far larger than the caches.
+# Documents whose matches are multiplied with the document map together, because the map does not fit in the caches.
 _DOCUMENTS_AT_ONCE = 64
 
 
 class LearnedSetEncoder:
-    """Encodes token sets with what ``fit`` learned from a corpus. Implements ``SetEncoder``."""
+    """Encodes token sets with matrices that ``fit`` learned from a corpus. Implements ``SetEncoder``."""
 
     def __init__(self, config: LearnedSetEncoderConfig, matrices: LearnedMatrices) -> None:
-        """Take fitted matrices; see ``fit``.
+        """Use fitted matrices; ``fit`` makes them.
 
         Raises:
-            InvalidInputError: the matrices don't fit the configuration.
+            InvalidInputError: the matrices do not fit the configuration.
         """
         matrices.check(config)
-        # The layout decides which kernel multiplies, and so the last bits.
+        # The memory layout decides which kernel multiplies, and with it the last bits.
         matrices = LearnedMatrices(*(np.asarray(getattr(matrices, f.name), order="C") for f in fields(matrices)))
         self.config = config
         self.matrices = matrices
@@ -60,16 +61,17 @@ class LearnedSetEncoder:
         """Fit an encoder to documents.
 
         Args:
-            embeddings: documents of the corpus, or a sample of at least ``num_sample_tokens`` tokens, which is as good.
-                All of it is held in memory.
-            config: the settings; where None, the defaults for these documents' width. A corpus with fewer tokens than
-                they ask for is used whole.
-            queries: encoded as queries, the more the better: questions such as will be asked or, where there are none,
-                short parts of the documents' texts. Where None or few, runs of the documents' tokens stand in.
+            embeddings: documents of the corpus. A sample of at least ``num_sample_tokens`` tokens is as good. All of
+                them are held in memory.
+            config: the settings; by default those for token vectors of the documents' width. If the corpus has fewer
+                tokens than the settings ask for, all of them are used.
+            queries: example queries, like those that users ask, encoded as queries; the more the better. Short parts
+                of the documents' texts can replace them. If there are none or few, runs of the documents' tokens are
+                added.
 
         Raises:
-            InvalidInputError: fewer than two documents, or fewer tokens than ``output_dimension``.
-            DimensionMismatchError: token vectors have another width than the configuration.
+            InvalidInputError: there are fewer than two documents, or fewer tokens than ``output_dimension``.
+            DimensionMismatchError: token vectors have another width than ``config.dimension``.
         """
         parts = [embeddings] if isinstance(embeddings, TokenEmbeddings) else list(embeddings)
         documents = parts[0] if len(parts) == 1 else TokenEmbeddings.concatenate(parts)
@@ -92,33 +94,33 @@ class LearnedSetEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the configuration and of the matrices."""
+        """Hash of the configuration and the matrices."""
         digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
         for field in fields(self.matrices):
             digest.update(np.ascontiguousarray(getattr(self.matrices, field.name)).tobytes())
         return f"learned-{digest.hexdigest()[:32]}"
 
     def encode_documents(self, embeddings: TokenEmbeddings) -> FloatArray:
-        """Encode documents, also ones that weren't there at ``fit``.
+        """Encode documents, also documents that ``fit`` did not see.
 
         Returns:
-            float32, shape (documents, output_dimension), all of (nearly) the same length.
+            float32, shape (documents, output_dimension), all of nearly the same length.
 
         Raises:
-            DimensionMismatchError: the token vectors have another width than the configuration.
+            DimensionMismatchError: the token vectors have another width than ``config.dimension``.
         """
         require_dimension(embeddings, self.config.dimension, "this encoder")
         learned = self.matrices
         encodings = np.empty((len(embeddings), self.output_dimension), dtype=np.float32)
         for start in range(0, len(embeddings), _DOCUMENTS_AT_ONCE):
-            some = encodings[start : start + _DOCUMENTS_AT_ONCE]
-            documents = islice(embeddings, start, start + len(some))
+            batch = encodings[start : start + _DOCUMENTS_AT_ONCE]
+            documents = islice(embeddings, start, start + len(batch))
             matches = np.stack(list(best_matches(documents, learned.anchors)))
             matches -= learned.anchor_means
-            np.matmul(matches, learned.document_map.T, out=some[:, :-1])
-            # A document added later can be longer than any in the sample; it then stays a little too long.
-            missing = float(learned.length) ** 2 - np.einsum("nd,nd->n", some[:, :-1], some[:, :-1])
-            some[:, -1] = np.sqrt(np.maximum(0, missing))
+            np.matmul(matches, learned.document_map.T, out=batch[:, :-1])
+            # The encoding of a new document can be longer than any in the sample; it then stays a little too long.
+            missing = float(learned.length) ** 2 - np.einsum("nd,nd->n", batch[:, :-1], batch[:, :-1])
+            batch[:, -1] = np.sqrt(np.maximum(0, missing))
         return encodings
 
     def encode_queries(self, embeddings: TokenEmbeddings) -> FloatArray:
@@ -128,7 +130,7 @@ class LearnedSetEncoder:
             float32, shape (queries, output_dimension). Not normalised: compare by inner product.
 
         Raises:
-            DimensionMismatchError: the token vectors have another width than the configuration.
+            DimensionMismatchError: the token vectors have another width than ``config.dimension``.
         """
         require_dimension(embeddings, self.config.dimension, "this encoder")
         learned = self.matrices
@@ -140,10 +142,10 @@ class LearnedSetEncoder:
         return encodings
 
     def truncated(self, output_dimension: int) -> LearnedSetEncoder:
-        """The same encoder with fewer dimensions: of the principal components the first ones.
+        """The same encoder with fewer dimensions: only the first principal components.
 
         Raises:
-            InvalidInputError: more dimensions than there are, or fewer than 2.
+            InvalidInputError: ``output_dimension`` is below 2, or above the encoder's own.
         """
         if require_count("output_dimension", output_dimension, 2) > self.output_dimension:
             raise InvalidInputError(f"output_dimension must be at most {self.output_dimension}, got {output_dimension}")
@@ -153,7 +155,7 @@ class LearnedSetEncoder:
         return LearnedSetEncoder(replace(self.config, output_dimension=output_dimension), matrices)
 
     def save(self, path: Path) -> None:
-        """Write the matrices to ``path``, one after the other; ``config`` says how large they are."""
+        """Write the matrices to ``path``, one after the other. ``load`` needs ``config`` for their shapes."""
         matrices = (getattr(self.matrices, field.name) for field in fields(self.matrices))
         content = np.concatenate([matrix.ravel() for matrix in matrices]).astype("<f4")
         write_new(path, content.view(np.uint8).data)
@@ -163,16 +165,16 @@ class LearnedSetEncoder:
         """Read what ``save`` wrote.
 
         Raises:
-            EncoderError: the file doesn't fit the configuration.
-            OSError: it can't be read.
+            EncoderError: the file does not fit the configuration, or is damaged.
+            OSError: the file cannot be read.
         """
         shapes = LearnedMatrices.shapes(config)
         ends = np.cumsum([math.prod(shape) for shape in shapes])
         size, expected = path.stat().st_size, LearnedMatrices.n_bytes(config)
         if size != expected:
-            raise EncoderError(f"{path} has {size} bytes, expected {expected}: fit and save the encoder anew")
+            raise EncoderError(f"{path} has {size} bytes, expected {expected}: fit and save the encoder again")
         parts = np.split(np.fromfile(path, dtype="<f4"), ends[:-1])
         try:
             return cls(config, LearnedMatrices(*(part.reshape(s) for part, s in zip(parts, shapes, strict=True))))
         except InvalidInputError as error:
-            raise EncoderError(f"{path} is damaged, fit and save the encoder anew: {error}") from error
+            raise EncoderError(f"{path} is damaged ({error}): fit and save the encoder again") from error

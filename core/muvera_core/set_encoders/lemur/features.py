@@ -1,4 +1,4 @@
-"""What a learned encoder computes of tokens: features of queries' tokens, best matches of documents'."""
+"""What a learned encoder computes from tokens: features of query tokens, and best matches of document tokens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from muvera_core.token_embeddings import FloatArray
 
-# Tokens of one document that are compared with the anchors at once: bounds memory, and keeps the products in the cache.
+# Tokens of one document that are compared with the anchors at once, to bound memory and keep products in the cache.
 _TOKENS_AT_ONCE = 512
 
 
 def standardized(tokens: FloatArray, center: FloatArray, spread: FloatArray | np.float32) -> FloatArray:
-    """Tokens less the mean token, in units of their mean distance from it."""
+    """Tokens minus ``center``, divided by ``spread``."""
     result: FloatArray = (tokens - center) / spread
     return result
 
@@ -21,8 +21,8 @@ def standardized(tokens: FloatArray, center: FloatArray, spread: FloatArray | np
 def features(tokens: FloatArray, hidden: FloatArray, threshold: float) -> FloatArray:
     """Features of standardized tokens, float32, shape (tokens, hidden units + d + 1).
 
-    A hidden unit's is the square of what the inner product with it exceeds the threshold by. The token itself and a
-    constant let linear functions be exact.
+    The feature of a hidden unit is the square of the amount by which the inner product with it exceeds the threshold.
+    The token itself and a constant make linear functions exact.
     """
     m = hidden.shape[1]
     psi = np.ones((len(tokens), m + tokens.shape[1] + 1), dtype=np.float32)
@@ -35,11 +35,11 @@ def features(tokens: FloatArray, hidden: FloatArray, threshold: float) -> FloatA
 
 
 def best_matches(documents: Iterable[FloatArray], anchors: FloatArray) -> Iterator[FloatArray]:
-    """For each document, its highest inner product with each of the anchors (d, n): float32, shape (n,)."""
+    """Yield each document's highest inner product with each of the anchors (d, n): float32, shape (n,)."""
     products = np.empty((_TOKENS_AT_ONCE, anchors.shape[1]), dtype=np.float32)
     for tokens in documents:
         best = np.full(anchors.shape[1], -np.inf, dtype=np.float32)
         for start in range(0, len(tokens), _TOKENS_AT_ONCE):
-            some = tokens[start : start + _TOKENS_AT_ONCE]
-            np.maximum(best, np.matmul(some, anchors, out=products[: len(some)]).max(axis=0), out=best)
+            batch = tokens[start : start + _TOKENS_AT_ONCE]
+            np.maximum(best, np.matmul(batch, anchors, out=products[: len(batch)]).max(axis=0), out=best)
         yield best

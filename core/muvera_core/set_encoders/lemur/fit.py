@@ -1,18 +1,19 @@
 """Fitting a ``LearnedSetEncoder`` to documents, in NumPy, without gradient descent.
 
-Where this departs from LEMUR (arXiv 2601.21853):
+Differences from LEMUR (arXiv 2601.21853):
 
-- Documents and queries are fitted one after the other, so that the features by which a query is encoded don't limit
-  what a document's vector can say, and can be many.
-- The hidden layer isn't trained. Its units are bumps around tokens: they answer to tokens within a certain angle, as a
-  maximum of inner products does. 4,096 of these explain as much as twice as many GELUs in random places.
-- It is fitted to tokens of texts as short as questions, too, since a token's vector depends on what is beside it.
+- Documents are fitted first, then queries. The features that encode a query therefore do not limit a document's
+  encoding, and there can be many of them.
+- The hidden layer is not trained. Its units are bumps around tokens: each responds to tokens within a certain angle, as
+  a maximum of inner products does. 4,096 of them explain as much as twice as many GELUs in random places.
+- The fit also uses tokens of texts as short as queries, since a token's vector depends on its context.
 - A document's regression is weighted by how well each anchor can be fitted, and its ridge penalty is the covariance of
-  the weights over sample documents (empirical Bayes). That saves half of the anchors, which are what a document costs.
-- Inner-product graphs fail where queries and documents are distributed differently. Three changes that leave every
-  score's order as it was prevent it: documents are centred; they are mapped by S and queries by 1/S, S² being the
-  covariance of pseudo-queries; and one more coordinate gives all documents the same length, so that order by inner
-  product is order by distance.
+  the weights over sample documents (empirical Bayes). This saves half of the anchors, which determine the cost of a
+  document.
+- Inner-product graphs fail if queries and documents are distributed differently. Three changes prevent this and leave
+  the order of scores unchanged: documents are centred; they are mapped by S and queries by 1/S, where S² is the
+  covariance of pseudo-queries; and one more coordinate gives all documents the same length, so that the order by inner
+  product is the order by distance.
 - After S, principal components keep what matters to queries in a fraction of the dimensions.
 """
 
@@ -29,19 +30,20 @@ from muvera_core.set_encoders.lemur.settings import LearnedMatrices, LearnedSetE
 from muvera_core.set_encoders.pseudo_queries import runs_of_tokens
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 
-_PSEUDO_QUERIES = 4096
-# Documents to fit to, at most: bounds memory where they are short.
+# Queries and pseudo-queries to fit to.
+_N_QUERIES = 4096
+# Most documents to fit to, which bounds memory if they are short.
 _MAX_DOCUMENTS = 8192
-# Long documents' tokens would be few documents: with as many dimensions, encodings are fitted to their chance.
+# Fewest documents to fit to, per dimension: with fewer (long) documents, encodings would overfit to them.
 _DOCUMENTS_PER_DIMENSION = 2
-# Hidden units by which documents are fitted; more find no more, and the time grows with their cube.
+# Hidden units that documents are fitted with. More units improve nothing, and the time grows with their cube.
 _DOCUMENT_UNITS = 1536
-# Of the tokens, the share that the ridge penalty is chosen by; and the penalties, as shares of the mean eigenvalue.
-_HELD_BACK = 0.1
+# The share of the tokens that the ridge penalty is chosen with, and the penalties, as shares of the mean eigenvalue.
+_HELD_OUT_SHARE = 0.1
 _PENALTIES = (1e-5, 1e-4, 1e-3)
 _TOKENS_AT_ONCE = 4096
-# Of the largest eigenvalue (or the mean one): what is smaller is noise, and is raised to it.
-_EIGENVALUE_FLOOR = 1e-6
+# Share of the mean eigenvalue that is added to all eigenvalues of a matrix before it is inverted.
+_RIDGE = 1e-6
 
 _Array64 = npt.NDArray[np.float64]
 _Features = Callable[[FloatArray], FloatArray]
@@ -50,14 +52,14 @@ _Features = Callable[[FloatArray], FloatArray]
 def fit_matrices(
     documents: TokenEmbeddings, queries: TokenEmbeddings | None, config: LearnedSetEncoderConfig
 ) -> LearnedMatrices:
-    """The matrices of an encoder for documents like these, and queries like these or like parts of the documents."""
+    """Fit the matrices of an encoder to these documents and queries; without queries, to parts of the documents."""
     rng = np.random.default_rng(config.seed)
     sample = _sample_documents(
         documents, config.num_sample_tokens, _DOCUMENTS_PER_DIMENSION * config.output_dimension, rng
     )
     anchors = _sample_rows(documents.vectors, config.num_anchors, rng)
-    asked = _asked(queries, sample, rng)
-    tokens = np.concatenate([anchors, asked.vectors[: config.num_query_tokens]])
+    all_queries = _with_pseudo_queries(queries, sample, rng)
+    tokens = np.concatenate([anchors, all_queries.vectors[: config.num_query_tokens]])
     center = tokens.mean(axis=0)
     spread = np.float32(np.sqrt(np.square(tokens - center).sum(axis=1, dtype=np.float64).mean()) or 1.0)
     hidden = _hidden_layer(standardized(tokens, center, spread), config.num_features, rng)
@@ -72,7 +74,7 @@ def fit_matrices(
     n = len(anchors)
     width = config.output_dimension - 1
     document_features = features_by(max(_DOCUMENT_UNITS, width))
-    document_map = _document_map(matches, n, tokens, asked, document_features, width)
+    document_map = _document_map(matches, n, tokens, all_queries, document_features, width)
     encoded = matches[:, :n] @ document_map.T
     return LearnedMatrices(
         center=center,
@@ -87,11 +89,11 @@ def fit_matrices(
 
 
 def _sample_documents(
-    documents: TokenEmbeddings, n_tokens: int, n_least: int, rng: np.random.Generator
+    documents: TokenEmbeddings, n_tokens: int, n_documents: int, rng: np.random.Generator
 ) -> list[FloatArray]:
-    """Documents drawn until they are ``n_least`` and have ``n_tokens``, in the order in which they were drawn."""
+    """Draw documents until there are at least ``n_documents`` with at least ``n_tokens`` in all, in random order."""
     order = rng.permutation(len(documents))
-    n = max(n_least, int(np.searchsorted(np.cumsum(documents.lengths[order]), n_tokens)) + 1)
+    n = max(n_documents, int(np.searchsorted(np.cumsum(documents.lengths[order]), n_tokens)) + 1)
     return [documents[i] for i in order[: min(n, _MAX_DOCUMENTS)]]
 
 
@@ -99,17 +101,17 @@ def _sample_rows(rows: FloatArray, n: int, rng: np.random.Generator) -> FloatArr
     return rows[rng.choice(len(rows), min(n, len(rows)), replace=False)]
 
 
-def _asked(
+def _with_pseudo_queries(
     queries: TokenEmbeddings | None, documents: Sequence[FloatArray], rng: np.random.Generator
 ) -> TokenEmbeddings:
-    """The given queries and, up to a fixed number, runs of consecutive tokens of documents."""
-    given: Sequence[FloatArray] = [] if queries is None else list(islice(queries, _PSEUDO_QUERIES))
-    return TokenEmbeddings.from_list([*given, *runs_of_tokens(documents, _PSEUDO_QUERIES - len(given), rng)])
+    """The given queries, filled up to a fixed number with runs of consecutive tokens of documents."""
+    given: Sequence[FloatArray] = [] if queries is None else list(islice(queries, _N_QUERIES))
+    return TokenEmbeddings.from_list([*given, *runs_of_tokens(documents, _N_QUERIES - len(given), rng)])
 
 
 def _hidden_layer(tokens: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
-    """Directions of standardized tokens, of length 1, (d, n)."""
-    # With repetition, so that a small corpus too gives as many.
+    """Directions of randomly drawn standardized tokens, of length 1, (d, n)."""
+    # With replacement, so that a small corpus gives as many units.
     units = tokens[rng.integers(len(tokens), size=n)]
     lengths = np.linalg.norm(units, axis=1, keepdims=True)
     return np.ascontiguousarray((units / np.where(lengths > 0, lengths, 1)).T)
@@ -124,22 +126,22 @@ def _matches(documents: Sequence[FloatArray], tokens: FloatArray) -> FloatArray:
 
 
 def _document_map(
-    matches: FloatArray, n: int, training: FloatArray, asked: TokenEmbeddings, psi: _Features, width: int
+    matches: FloatArray, n: int, training: FloatArray, queries: TokenEmbeddings, psi: _Features, width: int
 ) -> FloatArray:
-    """From a document's centred matches with the anchors to its encoding, (width, anchors).
+    """The map from a document's centred matches with the anchors to its encoding, (width, anchors).
 
     Args:
-        matches: of the sample documents with the training tokens, centred, (documents, training tokens).
-        n: how many of the training tokens, the first, are anchors.
+        matches: the sample documents' centred matches with the training tokens, (documents, training tokens).
+        n: number of anchors, which are the first training tokens.
         training: the training tokens, (training tokens, d).
-        asked: queries, real or not.
-        psi: features of tokens.
-        width: of the encoding, at most the number of features.
+        queries: queries or pseudo-queries.
+        psi: computes the features of tokens.
+        width: width of the encoding, at most the number of features.
     """
     regression = _regression(psi(training), matches, n)
-    sums = np.stack([psi(tokens).sum(axis=0) for tokens in asked])
-    # S² = L Lᵀ: documents are mapped by Lᵀ, which differs from S by a rotation only.
-    root = np.linalg.cholesky(_raised(np.cov(sums, rowvar=False, dtype=np.float64)))
+    sums = np.stack([psi(tokens).sum(axis=0) for tokens in queries])
+    # S² = L Lᵀ. Documents are mapped by Lᵀ, which differs from S only by a rotation.
+    root = np.linalg.cholesky(_regularized(np.cov(sums, rowvar=False, dtype=np.float64)))
     weights = matches[:, :n] @ (regression @ root).astype(np.float32)
     _, components = np.linalg.eigh(weights.T @ weights)
     components = components[:, : -width - 1 : -1].astype(np.float64)
@@ -149,52 +151,52 @@ def _document_map(
 def _regression(psi: FloatArray, matches: FloatArray, n: int) -> _Array64:
     """The map from a document's centred matches with the anchors to weights of the features, (n, features).
 
-    The posterior mean of w in y = Psi w + e, where w has the covariance that least squares finds over the sample
-    documents when they may use all training tokens, and e the variance per anchor that it leaves.
+    It gives the posterior mean of w in y = Psi w + e. The covariance of w is estimated from least-squares fits of the
+    sample documents to all training tokens; the variance of e at each anchor is the residual of these fits.
 
     Args:
         psi: features of the training tokens, (training tokens, features).
-        matches: see ``_document_map``.
-        n: see there.
+        matches: as in ``_document_map``.
+        n: as in ``_document_map``.
     """
     gram = (psi.T @ psi).astype(np.float64)
-    weights = np.linalg.solve(_raised(gram), (psi.T @ matches.T).astype(np.float64)).astype(np.float32)
+    weights = np.linalg.solve(_regularized(gram), (psi.T @ matches.T).astype(np.float64)).astype(np.float32)
     noise = np.square(matches[:, :n].T - psi[:n] @ weights).mean(axis=1, dtype=np.float64)
-    # A corpus of equal texts leaves none.
-    noise = np.maximum(noise, 1e-3 * noise.mean() + _EIGENVALUE_FLOOR * (float(np.square(matches).mean()) or 1.0))
-    prior = np.linalg.inv(_raised((weights @ weights.T).astype(np.float64) / weights.shape[1]))
+    # If all texts of a corpus are equal, there is no residual.
+    noise = np.maximum(noise, 1e-3 * noise.mean() + _RIDGE * (float(np.square(matches).mean()) or 1.0))
+    prior = np.linalg.inv(_regularized((weights @ weights.T).astype(np.float64) / weights.shape[1]))
     weighted = psi[:n] / noise[:, None]
     precision = weighted.T @ psi[:n] + prior
-    regression: _Array64 = np.linalg.solve(_raised(precision, 1e-12), weighted.T).T
+    regression: _Array64 = np.linalg.solve(_regularized(precision, 1e-12), weighted.T).T
     return regression
 
 
 def _coordinates(encoded: FloatArray, matches: FloatArray) -> FloatArray:
-    """What tokens' encodings should be, given the documents': least squares on how well they match, (tokens, width)."""
+    """The target encodings of tokens: a least-squares fit of their matches with the documents, (tokens, width)."""
     gram = (encoded.T @ encoded).astype(np.float64)
-    return np.linalg.solve(_raised(gram, 1e-9), (encoded.T @ matches).astype(np.float64)).T.astype(np.float32)
+    return np.linalg.solve(_regularized(gram, 1e-9), (encoded.T @ matches).astype(np.float64)).T.astype(np.float32)
 
 
 def _query_map(psi: _Features, tokens: FloatArray, coordinates: FloatArray) -> FloatArray:
     """The linear map from features to coordinates, (features, width), by ridge regression.
 
-    Its penalty is the one that suits the last tokens best, which the regressions are made without.
+    The last tokens are held out. The penalty with the smallest error on them is chosen.
     """
-    n = len(tokens) - max(1, int(_HELD_BACK * len(tokens)))
-    held = psi(tokens[n:])
-    width = held.shape[1]
+    n = len(tokens) - max(1, int(_HELD_OUT_SHARE * len(tokens)))
+    held_out = psi(tokens[n:])
+    width = held_out.shape[1]
     gram, right = np.zeros((width, width), np.float32), np.zeros((width, coordinates.shape[1]), np.float32)
     for start in range(0, n, _TOKENS_AT_ONCE):
-        some = psi(tokens[start : min(n, start + _TOKENS_AT_ONCE)])
-        gram += some.T @ some
-        right += some.T @ coordinates[start : start + len(some)]
-    maps = [np.linalg.solve(_raised(gram, penalty), right) for penalty in _PENALTIES]
-    left = [float(np.square(coordinates[n:] - held @ map).sum(dtype=np.float64)) for map in maps]
-    return maps[int(np.argmin(left))]
+        batch = psi(tokens[start : min(n, start + _TOKENS_AT_ONCE)])
+        gram += batch.T @ batch
+        right += batch.T @ coordinates[start : start + len(batch)]
+    maps = [np.linalg.solve(_regularized(gram, penalty), right) for penalty in _PENALTIES]
+    errors = [float(np.square(coordinates[n:] - held_out @ map).sum(dtype=np.float64)) for map in maps]
+    return maps[int(np.argmin(errors))]
 
 
-def _raised(matrix: npt.NDArray[np.floating], by: float = _EIGENVALUE_FLOOR) -> npt.NDArray[np.floating]:
-    """``matrix`` with a part of its mean eigenvalue added to each, so that it can be inverted."""
-    raised = matrix.copy()
-    raised[np.diag_indices_from(raised)] += by * (float(np.trace(matrix)) / len(matrix) or 1.0)
-    return raised
+def _regularized(matrix: npt.NDArray[np.floating], ridge: float = _RIDGE) -> npt.NDArray[np.floating]:
+    """Add a share of the mean eigenvalue to all eigenvalues of ``matrix``, so that it can be inverted."""
+    result = matrix.copy()
+    result[np.diag_indices_from(result)] += ridge * (float(np.trace(matrix)) / len(matrix) or 1.0)
+    return result

@@ -1,4 +1,4 @@
-"""Settings of a learned encoder, and the matrices that a fit finds."""
+"""Settings of a learned encoder, and the matrices that fitting it gives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from muvera_core.token_embeddings import FloatArray
 from muvera_core.validation import shown
 
 MAX_SEED = (1 << 64) - 1
-# What settings may ask for, since they are read from files.
+# Limits of the settings, which are read from files.
 MAX_SIZE = 1 << 16
 MAX_BYTES = 1 << 30
 
@@ -23,15 +23,15 @@ class LearnedSetEncoderConfig:
 
     Attributes:
         dimension: width of a token vector.
-        output_dimension: width of an encoding; the last coordinate only evens out the documents' lengths.
-        num_features: hidden units. More cost at fitting and per query, nothing per document.
-        feature_threshold: cosine with a unit, of tokens less the mean token, above which a token concerns it.
-        num_anchors: tokens that each document is compared with; encoding time is proportional to it. A fitted encoder's
-            configuration has fewer where the corpus has fewer tokens.
-        num_query_tokens: tokens of queries that the fit is for, besides the anchors.
-        num_sample_tokens: documents are drawn for the fit until they have this many tokens, and are twice as many as
-            ``output_dimension``.
-        seed: of all draws.
+        output_dimension: width of an encoding. The last coordinate only makes documents' encodings equally long.
+        num_features: number of hidden units. More units cost time at fitting and per query, none per document.
+        feature_threshold: a hidden unit responds to the standardized tokens whose inner product with it is above this.
+        num_anchors: tokens that each document is compared with. Encoding time is proportional to it. The configuration
+            of a fitted encoder has fewer if the corpus has fewer tokens.
+        num_query_tokens: query tokens that the encoder is fitted to, in addition to the anchors.
+        num_sample_tokens: documents are drawn for the fit until they have this many tokens, and until there are twice
+            as many documents as ``output_dimension``.
+        seed: seed of all random draws.
     """
 
     dimension: int = 128
@@ -70,24 +70,26 @@ class LearnedSetEncoderConfig:
             )
         if LearnedMatrices.n_bytes(self) > MAX_BYTES:
             raise InvalidInputError(
-                f"the matrices would take {LearnedMatrices.n_bytes(self)} bytes, the limit is {MAX_BYTES}: lower "
+                f"the matrices would take {LearnedMatrices.n_bytes(self)} bytes, but the limit is {MAX_BYTES}: lower "
                 "num_features, num_anchors or output_dimension"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedMatrices:
-    """What a fit found. d token width, m hidden units, n anchors, k = output_dimension - 1. All float32.
+    """The matrices of a fitted encoder, all float32.
+
+    d is the width of a token, m the number of hidden units, n the number of anchors, and k = output_dimension - 1.
 
     Attributes:
         center: mean token, (d,).
-        spread: root mean square distance of tokens from it, ().
+        spread: root mean square distance of tokens from the mean, ().
         hidden: directions of the hidden units, of length 1, (d, m).
-        query_map: from a query's summed features to its encoding, (m + d + 1, k).
-        anchors: (d, n).
-        anchor_means: each anchor's mean best match over documents, (n,).
-        document_map: from a document's best matches, less those means, to its encoding, (k, n).
-        length: that every document's encoding is brought to, ().
+        query_map: maps a query's summed features to its encoding, (m + d + 1, k).
+        anchors: the anchors, (d, n).
+        anchor_means: each anchor's mean best match over the sample documents, (n,).
+        document_map: maps a document's best matches minus ``anchor_means`` to its encoding, (k, n).
+        length: the length of every document's encoding, ().
     """
 
     center: FloatArray
@@ -101,17 +103,17 @@ class LearnedMatrices:
 
     @staticmethod
     def shapes(config: LearnedSetEncoderConfig) -> tuple[tuple[int, ...], ...]:
-        """Of all matrices, in order."""
+        """The shapes of all matrices, in order."""
         d, k, m, n = config.dimension, config.output_dimension - 1, config.num_features, config.num_anchors
         return (d,), (), (d, m), (m + d + 1, k), (d, n), (n,), (k, n), ()
 
     @classmethod
     def n_bytes(cls, config: LearnedSetEncoderConfig) -> int:
-        """Size of all matrices."""
+        """Size of all matrices in bytes."""
         return 4 * sum(map(math.prod, cls.shapes(config)))
 
     def check(self, config: LearnedSetEncoderConfig) -> None:
-        """Raise InvalidInputError unless the matrices fit ``config``, are finite and can be computed with."""
+        """Raise InvalidInputError unless the matrices fit ``config``, are finite, and have a positive spread."""
         for field, expected in zip(fields(self), self.shapes(config), strict=True):
             matrix = getattr(self, field.name)
             if matrix.shape != expected or matrix.dtype != np.float32 or not np.isfinite(matrix).all():

@@ -24,12 +24,14 @@ from muvera_core.errors import InvalidInputError
 
 
 class MuveraRetriever(BaseRetriever):
-    """Finds the passages of a ``MuveraIndex`` that match a question best, by late interaction.
+    """Finds the nodes of a ``MuveraIndex`` that match a query best, by late interaction.
 
-    Each node is as it was stored. Its ``score`` is in [0, 1] and comparable between questions, so that cut-offs mean
-    something; the raw sum of the best match of each query token is in ``metadata["maxsim_score"]``, which language
-    models and embedding models don't get to see. Several ``custom_embedding_strs`` in a ``QueryBundle`` are joined:
-    MaxSim adds up over query tokens, so each of them counts.
+    Each node is returned as it was stored. ``NodeWithScore.score`` is the normalized score: the mean per query token,
+    clipped to [0, 1]. It can be compared between queries, so a cutoff is meaningful. ``metadata["maxsim_score"]`` is
+    the score, the raw MaxSim sum. It is hidden from language models and embedding models.
+
+    Several ``custom_embedding_strs`` in a ``QueryBundle`` are joined: MaxSim is a sum over query tokens, so each string
+    counts.
 
     Examples:
         ```python
@@ -55,10 +57,10 @@ class MuveraRetriever(BaseRetriever):
 
         Args:
             index: the index to search.
-            similarity_top_k: how many nodes to return; all of them where fewer match.
-            n_candidates: how many documents to rerank by exact MaxSim; None leaves it to the index.
-            filters: conditions on metadata; only nodes that fulfil them are returned.
-            **kwargs: what LlamaIndex's ``BaseRetriever`` takes: callback_manager, object_map, objects, verbose.
+            similarity_top_k: number of nodes to return. If fewer match, all of them are returned.
+            n_candidates: number of candidates to rerank by exact MaxSim. None leaves it to the index.
+            filters: conditions on metadata.
+            **kwargs: arguments of LlamaIndex's ``BaseRetriever``: callback_manager, object_map, objects, verbose.
         """
         self._index = index
         self.similarity_top_k = similarity_top_k
@@ -77,15 +79,15 @@ class MuveraRetriever(BaseRetriever):
         show_progress: bool = False,
         **kwargs: Any,
     ) -> MuveraRetriever:
-        """Split documents into nodes and index those.
+        """Split documents into nodes and make an index of the nodes.
 
         Args:
-            documents: what to search in.
-            persist_dir: a new folder for the index; None keeps it in memory.
-            encoder: makes token vectors; None takes the bundled one.
-            transformations: how documents become nodes; None takes those of LlamaIndex's ``Settings``.
+            documents: the documents.
+            persist_dir: a folder that does not exist or is empty. None keeps the index in memory.
+            encoder: turns text into token vectors. None takes the bundled encoder.
+            transformations: turn documents into nodes. None takes those of LlamaIndex's ``Settings``.
             show_progress: show bars on standard error.
-            **kwargs: what the constructor takes.
+            **kwargs: arguments of the constructor.
         """
         steps = Settings.transformations if transformations is None else transformations
         nodes = run_transformations(list(documents), list(steps), show_progress=show_progress)
@@ -101,14 +103,16 @@ class MuveraRetriever(BaseRetriever):
         show_progress: bool = False,
         **kwargs: Any,
     ) -> MuveraRetriever:
-        """Index nodes. What an ``IndexNode`` refers to is followed by this retriever, but isn't stored.
+        """Make an index of these nodes.
+
+        The retriever follows the object of an ``IndexNode``. The index does not store that object.
 
         Args:
-            nodes: what to search in.
-            persist_dir: a new folder for the index; None keeps it in memory.
-            encoder: makes token vectors; None takes the bundled one.
+            nodes: the nodes.
+            persist_dir: a folder that does not exist or is empty. None keeps the index in memory.
+            encoder: turns text into token vectors. None takes the bundled encoder.
             show_progress: show a bar on standard error.
-            **kwargs: what the constructor takes.
+            **kwargs: arguments of the constructor.
         """
         objects = [node for node in nodes if isinstance(node, IndexNode) and node.obj is not None]
         kwargs["object_map"] = {node.index_id: node.obj for node in objects} | (kwargs.get("object_map") or {})
@@ -125,7 +129,7 @@ class MuveraRetriever(BaseRetriever):
 
     @classmethod
     def from_index(cls, index: MuveraIndex | BaseIndex[Any], **kwargs: Any) -> MuveraRetriever:
-        """Search a muvera index, or the one that a ``VectorStoreIndex`` over a ``MuveraVectorStore`` holds.
+        """Search a ``MuveraIndex``, or that of a ``VectorStoreIndex`` over a ``MuveraVectorStore``.
 
         Raises:
             InvalidInputError: the vector store is of another kind.
@@ -138,7 +142,7 @@ class MuveraRetriever(BaseRetriever):
                 f"expected a MuveraIndex or an index over a MuveraVectorStore, got a {type(index).__name__} over "
                 f"{type(store).__name__}: index its nodes with MuveraRetriever.from_nodes"
             )
-        # VectorStoreIndex keeps what index nodes refer to; its own retriever hands it on in the same way.
+        # VectorStoreIndex keeps the objects of its index nodes. Its own retriever passes them on like this.
         kwargs.setdefault("object_map", getattr(index, "_object_map", None))
         return cls(store.client, **kwargs)
 
@@ -151,12 +155,12 @@ class MuveraRetriever(BaseRetriever):
         device: str = "cpu",
         **kwargs: Any,
     ) -> MuveraRetriever:
-        """Open an index that was kept on disk; see ``MuveraVectorStore.from_persist_dir``."""
+        """Open an index that is on disk. See ``MuveraVectorStore.from_persist_dir``."""
         return cls(open_persisted(persist_dir, encoder=encoder, device=device), **kwargs)
 
     @property
     def index(self) -> MuveraIndex:
-        """The index that is searched. Add to it, delete from it, and close it here."""
+        """The index. Use it to add and delete documents and to close it."""
         return self._index
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

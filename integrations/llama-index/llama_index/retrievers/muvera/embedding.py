@@ -1,4 +1,4 @@
-"""Stage one as a LlamaIndex embedding model, for vector stores that hold one vector per node."""
+"""Stage one as a LlamaIndex embedding model, for vector stores that hold one vector per text."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from muvera_core import FDEConfig, TextEncoder, TokenEncoder
 
 
 class MuveraEmbedding(BaseEmbedding):
-    """MUVERA encodings of texts: one vector each, so that any LlamaIndex vector store can find candidates.
+    """MUVERA encodings (FDEs): one vector per text, with which any LlamaIndex vector store can find candidates.
 
-    Give the candidates to a ``MaxSimRerank``: alone, the order of these vectors is a rough one. Questions and documents
-    are encoded differently, so never compare vectors of two documents with each other: that rules out the store's own
-    MMR and semantic splitters.
+    Rerank the candidates with a ``MaxSimRerank``, because these vectors alone give only a rough order. Queries and
+    documents are encoded differently: never compare the vectors of two documents. That rules out semantic splitters
+    and the vector store's own MMR.
 
-    **Which metric.** The plain encodings (``normalize=False``) are made for inner product, and for a store that is set
-    to it. By default all vectors are of unit length, so that cosine (``SimpleVectorStore`` and most stores' default),
-    inner product and Euclidean distance give one and the same order.
+    **Which metric.** By default all vectors have unit length. Then inner product, cosine and Euclidean distance give
+    the same order, and the store needs no setting. ``SimpleVectorStore`` and most others compare by cosine. The plain
+    encodings (``normalize=False``) are made for inner product: set the store to it.
 
     Examples:
         ```python
@@ -29,8 +29,8 @@ class MuveraEmbedding(BaseEmbedding):
 
         index = VectorStoreIndex.from_documents([Document(text="Owls hunt at night.")], embed_model=MuveraEmbedding())
         retriever = index.as_retriever(similarity_top_k=100)
-        question = "Which bird is active after dark?"
-        MaxSimRerank(top_n=5).postprocess_nodes(retriever.retrieve(question), query_str=question)
+        query = "Which bird is active after dark?"
+        MaxSimRerank(top_n=5).postprocess_nodes(retriever.retrieve(query), query_str=query)
         ```
     """
 
@@ -48,28 +48,29 @@ class MuveraEmbedding(BaseEmbedding):
         """Encode with a token encoder and an FDE.
 
         Args:
-            encoder: makes token vectors; None takes the bundled one.
-            fde: settings of the encoding; None takes the defaults. Its dimension must be the encoder's, and
-                ``center`` can't be set, since there is no corpus to take a mean from.
-            normalize: see above.
-            **kwargs: what LlamaIndex's ``BaseEmbedding`` takes, such as ``embed_batch_size``.
+            encoder: turns text into token vectors. None takes the bundled encoder.
+            fde: settings of the FDE. None takes the defaults. Its dimension must be the encoder's. ``center`` cannot
+                be set, because there is no corpus to take a mean from.
+            normalize: scale vectors to unit length.
+            **kwargs: arguments of LlamaIndex's ``BaseEmbedding``, such as ``embed_batch_size``.
 
         Raises:
-            InvalidInputError: ``fde`` is for vectors of another width, or has ``center`` set.
+            InvalidInputError: ``fde`` is for vectors of another width or sets ``center``, or another argument is
+                invalid.
         """
         text_encoder = TextEncoder(encoder, fde, normalize=normalize)
-        # LlamaIndex caches what a pipeline computes by the model's fields, so the name has to tell settings apart.
+        # A LlamaIndex pipeline caches results by the model's fields, so the name must differ between settings.
         super().__init__(**{**kwargs, "normalize": normalize, "model_name": text_encoder.fingerprint})
         self._text_encoder = text_encoder
 
     @classmethod
     def class_name(cls) -> str:
-        """The name LlamaIndex knows it by."""
+        """The class's name in LlamaIndex."""
         return "MuveraEmbedding"
 
     @property
     def dimension(self) -> int:
-        """Width of a vector, which some vector stores have to be told."""
+        """Width of a vector. Some vector stores must be told."""
         return self._text_encoder.output_dimension
 
     def _get_query_embedding(self, query: str) -> list[float]:

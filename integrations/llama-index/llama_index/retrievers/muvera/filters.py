@@ -1,10 +1,11 @@
-"""LlamaIndex's metadata filters as filters of muvera_core.
+"""Translates LlamaIndex's metadata filters to filters of muvera_core.
 
-The meaning is that of llama-index-core's own implementation, ``build_metadata_filter_fn``, which compares with
-Python's operators; in particular ``==`` compares a list as a whole (``contains``, ``any`` and ``all`` look into it),
-``!=`` and ``nin`` hold where a key is missing, and True equals 1, but for the elements of a list. It differs where
-that one raises a ``TypeError`` because a document's value has another type than the filter's: such a document
-doesn't match. Nested filters, which that one refuses, work here.
+Filters mean what llama-index-core's ``build_metadata_filter_fn`` makes of them. That function compares with Python's
+operators. So ``==`` compares a list as a whole; ``contains``, ``any`` and ``all`` look into it. ``!=`` and ``nin`` hold
+if the key is missing. True equals 1, except among the elements of a list.
+
+There are two differences. If a document's value has another type than the filter's, the document does not match;
+``build_metadata_filter_fn`` raises a ``TypeError``. Nested filters work; that function refuses them.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ def to_filter(
     node_ids: Sequence[str] | None = None,
     ref_doc_ids: Sequence[str] | None = None,
 ) -> Filter | None:
-    """The core's filter for documents that match all of the arguments; None where nothing is asked.
+    """The core's filter for documents that match all arguments. None if no argument restricts them.
 
     Args:
         filters: conditions on metadata.
-        node_ids: only these nodes; empty or None for any, as LlamaIndex's retriever passes an empty list.
-        ref_doc_ids: only nodes of these documents; empty or None for any.
+        node_ids: ids of the admitted nodes. None and an empty list, which LlamaIndex's retriever passes, admit all.
+        ref_doc_ids: ids of the documents whose nodes are admitted. None and an empty list admit all.
 
     Raises:
-        InvalidInputError: a filter's value doesn't suit its operator.
+        InvalidInputError: a filter's value does not suit its operator.
     """
     parts: list[Filter] = []
     if filters is not None and filters.filters:
@@ -106,12 +107,12 @@ def _all_of(key: str, filter: MetadataFilter) -> Filter:
 
 
 def _in_list_or_text(key: str, values: list[Any], combine: str) -> Filter:
-    """Python's ``value in field`` for each value: an element of a list, or part of a string."""
+    """Python's ``value in field`` for each value: it is an element of a list, or part of a string."""
     if not values:
         return _NEVER if combine == "$or" else {key: {"$ne": None}}
     as_list: Filter = {combine: [{key: {"$in": _with_booleans([value])}} for value in values]}
     texts = [value for value in values if isinstance(value, str)]
-    if len(texts) < len(values):  # a number is no part of any string
+    if len(texts) < len(values):  # a number is not part of any string
         return _all([as_list, _list_valued(key)])
     as_text: Filter = {combine: [{key: {"$contains": text}} for text in texts]}
     return {"$or": [as_list, _all([as_text, _single_valued(key)])]}
@@ -159,7 +160,7 @@ def _list_valued(key: str) -> Filter:
 
 
 def _with_booleans(values: list[Any]) -> list[Any]:
-    """In Python 1 == True and 0 == False; in the core a boolean equals no number."""
+    """The values, with True beside 1 and False beside 0: they are equal in Python, but not in the core."""
     return values + [b for b in (False, True) if any(not isinstance(value, str) and value == b for value in values)]
 
 

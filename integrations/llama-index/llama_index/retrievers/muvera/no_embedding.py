@@ -1,4 +1,4 @@
-"""What to hand LlamaIndex where it asks for an embedding model and none is needed."""
+"""A placeholder for the embedding model that LlamaIndex asks for but a ``MuveraVectorStore`` does not need."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ _PLACEHOLDER = [0.0]
 
 
 class NoEmbedding(BaseEmbedding):
-    """Stands in for an embedding model beside a ``MuveraVectorStore``, which makes its own token vectors.
+    """Takes the place of an embedding model for a ``MuveraVectorStore``, which makes its own token vectors.
 
-    ``VectorStoreIndex`` embeds what is inserted, and an ``IngestionPipeline`` drops nodes that have no embedding.
-    This gives every text the same placeholder at no cost. Don't use it with another vector store.
+    ``VectorStoreIndex`` embeds every node that is inserted, and an ``IngestionPipeline`` drops nodes without an
+    embedding. This class gives every text the same placeholder, at no cost. Do not use it with another vector store.
     """
 
     model_name: str = "none"
 
     @classmethod
     def class_name(cls) -> str:
-        """The name LlamaIndex knows it by."""
+        """The class's name in LlamaIndex."""
         return "NoEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:

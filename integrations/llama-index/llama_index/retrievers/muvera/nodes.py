@@ -1,14 +1,14 @@
-"""LlamaIndex nodes as documents of a muvera index, and back.
+"""Converts LlamaIndex nodes to documents of the index, and back.
 
-A document's text is what LlamaIndex would embed: the node's text with the metadata that it doesn't exclude. Its
-metadata is the node's own, so that filters use the user's keys, and one reserved key beside them::
+The text of a document is the text that LlamaIndex would embed: the node's text and its metadata without the excluded
+keys. The metadata of a document is that of the node, so that filters use the user's keys, and one reserved key::
 
     {"author": "Ada", "tags": ["a", "b"],
      "_llama_index": {"node_id": …, "ref_doc_id": …, "lists": ["tags"], "node": "{…}"}}
 
-``node`` is JSON text with everything else: relationships, excluded keys, templates, character positions, the type of
-node. ``lists`` names the keys that hold lists, which LlamaIndex's filters tell from single values. A document that
-was added through muvera_core has no such key and comes back as a plain ``TextNode``.
+``node`` is JSON text with everything else: relationships, excluded keys, templates, character positions and the type of
+node. ``lists`` names the keys that hold lists, because LlamaIndex's filters treat lists and single values differently.
+A document that was added through muvera_core has no reserved key. It is returned as a plain ``TextNode``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ RESERVED_KEY = "_llama_index"
 NODE_ID_FIELD = f"{RESERVED_KEY}.node_id"
 REF_DOC_ID_FIELD = f"{RESERVED_KEY}.ref_doc_id"
 LISTS_FIELD = f"{RESERVED_KEY}.lists"
-SCORE_KEY = "maxsim_score"
+MAXSIM_SCORE = "maxsim_score"
 
 
 class Record(NamedTuple):
-    """What ``MuveraIndex.add`` takes for one document."""
+    """The arguments of ``MuveraIndex.add`` for one document."""
 
     id: str
     text: str
@@ -40,20 +40,20 @@ class Record(NamedTuple):
 
 
 def to_record(node: BaseNode) -> Record:
-    """The document that stands for a node. An embedding that the node may have is left out.
+    """The document for a node. The node's embedding is left out.
 
     Raises:
-        InvalidInputError: the node's metadata uses the reserved key, or holds what can't be written as JSON.
+        InvalidInputError: the node's metadata uses the reserved key, or JSON cannot hold the node.
     """
     try:
-        # NaN stays itself, for the index to refuse; pydantic would silently make it null.
+        # Keep NaN, so that the index refuses it. By default pydantic replaces it by null.
         metadata = to_jsonable_python(node.metadata, inf_nan_mode="constants")
         data = node.model_dump(mode="json", exclude={"embedding", "metadata"}, exclude_defaults=True)
         if isinstance(node, IndexNode) and isinstance(node.obj, BaseNode):
-            # Before llama-index-core 0.14.24 a dump doesn't say what kind of node it is.
+            # Before llama-index-core 0.14.24, a dump lacks the type of the node.
             data["obj"] = to_jsonable_python(doc_to_json(node.obj))
     except (ValueError, TypeError) as error:
-        raise InvalidInputError(f"node {node.node_id!r} can't be stored as JSON: {error}") from error
+        raise InvalidInputError(f"node {node.node_id!r} cannot be stored as JSON: {error}") from error
     if RESERVED_KEY in metadata:
         raise InvalidInputError(
             f"node {node.node_id!r} has metadata under {RESERVED_KEY!r}, which is reserved: rename that key"
@@ -61,10 +61,10 @@ def to_record(node: BaseNode) -> Record:
     del data["id_"]
     text = node.get_content(metadata_mode=MetadataMode.EMBED)
     if isinstance(node, TextNode):
-        data["text"] = None if node.text == text else node.text  # None: the document has it
+        data["text"] = None if node.text == text else node.text  # None stands for the document's text
     reserved = {
         "node_id": node.node_id,
-        # An ingestion pipeline, too, takes a node without a source for a document of its own.
+        # A node without a source is a document of its own, as in an ingestion pipeline.
         "ref_doc_id": node.ref_doc_id or node.node_id,
         "lists": list(_list_paths(metadata)),
         "node": json.dumps([node.get_type(), data], ensure_ascii=False),
@@ -73,7 +73,7 @@ def to_record(node: BaseNode) -> Record:
 
 
 def to_node(document: Document) -> BaseNode:
-    """The node that a document stands for: equal to the one that was stored, but for its embedding."""
+    """The node of a document. It equals the node that was stored, except that it has no embedding."""
     metadata = dict(document.metadata)
     reserved = metadata.pop(RESERVED_KEY, None)
     if reserved is None:
@@ -85,16 +85,16 @@ def to_node(document: Document) -> BaseNode:
 
 
 def to_scored_node(hit: Hit) -> NodeWithScore:
-    """A hit's node, its score in [0, 1], and the raw MaxSim sum where models don't see it."""
+    """A hit's node with its normalized score, and with the score in metadata that is hidden from models."""
     node = to_node(hit)
-    node.metadata[SCORE_KEY] = hit.score
-    node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, SCORE_KEY]
-    node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, SCORE_KEY]
+    node.metadata[MAXSIM_SCORE] = hit.score
+    node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, MAXSIM_SCORE]
+    node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, MAXSIM_SCORE]
     return NodeWithScore(node=node, score=hit.normalized_score)
 
 
 def is_plain(document: Document) -> bool:
-    """Whether a document was added through muvera_core rather than as a node."""
+    """Whether a document was added through muvera_core and not as a node."""
     return RESERVED_KEY not in document.metadata
 
 

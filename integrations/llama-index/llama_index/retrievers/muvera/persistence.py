@@ -1,8 +1,8 @@
-"""Where LlamaIndex expects a persisted vector store, a small file that says which folder the index is in.
+"""Persists a vector store as a pointer: a small file that names the folder of the index.
 
-A muvera index is durable by itself: its folder is written at every change. ``StorageContext.persist`` hands every
-vector store the path of a JSON file in the folder that it persists to. The file is written beside that path rather
-than at it, because ``StorageContext.from_defaults(persist_dir=…)`` would load it as an empty ``SimpleVectorStore``.
+The index itself is durable: every change is on disk when the call returns. ``StorageContext.persist`` passes every
+vector store the path of a JSON file in the persisted folder. The pointer gets another name in that folder, because
+``StorageContext.from_defaults(persist_dir=…)`` would load a file at that path as an empty ``SimpleVectorStore``.
 """
 
 from __future__ import annotations
@@ -16,28 +16,30 @@ from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, NAMESPAC
 
 from muvera_core import MuveraIndex, TokenEncoder
 from muvera_core.errors import CorruptIndexError, NotAnIndexError
-from muvera_core.files.plain import is_plain_file, read_small, write_json
+from muvera_core.files import is_plain_file, read_small, write_json
 
 _POINTER_NAME = "muvera.json"
 _SIZE_LIMIT = 1 << 16
 
 
 def write_pointer(index: MuveraIndex, persist_path: str | os.PathLike[str]) -> Path:
-    """Note beside ``persist_path``, such as ``storage/default__vector_store.json``, where the index is.
+    """Write a pointer to the index in the folder of ``persist_path``, such as ``storage/default__vector_store.json``.
 
-    An index in memory is copied into a new folder there, once for each call; earlier copies stay.
+    An index in memory is copied to a new folder there. Each call makes a new copy; earlier copies stay.
+
+    Returns:
+        Path of the pointer.
     """
     given = Path(persist_path)
     namespace = given.name.partition(NAMESPACE_SEP)[0] if NAMESPACE_SEP in given.name else DEFAULT_VECTOR_STORE
     pointer = _pointer(given.parent, namespace)
     pointer.parent.mkdir(parents=True, exist_ok=True)
-    where = index.path
-    if where is None:
-        where = pointer.parent.absolute() / f"{namespace}{NAMESPACE_SEP}muvera-{uuid.uuid4().hex[:8]}"
-        index.copy_to(where)
-    inside = where.is_relative_to(pointer.parent.absolute())
-    # Relative where both move together.
-    path = where.relative_to(pointer.parent.absolute()) if inside else where
+    folder, index_path = pointer.parent.absolute(), index.path
+    if index_path is None:
+        index_path = folder / f"{namespace}{NAMESPACE_SEP}muvera-{uuid.uuid4().hex[:8]}"
+        index.copy_to(index_path)
+    # A relative path stays valid if the persisted folder is moved.
+    path = index_path.relative_to(folder) if index_path.is_relative_to(folder) else index_path
     write_json(pointer, {"muvera_index": path.as_posix()})
     return pointer
 
@@ -50,14 +52,15 @@ def open_persisted(
     read_only: bool = False,
     device: str = "cpu",
 ) -> MuveraIndex:
-    """Open the index that a persisted folder points to, or that is in the folder itself.
+    """Open the index that a persisted folder points to, or that is the folder itself.
 
-    A persisted folder may come from anywhere, so it can't lead out of itself: an index that is elsewhere is named in
-    the error, to be opened by whoever knows it.
+    A persisted folder may come from an untrusted source, so only an index inside it is opened. The error for an index
+    elsewhere names its path, so that the caller can open it.
 
     Raises:
-        IndexFolderError: as ``MuveraIndex.open``; ``NotAnIndexError`` where the index isn't in the folder,
-            ``CorruptIndexError`` where the pointer can't be read.
+        NotAnIndexError: the index is not in the persisted folder.
+        CorruptIndexError: the pointer cannot be read.
+        IndexFolderError: as ``MuveraIndex.open``.
     """
     folder = Path(persist_dir)
     pointer = _pointer(folder, namespace)
@@ -66,12 +69,12 @@ def open_persisted(
             index = folder / json.loads(read_small(pointer, _SIZE_LIMIT))["muvera_index"]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise CorruptIndexError(
-                f"{pointer} doesn't say where the index is ({error!r}): persist again, or open the index's own folder"
+                f"{pointer} does not name the index's folder ({error!r}): persist again, or open that folder itself"
             ) from error
         if not index.resolve().is_relative_to(folder.resolve()):
             raise NotAnIndexError(
-                f"{pointer} says that the index is in {index}, which is not in the persisted folder. If that is where "
-                f"you keep it, open it there: MuveraVectorStore(MuveraIndex.open({str(index)!r}))"
+                f"{pointer} points to an index in {index}, which is not in the persisted folder. If you keep the index "
+                f"there, open it by its path: MuveraVectorStore(MuveraIndex.open({str(index)!r}))"
             )
         folder = index
     return MuveraIndex.open(folder, encoder, read_only=read_only, device=device)

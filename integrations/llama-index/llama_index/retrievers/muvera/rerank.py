@@ -1,4 +1,4 @@
-"""A LlamaIndex node postprocessor that ranks nodes by late interaction."""
+"""Reranks the nodes of any retriever by exact MaxSim."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ dispatcher = get_dispatcher(__name__)
 
 
 class MaxSimRerank(BaseNodePostprocessor):
-    """Ranks nodes by exact MaxSim between the question's and their own token vectors, from any retriever.
+    """Reranks nodes that another retriever found by exact MaxSim, and keeps the best.
 
-    The token vectors are those of a real late-interaction encoder, projected and of unit length, with its markers.
-    A node's text is what LlamaIndex would embed: metadata that isn't excluded is part of it. Scores are the mean over
-    query tokens of the best match, in [0, 1], as ``MuveraRetriever`` gives them, but for its index's rounding of token
-    vectors; a node without text scores 0. The nodes passed in keep theirs: what comes back are copies.
+    Returns copies, best first; the given nodes keep their scores. ``NodeWithScore.score`` is the normalized score: the
+    mean per query token, clipped to [0, 1]. It can be compared between queries. ``MuveraRetriever`` returns the same
+    score, except that its index rounds token vectors. Nodes with equal scores keep their order. A node without text
+    matches nothing and scores 0.
 
-    Every node is encoded for every question, 10 to 40 ms each with the bundled encoder: rerank tens of nodes, not
-    thousands. A ``MuveraVectorStore`` encodes each only once.
+    The text of a node is the text that LlamaIndex would embed: its text and its metadata without the excluded keys. The
+    token vectors are those of a late-interaction encoder: projected, of unit length, with query and document markers.
+
+    Every node is encoded again for every query, which takes 10 to 40 ms with the bundled encoder. So rerank tens of
+    nodes, not thousands. A ``MuveraVectorStore`` encodes each node only once.
 
     Examples:
         ```python
@@ -40,10 +43,10 @@ class MaxSimRerank(BaseNodePostprocessor):
         ```
     """
 
-    top_n: int = Field(default=5, ge=1, description="How many nodes to return.")
+    top_n: int = Field(default=5, ge=1, description="Number of nodes to keep.")
     batch_size: int = Field(default=64, ge=1, description="Texts per call of the encoder.")
     keep_retrieval_score: bool = Field(
-        default=False, description="Whether to note the retriever's score in metadata['retrieval_score']."
+        default=False, description="Whether to keep the retriever's score in metadata['retrieval_score']."
     )
     model: str = Field(description="Fingerprint of the encoder.")
     _encoder: TokenEncoder = PrivateAttr()
@@ -60,11 +63,11 @@ class MaxSimRerank(BaseNodePostprocessor):
         """Rerank with an encoder.
 
         Args:
-            encoder: makes token vectors; None takes the bundled one.
-            top_n: how many nodes to return.
+            encoder: turns text into token vectors. None takes the bundled encoder.
+            top_n: number of nodes to keep.
             batch_size: texts per call of the encoder.
-            keep_retrieval_score: note the retriever's score in ``metadata["retrieval_score"]``.
-            **kwargs: what LlamaIndex's ``BaseNodePostprocessor`` takes: callback_manager.
+            keep_retrieval_score: keep the retriever's score in ``metadata["retrieval_score"]``.
+            **kwargs: arguments of LlamaIndex's ``BaseNodePostprocessor``: callback_manager.
         """
         encoder = BundledEncoder() if encoder is None else encoder
         fields = {
@@ -78,14 +81,14 @@ class MaxSimRerank(BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name LlamaIndex knows it by."""
+        """The class's name in LlamaIndex."""
         return "MaxSimRerank"
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         if query_bundle is None:
-            raise InvalidInputError("there is no question to rank by: pass query_str or query_bundle")
+            raise InvalidInputError("there is no query to rank by: pass query_str or query_bundle")
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=self.model))
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -95,10 +98,10 @@ class MaxSimRerank(BaseNodePostprocessor):
         }
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
             texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-            _, scores = score_texts(self._encoder, query_bundle.query_str, texts, batch_size=self.batch_size)
-            # Stable, so that equals stay in the retriever's order.
-            best = np.argsort(-scores, kind="stable")[: self.top_n]
-            reranked = [self._rescored(nodes[i], float(scores[i])) for i in best]
+            _, normalized_scores = score_texts(self._encoder, query_bundle.query_str, texts, batch_size=self.batch_size)
+            # A stable sort keeps nodes with equal scores in the retriever's order.
+            best = np.argsort(-normalized_scores, kind="stable")[: self.top_n]
+            reranked = [self._rescored(nodes[i], float(normalized_scores[i])) for i in best]
             event.on_end(payload={EventPayload.NODES: reranked})
         dispatcher.event(ReRankEndEvent(nodes=reranked))
         return reranked
@@ -108,8 +111,8 @@ class MaxSimRerank(BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         return await asyncio.to_thread(self._postprocess_nodes, nodes, query_bundle)
 
-    def _rescored(self, node: NodeWithScore, score: float) -> NodeWithScore:
+    def _rescored(self, node: NodeWithScore, normalized_score: float) -> NodeWithScore:
         inner = node.node
         if self.keep_retrieval_score:
             inner = inner.model_copy(update={"metadata": {**inner.metadata, "retrieval_score": node.score}})
-        return NodeWithScore(node=inner, score=score)
+        return NodeWithScore(node=inner, score=normalized_score)

@@ -1,4 +1,4 @@
-"""A LlamaIndex vector store that ranks by late interaction."""
+"""A LlamaIndex vector store over a muvera index."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ _MMR_FETCH_PER_HIT = 4
 
 
 class MuveraVectorStore(BasePydanticVectorStore):
-    """Keeps nodes in a ``MuveraIndex`` and finds them by the text of a question.
+    """Stores nodes in a ``MuveraIndex`` and finds them by late interaction.
 
-    The index makes its own token vectors, so the vectors that LlamaIndex wants at every door are never looked at:
-    pass ``NoEmbedding()`` wherever it asks for an ``embed_model``. Similarities are in [0, 1].
+    A node's similarity is the normalized score: the mean per query token, clipped to [0, 1]. It can be compared between
+    queries, so a cutoff is meaningful. Every method has an async version, which runs in a thread.
 
-    Every change is on disk when the call returns. ``persist`` only notes where.
+    The index makes its own token vectors and ignores the embeddings of nodes and queries. Pass ``NoEmbedding()``
+    wherever LlamaIndex asks for an ``embed_model``.
+
+    Every change is on disk when the call returns. ``persist`` only writes where the index is.
 
     Examples:
         ```python
@@ -63,13 +66,13 @@ class MuveraVectorStore(BasePydanticVectorStore):
     _index: MuveraIndex = PrivateAttr()
 
     def __init__(self, index: MuveraIndex) -> None:
-        """Keep nodes in ``index``, which stays the caller's to close."""
+        """Store nodes in ``index``. The caller closes it."""
         super().__init__(stores_text=True, is_embedding_query=False)
         self._index = index
 
     @classmethod
     def class_name(cls) -> str:
-        """The name LlamaIndex knows it by."""
+        """The class's name in LlamaIndex."""
         return "MuveraVectorStore"
 
     @classmethod
@@ -81,17 +84,19 @@ class MuveraVectorStore(BasePydanticVectorStore):
         read_only: bool = False,
         device: str = "cpu",
     ) -> MuveraVectorStore:
-        """Open what was persisted.
+        """Open an index that is on disk. See ``MuveraIndex.open``.
 
         Args:
-            persist_dir: the folder that was given to ``StorageContext.persist``, or the index's own.
+            persist_dir: the folder that was given to ``StorageContext.persist``, or the index's own folder.
             namespace: the store's name in the storage context.
-            encoder: the encoder that the index was made with; None takes the bundled one.
-            read_only: allow no changes, and any number of readers.
-            device: what searches; see ``MuveraIndex.open``.
+            encoder: the encoder that the index was made with. None takes the bundled encoder.
+            read_only: refuse changes. Any number of processes can read an index.
+            device: the device to search on.
 
         Raises:
-            IndexFolderError: there is no usable index in the folder.
+            NotAnIndexError: the folder holds no index, or points to one outside the folder.
+            CorruptIndexError: files are missing or damaged.
+            IndexFolderError: as ``MuveraIndex.open``.
         """
         index = open_persisted(persist_dir, namespace=namespace, encoder=encoder, read_only=read_only, device=device)
         return cls(index)
@@ -102,20 +107,20 @@ class MuveraVectorStore(BasePydanticVectorStore):
         return self._index
 
     def add(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[str]:
-        """Store nodes, all or none; one whose id is known replaces the one that had it.
+        """Encode and add nodes, all or none. A node replaces the one with the same id.
 
-        A node in which there is nothing to match, neither text nor metadata, is left out.
+        A node that has neither text nor metadata to match is left out.
 
         Returns:
-            The ids of the nodes that were stored.
+            The ids of the nodes that were stored, in order.
 
         Raises:
-            InvalidInputError: metadata that JSON can't hold.
+            InvalidInputError: JSON cannot hold a node, or its metadata uses the reserved key.
         """
         distinct = {node.node_id: node for node in nodes}
         records = [to_record(node) for node in distinct.values() if _content(node).strip()]
         if len(records) < len(distinct):
-            logger.warning("left out %d nodes in which there is no text", len(distinct) - len(records))
+            logger.warning("left out %d nodes without text", len(distinct) - len(records))
         if not records:
             return []
         return self._index.add(
@@ -126,7 +131,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         )
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Delete all nodes of a document. One without a source is a document of its own."""
+        """Delete all nodes of a document. A node without a source is a document of its own."""
         self._index.delete(filter={REF_DOC_ID_FIELD: ref_doc_id})
         if any(is_plain(document) for document in self._index.get([ref_doc_id])):
             self._index.delete([ref_doc_id])
@@ -134,17 +139,31 @@ class MuveraVectorStore(BasePydanticVectorStore):
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Delete the nodes that have one of these ids and match the filters, where given.
+        """Delete nodes by id, by metadata, or by both.
+
+        Args:
+            node_ids: the ids. Unknown ids are skipped.
+            filters: conditions on metadata. With ``node_ids`` too, a node is deleted if it has one of the ids and the
+                filters admit it.
+            **delete_kwargs: ignored.
 
         Raises:
-            InvalidInputError: neither is given.
+            InvalidInputError: neither argument is given, or a filter is invalid. ``clear`` deletes everything.
         """
         if node_ids is None and (filters is None or not filters.filters):
-            raise InvalidInputError("neither node_ids nor filters were given: to delete everything use clear()")
+            raise InvalidInputError("delete_nodes needs node_ids or filters; to delete every node call clear()")
         self._index.delete(node_ids, filter=to_filter(filters))
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """The nodes that have one of these ids and match the filters, where given, in the order they were stored."""
+        """The nodes that have one of these ids and that the filters admit.
+
+        Args:
+            node_ids: the ids. Unknown ids are skipped. None admits every id.
+            filters: conditions on metadata. None admits every node.
+
+        Returns:
+            The nodes in the order of the ids, or, without ids, in the order in which they were added.
+        """
         condition = to_filter(filters)
         if node_ids is None:
             return [to_node(document) for document in self._index.find(condition)]
@@ -159,19 +178,20 @@ class MuveraVectorStore(BasePydanticVectorStore):
         self._index.clear()
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nodes that match a question best, best first. See ``MuveraIndex.search``.
+        """The nodes that match a query best, best first, each with its normalized score. See ``MuveraIndex.search``.
 
         Args:
-            query: needs ``query_str``. ``mode`` may be DEFAULT or MMR, which mixes relevance and diversity by
-                ``mmr_threshold``, 1 being relevance only.
-            **kwargs: ``n_candidates`` and ``exact`` for the default mode; ``mmr_threshold`` and ``mmr_prefetch_k``,
-                how many nodes to choose from, for MMR.
+            query: its ``query_str`` is searched for. ``mode`` is DEFAULT or MMR (maximal marginal relevance). In MMR,
+                ``mmr_threshold`` goes from 0, which looks at diversity only, to 1, which looks at relevance only.
+            **kwargs: ``n_candidates`` and ``exact`` in the default mode. In MMR ``mmr_threshold``, and
+                ``mmr_prefetch_k``, the number of best nodes to choose from.
 
         Raises:
-            InvalidInputError: no text, or another mode.
+            InvalidInputError: ``query_str`` is None or empty, the mode is not supported, or another argument is
+                invalid.
         """
         if query.query_str is None:
-            raise InvalidInputError("the query has no query_str: late interaction needs the question as text")
+            raise InvalidInputError("the query has no query_str: late interaction needs the query as text")
         condition = to_filter(query.filters, node_ids=query.node_ids, ref_doc_ids=query.doc_ids)
         if query.mode == VectorStoreQueryMode.DEFAULT:
             options = {name: kwargs[name] for name in ("n_candidates", "exact") if name in kwargs}
@@ -179,7 +199,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         elif query.mode == VectorStoreQueryMode.MMR:
             hits = self._search_diverse(query, condition, kwargs)
         else:
-            raise InvalidInputError(f"query mode {query.mode.value!r} isn't supported: use 'default' or 'mmr'")
+            raise InvalidInputError(f"query mode {query.mode.value!r} is not supported: use 'default' or 'mmr'")
         return VectorStoreQueryResult(
             nodes=[to_node(hit) for hit in hits],
             similarities=[hit.normalized_score for hit in hits],
@@ -199,18 +219,18 @@ class MuveraVectorStore(BasePydanticVectorStore):
         )
 
     def persist(self, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
-        """Note beside ``persist_path`` where the index is, whose documents are on disk already.
+        """Write a small file that says where the index is, in the folder of ``persist_path``.
 
-        One in memory is copied there first.
+        The documents are on disk already. An index in memory is copied to that folder first.
 
         Raises:
-            InvalidInputError: ``fs`` isn't the local file system.
+            InvalidInputError: ``fs`` is not the local file system.
         """
         if fs is not None and not isinstance(fs, LocalFileSystem):
-            raise InvalidInputError(f"an index lives on a local disk, got {type(fs).__name__}: leave fs out")
+            raise InvalidInputError(f"an index needs a local disk, got {type(fs).__name__}: leave fs out")
         write_pointer(self._index, persist_path)
 
-    # The same without blocking the event loop
+    # The same in a thread, so that the event loop is not blocked
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """See ``add``."""

@@ -1,0 +1,164 @@
+"""The command ``muvera index``, which builds an index from files and updates it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from muvera_core.cli.corpus_files import (
+    LINES_SUFFIXES,
+    TEXT_SUFFIXES,
+    SourceDocument,
+    SourceFile,
+    Unusable,
+    as_root,
+    find_files,
+    read_documents,
+)
+from muvera_core.cli.corpus_sync import Comparison, compare, find_missing, write
+from muvera_core.cli.group import Failure, Interrupted, say
+from muvera_core.cli.options import ENCODER, INDEX, load_encoder, progress_bar, require_text_encoder
+from muvera_core.cli.passages import Splitting
+from muvera_core.encoders import MAX_POOL_FACTOR
+from muvera_core.errors import InvalidInputError, NotAnIndexError
+from muvera_core.index import MuveraIndex
+
+# Most unusable files and lines that an error lists.
+_REPORTED = 20
+_T = TypeVar("_T")
+
+
+@click.command()
+@INDEX
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--split", type=click.Choice(["paragraphs"]), help="Split text files into passages at blank lines.")
+@click.option(
+    "--max-words",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Split text files into passages of at most N words, at blank lines and ends of sentences.",
+)
+@click.option(
+    "--pool-factor",
+    type=click.IntRange(1, MAX_POOL_FACTOR),
+    metavar="N",
+    help="Store about one token vector in N, by merging similar ones. The index is smaller and faster, and finds a "
+    "little less. Only for a new INDEX.",
+)
+@click.option(
+    "--delete-missing", is_flag=True, help="Delete documents that were read from these PATHs and are no longer there."
+)
+@click.option("--skip-bad", is_flag=True, help="Skip files and lines that cannot be used, instead of stopping.")
+@ENCODER
+def index(
+    folder: Path,
+    paths: Sequence[Path],
+    split: str | None,
+    max_words: int | None,
+    pool_factor: int | None,
+    delete_missing: bool,
+    skip_bad: bool,
+    checkpoint: Path | None,
+) -> None:
+    """Create INDEX from files, or update it to match them.
+
+    PATHs are files, or folders that are searched for files. Each .txt or .md file is one document. Each line of a
+    .jsonl or .jsonl.gz file is one document: {"text": ..., "id": ..., "title": ..., "metadata": {...}}, of which only
+    text is required. In folders, hidden files and links are skipped.
+
+    Run the command again after files have changed. Unchanged documents are skipped, and changed ones are replaced. A
+    document is saved as soon as the progress bar counts it, so an interrupted run can be started again.
+    """
+    started = time.perf_counter()
+    splitting = Splitting(split == "paragraphs", max_words)
+    index = _open_for_writing(folder, checkpoint, pool_factor)
+    n_added = n_replaced = n_deleted = 0
+    try:
+        files = _find_files(paths, folder, may_be_none=delete_missing)
+        with progress_bar(desc="reading", unit="doc") as bar:
+            found = compare(index, _counted(_read_documents(files, splitting), bar))
+        _report_unusable(found, skip_bad)
+        if index is None:
+            index = MuveraIndex.create(folder, load_encoder(checkpoint), pool_factor=pool_factor or 1)
+        wanted = found.new | found.changed
+        with progress_bar(desc="indexing", unit="doc", total=len(wanted)) as bar:
+            for ids in write(index, _read_documents(files, splitting), wanted):
+                n_added += sum(id in found.new for id in ids)
+                n_replaced += sum(id in found.changed for id in ids)
+                bar.update(len(ids))
+        if delete_missing and (missing := find_missing(index, map(as_root, paths), found)):
+            n_deleted = index.delete(missing)
+    except KeyboardInterrupt:
+        kept = f"the {n_added + n_replaced} documents that were written stay in {folder}"
+        raise Interrupted(f"interrupted: {kept}; run the same command again to continue") from None
+    finally:
+        if index is not None:
+            index.close()
+    seconds = time.perf_counter() - started
+    written = n_added + n_replaced
+    click.echo(
+        f"{n_added} added, {n_replaced} replaced, {found.n_unchanged} unchanged, {n_deleted} deleted"
+        + (f", {len(found.unusable)} skipped" if found.unusable else "")
+        + f" in {seconds:.1f} s"
+        + (f" ({written / seconds:.0f} documents/s)" if written else "")
+    )
+
+
+def _open_for_writing(folder: Path, checkpoint: Path | None, pool_factor: int | None) -> MuveraIndex | None:
+    """Open the index. Returns None if there is none yet."""
+    try:
+        require_text_encoder(folder)
+    except NotAnIndexError:
+        return None
+    index = MuveraIndex.open(folder, load_encoder(checkpoint), show_progress=sys.stderr.isatty())
+    if pool_factor not in (None, index.pool_factor):
+        index.close()
+        raise InvalidInputError(
+            f"{folder} was made with --pool-factor {index.pool_factor}, which cannot be changed, got {pool_factor}: "
+            "leave the option out, or make another index"
+        )
+    return index
+
+
+def _find_files(paths: Sequence[Path], folder: Path, *, may_be_none: bool) -> list[SourceFile | Unusable]:
+    files = list(find_files(paths, leave_out=folder.absolute()))
+    if not files and not may_be_none:
+        raise InvalidInputError(
+            f"{', '.join(map(str, paths))}: there are no files that end in {', '.join(TEXT_SUFFIXES + LINES_SUFFIXES)}"
+        )
+    return files
+
+
+def _read_documents(
+    files: Iterable[SourceFile | Unusable], splitting: Splitting
+) -> Iterator[SourceDocument | Unusable]:
+    for file in files:
+        if isinstance(file, Unusable):
+            yield file
+        else:
+            yield from read_documents(file, splitting)
+
+
+def _report_unusable(found: Comparison, skip: bool) -> None:
+    """Print what cannot be used. Ends the program if there is such a file or line and it may not be skipped."""
+    reported = found.unusable if skip else found.unusable[:_REPORTED]
+    for entry in reported:
+        say(str(entry))
+    if found.unusable and not skip:
+        n, others = len(found.unusable), len(found.unusable) - len(reported)
+        raise Failure(
+            (f"… and {others} more. " if others else "")
+            + f"{n} {'file or line' if n == 1 else 'files or lines'} cannot be used, and nothing was changed: correct "
+            "the files named above, or skip them with --skip-bad"
+        )
+
+
+def _counted(items: Iterable[_T], bar: Any) -> Iterator[_T]:
+    for item in items:
+        bar.update()
+        yield item

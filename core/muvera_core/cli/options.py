@@ -1,0 +1,82 @@
+"""The arguments and options that several commands share, and what the commands do with them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from muvera_core.encoders import TokenEncoder, is_precomputed
+from muvera_core.errors import InvalidInputError
+from muvera_core.storage import read_encoder
+
+INDEX = click.argument("folder", metavar="INDEX", type=click.Path(path_type=Path))
+ENCODER = click.option(
+    "--encoder",
+    "checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Folder of a ColBERT checkpoint, if the index was not made with the bundled encoder.",
+)
+DEVICE = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="Device to search on: cpu, cuda, cuda:N or auto.",
+)
+N_CANDIDATES = click.option(
+    "--n-candidates",
+    type=click.IntRange(min=1),
+    metavar="N",
+    show_default="chosen by the index",
+    help="Number of candidates to rerank by exact MaxSim. More find more and take longer.",
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+QUESTIONS_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def text(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """A text argument. Bytes that the locale cannot decode arrive as halves of surrogate pairs and are replaced."""
+    return os.fsencode(value).decode("utf-8", "replace")
+
+
+def json_object(ctx: click.Context, param: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    """An argument that is a JSON object."""
+    if value is None:
+        return None
+    try:
+        content = json.loads(text(ctx, param, value))
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f'it is not JSON ({error}); an example is {{"year": {{"$gte": 2020}}}}') from None
+    if not isinstance(content, dict):
+        raise click.BadParameter("it must be a JSON object")
+    return content
+
+
+def load_encoder(checkpoint: Path | None) -> TokenEncoder | None:
+    """The encoder of a checkpoint. None stands for the bundled one, if no checkpoint is given."""
+    if checkpoint is None:
+        return None
+    from muvera_core.encoders import ColBERTEncoder
+
+    return ColBERTEncoder(checkpoint)
+
+
+def require_text_encoder(folder: Path) -> None:
+    """Raises InvalidInputError if the index holds token vectors that its user computed elsewhere."""
+    encoder = read_encoder(folder.absolute())
+    if is_precomputed(encoder):
+        raise InvalidInputError(
+            f"{folder} holds token vectors that were made elsewhere ({encoder}), so no text can be encoded for it: "
+            "use add_embeddings and search_embeddings of muvera_core.MuveraIndex in Python"
+        )
+
+
+def progress_bar(**settings: Any) -> Any:
+    """A progress bar on standard error, if that is a terminal."""
+    return tqdm(disable=None, leave=False, dynamic_ncols=True, **settings)

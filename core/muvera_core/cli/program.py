@@ -1,0 +1,24 @@
+"""The program ``muvera`` and its list of commands.
+
+``index_command.py`` builds and updates indexes, ``search_commands.py`` searches, measures and optimizes,
+``maintenance_commands.py`` inspects and repairs. ``options.py`` has the options that they share.
+"""
+
+from __future__ import annotations
+
+import click
+
+from muvera_core.cli.group import CommandGroup
+from muvera_core.cli.index_command import index
+from muvera_core.cli.maintenance_commands import check, compact, info, repair
+from muvera_core.cli.search_commands import evaluate, optimize, search
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="muvera-core", prog_name="muvera")
+def main() -> None:
+    """Late-interaction search: index text files, search them, and maintain the index."""
+
+
+for _command in (index, search, evaluate, optimize, info, check, repair, compact):
+    main.add_command(_command)

@@ -1,0 +1,196 @@
+"""The commands that search an index, measure how well it finds, and optimize it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from muvera_core.cli.group import say
+from muvera_core.cli.options import (
+    AS_JSON,
+    DEVICE,
+    ENCODER,
+    INDEX,
+    N_CANDIDATES,
+    QUESTIONS_FILE,
+    json_object,
+    load_encoder,
+    require_text_encoder,
+    text,
+)
+from muvera_core.cli.output import hit_as_json, hit_as_text, matched_words, tuning_as_text
+from muvera_core.collection import Writer, open_collection
+from muvera_core.evaluation import read_queries
+from muvera_core.index import MuveraIndex, accelerator_of
+from muvera_core.stage_one import Tuning
+from muvera_core.tuning import optimize as optimize_collection
+
+
+@click.command()
+@INDEX
+@click.argument("query", callback=text)
+@click.option("-k", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Number of hits.")
+@click.option(
+    "--filter",
+    callback=json_object,
+    metavar="JSON",
+    help='Search only documents whose metadata match, for example \'{"year": {"$gte": 2020}}\'.',
+)
+@N_CANDIDATES
+@click.option("--exact", is_flag=True, help="Score every document by exact MaxSim: slow, but misses nothing.")
+@click.option("--explain", is_flag=True, help="List the words that matched best.")
+@click.option("--json", "as_json", is_flag=True, help="Print each hit as a JSON object on a line of its own.")
+@DEVICE
+@ENCODER
+def search(
+    folder: Path,
+    query: str,
+    k: int,
+    filter: dict[str, Any] | None,
+    n_candidates: int | None,
+    exact: bool,
+    explain: bool,
+    as_json: bool,
+    device: str,
+    checkpoint: Path | None,
+) -> None:
+    """Print the documents of INDEX that match QUERY best.
+
+    The score is the mean per query token, from 0 to 1.
+    """
+    require_text_encoder(folder)
+    progress = sys.stderr.isatty()
+    encoder = load_encoder(checkpoint)
+    with MuveraIndex.open(folder, encoder, read_only=True, show_progress=progress, device=device) as index:
+        hits = index.search(query, k, n_candidates, filter=filter, exact=exact)
+        for rank, hit in enumerate(hits, start=1):
+            matches = matched_words(query, hit, index.explain(query, hit.id)) if explain else None
+            click.echo(hit_as_json(rank, hit, matches) if as_json else hit_as_text(rank, hit, matches))
+        if not hits:
+            say("no document matches the filter" if len(index) else "the index has no documents")
+
+
+@click.command()
+@INDEX
+@click.argument("questions", type=QUESTIONS_FILE)
+@click.option(
+    "--relevant",
+    type=QUESTIONS_FILE,
+    metavar="QRELS",
+    help="File that names the relevant documents of each question, in the format of BEIR's qrels.tsv. Adds nDCG and "
+    "MRR to the measures.",
+)
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Number of hits.")
+@N_CANDIDATES
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw recall against time to FILE, such as curve.svg.",
+)
+@AS_JSON
+@DEVICE
+@ENCODER
+def evaluate(
+    folder: Path,
+    questions: Path,
+    relevant: Path | None,
+    k: int,
+    n_candidates: int | None,
+    plot: Path | None,
+    as_json: bool,
+    device: str,
+    checkpoint: Path | None,
+) -> None:
+    """Measure what searches of INDEX find, and how long they take.
+
+    QUESTIONS is a file with one question per line: plain text (.txt), or {"_id": ..., "text": ...} (.jsonl). Recall is
+    the share of the best documents by exact MaxSim that a search finds.
+    """
+    queries, grades = read_queries(questions, relevant)
+    require_text_encoder(folder)
+    progress = sys.stderr.isatty()
+    encoder = load_encoder(checkpoint)
+    with MuveraIndex.open(folder, encoder, read_only=True, show_progress=progress, device=device) as index:
+        measured = index.evaluate(queries, grades, k=k, n_candidates=n_candidates, show_progress=progress)
+    click.echo(json.dumps(measured.as_json()) if as_json else str(measured))
+    if plot is not None:
+        measured.plot(plot)
+
+
+@click.command()
+@INDEX
+@click.option(
+    "--target-recall",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of the best documents by exact MaxSim that a search should find.",
+)
+@click.option(
+    "--questions",
+    type=QUESTIONS_FILE,
+    metavar="FILE",
+    help="Example questions, like those that users ask, one per line (.txt or .jsonl).",
+)
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Number of hits.")
+@click.option(
+    "--n-queries",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Without --questions: number of queries to make from the documents' own words.",
+)
+@DEVICE
+@ENCODER
+def optimize(
+    folder: Path,
+    target_recall: float,
+    questions: Path | None,
+    k: int,
+    n_queries: int,
+    device: str,
+    checkpoint: Path | None,
+) -> None:
+    """Make searches of INDEX faster.
+
+    Learns encodings from the documents, tries several, and keeps the fastest one that reaches the target recall.
+    """
+    progress = sys.stderr.isatty()
+    if questions is None:
+        tuning = _optimize_without_encoder(folder, target_recall, k, n_queries, progress, device)
+    else:
+        queries, _ = read_queries(questions)
+        require_text_encoder(folder)
+        with MuveraIndex.open(folder, load_encoder(checkpoint), show_progress=progress, device=device) as index:
+            tuning = index.optimize(target_recall, queries, k=k, n_queries=n_queries, show_progress=progress)
+    click.echo(tuning_as_text(tuning))
+    if tuning.measured["recall"] < target_recall:
+        say(f"no setting reaches a recall of {target_recall}: the one that comes nearest was kept")
+
+
+def _optimize_without_encoder(
+    folder: Path, target_recall: float, k: int, n_queries: int, show_progress: bool, device: str
+) -> Tuning:
+    """``MuveraIndex.optimize`` with runs of stored tokens as queries. It encodes no text, so it needs no encoder."""
+    accelerator = accelerator_of(device)
+    with closing(
+        open_collection(folder.absolute(), show_progress=show_progress, accelerator=accelerator)
+    ) as collection:
+        return optimize_collection(
+            collection,
+            Writer(collection),
+            None,
+            None,
+            target_recall=target_recall,
+            k=k,
+            n_queries=n_queries,
+            show_progress=show_progress,
+        )
