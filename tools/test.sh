@@ -40,7 +40,8 @@ check_style_and_types() {
 
 # Does something beside what follows, in a process group of its own, so that all of it can be ended.
 told="$(mktemp)"
-trap 'kill -- "-$beside" 2>/dev/null || true; rm -f "$told"' EXIT
+beside=
+trap '[ -z "$beside" ] || kill -- "-$beside" 2>/dev/null || true; rm -f "$told"' EXIT
 start() {
     set -m
     "$@" >"$told" 2>&1 &
@@ -50,6 +51,7 @@ start() {
 finish() {
     local status=0
     wait "$beside" || status=$?
+    beside=
     cat "$told"
     return "$status"
 }
@@ -61,7 +63,9 @@ start make_newest
 finish
 
 start check_style_and_types
-.venv-floor/bin/python -m pytest --quiet "${in_parallel[@]}" "${floor_leaves_out[@]}"
+floor=0
+.venv-floor/bin/python -m pytest --quiet "${in_parallel[@]}" "${floor_leaves_out[@]}" || floor=$?
 finish
+[ "$floor" -eq 0 ] || exit "$floor"
 
 .venv-test/bin/python -m pytest "${in_parallel[@]}" "$@"
