@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from filelock import FileLock
 
-from muvera_core import MuveraIndex
+from muvera_core import MuveraIndex, TokenEmbeddings
 from muvera_core.encoders import BundledEncoder
 from muvera_core.evaluation.collections import BeirCollection, read_beir
 
@@ -39,11 +42,30 @@ def nq() -> BeirCollection:
 
 
 @pytest.fixture(scope="session")
-def nq_index(encoder: BundledEncoder, nq: BeirCollection) -> Iterator[MuveraIndex]:
+def nq_tokens(encoder: BundledEncoder, nq: BeirCollection, tmp_path_factory: pytest.TempPathFactory) -> TokenEmbeddings:
+    """The first 600 passages, encoded. That takes seconds, so processes that share the tests do it once for all."""
+    among_others = "PYTEST_XDIST_WORKER" in os.environ
+    folder = tmp_path_factory.getbasetemp().parent if among_others else tmp_path_factory.mktemp("nq")
+    path = folder / "nq-tokens.npz"
+    with FileLock(folder / "nq-tokens.lock"):
+        if not path.exists():
+            batches = [encoder.encode_documents(nq.texts[start : start + 50]) for start in range(0, 600, 50)]
+            encoded = TokenEmbeddings.concatenate(batches)
+            np.savez(path, vectors=encoded.vectors, offsets=encoded.offsets)
+    with np.load(path) as saved:
+        tokens = TokenEmbeddings(saved["vectors"], saved["offsets"])
+    for part in (tokens.vectors, tokens.offsets):
+        part.flags.writeable = False
+    return tokens
+
+
+@pytest.fixture(scope="session")
+def nq_index(encoder: BundledEncoder, nq: BeirCollection, nq_tokens: TokenEmbeddings) -> Iterator[MuveraIndex]:
     """The first 300 of them, indexed in memory. Tests must not change it."""
     with MuveraIndex.create(None, encoder) as index:
+        tokens = [nq_tokens[i] for i in range(300)]
         metadatas = [{"title": title} for title in nq.titles[:300]]
-        index.add(nq.texts[:300], ids=nq.ids[:300], metadatas=metadatas)
+        index.add_embeddings(tokens, ids=nq.ids[:300], texts=nq.texts[:300], metadatas=metadatas)
         yield index
 
 

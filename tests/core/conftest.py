@@ -22,15 +22,11 @@ class EncodedPassages:
 
 
 @pytest.fixture(scope="session")
-def passages(encoder: BundledEncoder, nq: BeirCollection) -> EncodedPassages:
+def passages(encoder: BundledEncoder, nq: BeirCollection, nq_tokens: TokenEmbeddings) -> EncodedPassages:
     ids, texts = nq.ids[:600], nq.texts[:600]
-    batches = [encoder.encode_documents(texts[start : start + 50]) for start in range(0, 600, 50)]
     answered = {next(iter(relevant)): nq.queries[query] for query, relevant in nq.relevance.items()}
     questions = [answered[id] for id in ids if id in answered][:80]
-    documents = TokenEmbeddings.concatenate(batches)
-    for part in (documents.vectors, documents.offsets):
-        part.flags.writeable = False
-    return EncodedPassages(ids, texts, documents, questions, encoder.encode_queries(questions))
+    return EncodedPassages(ids, texts, nq_tokens, questions, encoder.encode_queries(questions))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -320,7 +321,16 @@ def test_ids_that_files_give_replace_those_of_any_file(tmp_path: Path, index: Pa
     assert [hit["text"] for hit in hits(index, "menu")] == ["The menu of tuesday."]
 
 
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C stops, also from a script's background, where it is ignored and so inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @posix_only
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_an_interrupted_run_keeps_what_was_written_and_goes_on(tmp_path: Path, index: Path) -> None:
     lines = [json.dumps({"id": str(i), "text": f"Passage {i} has some words. " * 8}) for i in range(500)]
     (tmp_path / "many.jsonl").write_text("\n".join(lines))

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from folder_format import DATABASE, run_sql
 from reference_model import ENCODER, ReferenceModel, add_to, create, model_document, search_exactly
-from test_processes import fork, needs_fork, outcome
+from test_processes import environment, fork, needs_fork, outcome
 from test_threads import Crew
 
 from muvera_core import MuveraIndex, check_index, repair_index
@@ -37,7 +37,7 @@ def process(call: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     script = f"import sys; sys.path.insert(0, {HERE!r}); import test_locks; test_locks.{call}(*{arguments!r})"
     pipe = subprocess.PIPE
     command = [sys.executable, "-W", "error", "-c", script]
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as running:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment()) as running:
         try:
             yield running
         finally:

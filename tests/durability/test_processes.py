@@ -56,6 +56,11 @@ _READER_PREFIX = "reader-"
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
+def environment() -> dict[str, str]:
+    """That of a user's process: NumPy has threads of its own there, also when these tests are run with one."""
+    return {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+
+
 @contextlib.contextmanager
 def process(call: str, *arguments: Any) -> Iterator[subprocess.Popen[str]]:
     """Another Python that calls a function of this module, and is dead when the block ends."""
@@ -65,7 +70,7 @@ def process(call: str, *arguments: Any) -> Iterator[subprocess.Popen[str]]:
     )
     command = [sys.executable, "-W", "error", "-c", script]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as running:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment()) as running:
         try:
             yield running
         finally:
