@@ -70,8 +70,8 @@ async def test_zero_k_is_refused_everywhere(nq_index: MuveraIndex) -> None:
 
 
 async def lag_while(calls: list[Coroutine[Any, Any, list[Document]]]) -> tuple[list[list[Document]], float]:
-    """What the calls return, and the longest time in seconds that the event loop was late meanwhile."""
-    longest, step = 0.0, 0.005
+    """What the calls return, and how late the event loop was at most, as a share of the time of all calls."""
+    longest, step, start = 0.0, 0.005, time.perf_counter()
 
     async def watch() -> None:
         nonlocal longest
@@ -83,7 +83,7 @@ async def lag_while(calls: list[Coroutine[Any, Any, list[Document]]]) -> tuple[l
     watching = asyncio.create_task(watch())
     found = await asyncio.gather(*calls)
     watching.cancel()
-    return found, longest
+    return found, longest / (time.perf_counter() - start)
 
 
 @pytest.mark.parametrize("kind", ["retriever", "store", "diverse"])
@@ -96,10 +96,13 @@ async def test_a_hundred_calls_at_once_leave_the_event_loop_free(kind: str, nq_i
     }[kind]
     questions = [f"who wrote book number {i}" for i in range(100)]
     await retriever.ainvoke(questions[0])
-    found, lag = await lag_while([retriever.ainvoke(question) for question in questions])
-    print(f"{kind}: the event loop was at most {lag * 1000:.0f} ms late")
-    assert [documents[0].id for documents in found] == [retriever.invoke(question)[0].id for question in questions]
-    assert lag < 0.5
+    expected = [retriever.invoke(question)[0].id for question in questions]
+    lags = []
+    for _ in range(3):  # other processes may disturb a round
+        found, lag = await lag_while([retriever.ainvoke(question) for question in questions])
+        assert [documents[0].id for documents in found] == expected
+        lags.append(lag)
+    assert min(lags) < 0.5, "calls that block the event loop make it as late as all of them take"
 
 
 async def test_filters_are_the_retrievers_or_the_calls(nq_index: MuveraIndex) -> None:

@@ -69,7 +69,7 @@ async def test_a_hundred_calls_at_once_leave_the_event_loop_free(
     record_property("max_lag_seconds", lag)
     record_property("seconds_for_all", seconds)
     print(f"100 calls: {seconds:.2f} s, event loop at most {1000 * lag:.0f} ms late")
-    assert lag < min(0.5, seconds / 2)
+    assert lag < seconds / 2, "calls that block the event loop make it as late as all of them take"
 
 
 async def _lag_and_seconds(retriever: MuveraRetriever) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from muvera_core.errors import CorruptIndexError
+from muvera_core.errors import RUN_REPAIR, CorruptIndexError
 from muvera_core.files import field_hash, signed_sum
 from muvera_core.filters.fields import Field, flatten
 
@@ -56,7 +56,7 @@ def verify_path(db: sqlite3.Connection, path: str) -> bool:
     if not _is_sound(db, path):
         raise CorruptIndexError(
             f"the index over metadata field {path!r} in documents.sqlite is damaged. The documents themselves are "
-            "safe, and unfiltered searches work: run muvera_core.repair_index on the folder to rebuild the index"
+            f"safe, and unfiltered searches work: {RUN_REPAIR} to rebuild the index"
         )
     return _expected(db, path)[0] > 0
 
