@@ -109,7 +109,7 @@ def test_waste_is_compacted_by_itself_and_want_of_room_for_it_does_not_fail_the_
         with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
             patch.setattr(store.Store, "_new_log", no_room)
             assert index.delete(ids(40)) == 40
-        assert "couldn't be compacted" in caplog.text
+        assert "could not be compacted" in caplog.text
         assert len(index) == len(found(index)) == 60
         assert token_file(tmp_path / "index").name == "tokens-0.bin"
         index.delete(["d40"])

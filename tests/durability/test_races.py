@@ -252,7 +252,7 @@ def test_an_encoder_that_writes_to_its_own_index_is_told_so(where: str, write: s
     state = ReferenceModel().with_documents(DOCUMENTS)
     with MuveraIndex.create(tmp_path / "index" if where == "folder" else None, Writing(D, "seeds"), FDE) as index:
         add_to(index, DOCUMENTS)
-        with pytest.raises(MuveraError, match="an encoder can't write to the index"):
+        with pytest.raises(MuveraError, match="an encoder cannot write to the index"):
             index.add(["7", "8"], ids=["x", "d2"])
         assert_answers(index, state)
         add_to(index, OTHERS)

@@ -1,8 +1,8 @@
-"""An open index: its stored documents and stage one, kept in step for one writing and any number of searching threads.
+"""An open index: stored documents and stage one, kept in step for one writing thread and many searching threads.
 
-A change becomes visible at once: while ``locks.state`` is held, the store commits it and stage one publishes it. A
-search takes a snapshot and its candidates at once, too, and then works on that snapshot without a lock. If a document
-that it would return has been deleted meanwhile, the search starts again.
+The writer makes a change visible in one moment: it holds ``locks.state`` while the store commits and stage one
+publishes. A search holds ``locks.state`` while it takes a snapshot and its candidates. Then it works on that snapshot
+without a lock. If a document that it would return has been deleted meanwhile, the search starts again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from muvera_core.collection.stage_one_source import StageOneSource
 from muvera_core.errors import CLOSED, ForkedIndexError, IndexClosedError, MuveraError, ReadOnlyIndexError
 from muvera_core.storage import ForkGuard, Manifest, Snapshot, StaleError, Store
 
-# A search whose documents are replaced under its hands starts again. The last attempt makes writers wait.
+# Attempts to read from one snapshot before a write replaces it. The last attempt makes writers wait.
 _ATTEMPTS = 4
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -34,10 +34,10 @@ class Collection:
         store: the stored documents.
         stage_one: finds candidates among them.
         stage_one_source: makes stage one from saved files or stored documents.
-        folder: where the index is; None in memory.
+        folder: the index's folder. None if it is in memory.
         read_only: whether changes are refused.
-        accelerator: the GPU to use; None for the CPU.
-        n_unsaved: how many changes stage one's files lack.
+        accelerator: the GPU to use. None for the CPU.
+        n_unsaved: the number of added and deleted documents that stage one's saved files do not know.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Collection:
         show_progress: bool = False,
         accelerator: Accelerator | None = None,
     ) -> None:
-        """Take over an open store, load stage one, derive what it lacks, and copy to a GPU what it is to hold.
+        """Take over an open store. Load stage one, derive what it lacks, and copy documents to the GPU.
 
         Args:
             manifest: the index's settings.
             store: the documents.
-            folder: where the store is; None in memory.
-            folder_lock: the claim to the folder; None for reading.
+            folder: the store's folder. None if it is in memory.
+            folder_lock: the lock of the folder's one writer. None for reading.
             read_only: allow no changes.
             show_progress: show bars.
             accelerator: the GPU to use, if any.
@@ -134,7 +134,9 @@ class Collection:
         Not a context manager: an interruption between its generator and its block would leave the write half done.
         """
         if self._writes and not self._unsettled:
-            raise MuveraError("an encoder can't write to the index that it is encoding documents for")
+            raise MuveraError(
+                "an encoder cannot write to the index that it is encoding documents for: write after `add` has returned"
+            )
         if self._unsettled:
             self._settle()
         self._writes = True
@@ -149,7 +151,7 @@ class Collection:
                     self._settle()
                 except Exception as error:
                     _log.warning(
-                        "%s can't be read after a failed write, the next use tries again: %s", self.folder, error
+                        "%s cannot be read after a failed write; the next use tries again: %s", self.folder, error
                     )
 
     def catch_up(self) -> bool:

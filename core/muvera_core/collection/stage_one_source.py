@@ -84,7 +84,7 @@ class StageOneSource:
             save_stage_one(stage_one, self._folder, index_id)
         except StorageError as error:
             warnings.warn(
-                f"stage one of {self._folder} couldn't be saved, the next opening derives it again: {error}",
+                f"stage one of {self._folder} could not be saved; the next opening derives it again: {error}",
                 StageOneNotSavedWarning,
                 stacklevel=5,
             )

@@ -151,7 +151,7 @@ class Writer:
             if self._store.is_wasteful:
                 collection.write(self._store.compact)
         except MuveraError as error:
-            _log.warning("%s was written, but couldn't be compacted or centred: %s", collection.folder, error)
+            _log.warning("%s was written, but could not be compacted or centred: %s", collection.folder, error)
         collection.stage_one.compact()
         if collection.n_unsaved >= max(_MIN_TO_SAVE, len(self._store.snapshot) // 2):
             collection.save_stage_one()
