@@ -6,13 +6,13 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from host_engine import HostDevice, HostEngine
 
-from muvera_core import FDEConfig, MuveraIndex
+from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings
 from muvera_core.batches import runs_by_size
 from muvera_core.collection import RerankRequest
 from muvera_core.cuda import accelerator, document_cache, reranker
@@ -169,8 +169,9 @@ def test_queries_with_shared_and_with_their_own_documents_can_be_mixed(gpu: Gpu,
         np.testing.assert_allclose(scores, other_scores, rtol=1e-4)
 
 
+@pytest.mark.parametrize("n_deleted", [0, 300])
 def test_a_search_that_the_gpu_leaves_to_the_cpu_starts_again_after_a_write(
-    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+    n_deleted: int, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with filled(None, device="cuda") as index:
         found = accelerator_of(index)
@@ -179,12 +180,33 @@ def test_a_search_that_the_gpu_leaves_to_the_cpu_starts_again_after_a_write(
         def search(*_: object) -> None:
             if next(left, None) == 0:
                 index.add_embeddings(tokens(9, 1), ids=["new"])
-                index.delete(ids(0, 300))
+                index.delete(ids(0, n_deleted))
 
         monkeypatch.setattr(found, "search", search)
         hits = index.search_embeddings(tokens(9, 1)[0], k=5, n_candidates=100)
         assert hits[0].id == "new"
-        assert all(int(hit.id[1:]) >= 300 for hit in hits[1:])
+        assert all(int(hit.id[1:]) >= n_deleted for hit in hits[1:])
+
+
+def test_documents_that_the_gpu_fails_to_encode_are_encoded_by_the_cpu(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def encode_documents(self, embeddings: TokenEmbeddings) -> NoReturn:
+            raise DeviceError("cuda:0 has too little free memory")
+
+    monkeypatch.setattr(accelerator, "on_gpu", lambda encoder, device: Failing())
+    with filled(None) as plain:
+        expected = plain._collection.stage_one.candidates.vectors(plain._collection.snapshot().keys)
+    with MuveraIndex.create(None, ENCODER, FDE, device="cuda") as index:
+        with pytest.raises(DeviceError, match="too little free memory"):
+            index.add_embeddings(tokens(0, 3))
+        assert len(index) == 0
+    with pytest.warns(DeviceFallbackWarning, match="too little free memory"):
+        index = filled(None, device="auto")
+    with index:
+        found = index._collection.stage_one.candidates.vectors(index._collection.snapshot().keys)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_queries_of_a_batch_go_to_the_gpu_together(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:

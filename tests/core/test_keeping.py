@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -319,3 +320,17 @@ def test_what_is_no_index_or_in_use_is_neither_checked_nor_repaired(tmp_path: Pa
     for call in (check_index, repair_index):
         with pytest.raises(UnsupportedFormatError):
             call(tmp_path / "index")
+
+
+def test_a_report_tells_what_is_derived_from_the_documents(tmp_path: Path) -> None:
+    with MuveraIndex.create(tmp_path / "index", PrecomputedEmbeddings(2, "any")) as index:
+        index.add_embeddings([[[1.0, 0.0]]], ids=["a"], metadatas=[{"group": 1}])
+    with sqlite3.connect(tmp_path / "index" / "documents.sqlite") as db:
+        db.execute("DELETE FROM fields WHERE path = 'group'")
+    db.close()
+    (problem,) = check_index(tmp_path / "index").problems
+    assert (problem.file, problem.derived) == ("documents.sqlite", True)
+    assert "metadata field 'group'" in problem.message
+    report = repair_index(tmp_path / "index")
+    assert (report.n_documents, report.reencoded, report.lost) == (1, (), ())
+    assert check_index(tmp_path / "index").ok

@@ -85,6 +85,11 @@ def test_questions_and_passages_without_text_are_refused(nq_index: MuveraIndex, 
     assert len(nq_index) == 300
 
 
+def test_an_unknown_document_cannot_be_explained(nq_index: MuveraIndex) -> None:
+    with pytest.raises(InvalidInputError, match="there is no document with id 'nowhere'"):
+        nq_index.explain("who wrote it", "nowhere")
+
+
 def test_texts_must_come_in_a_list(nq_index: MuveraIndex) -> None:
     with pytest.raises(InvalidInputError, match=r"texts must be a list, got str: for a single item give \[item\]"):
         nq_index.add("one text")
