@@ -1,4 +1,4 @@
-"""The rooms of the core: arrows between them lead one way, and through the rooms' doors."""
+"""The core's rooms import only rooms of lower layers, and only what their ``__init__.py`` exports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYERS = (
     ("index",),
     ("cli",),
 )
-# The GPU's room is imported when a device is asked for: CuPy is slow to import.
+# This module is imported only when a user asks for a GPU, because CuPy is slow to import.
 PRIVATE_MODULES = {"muvera_core.cuda.accelerator"}
 
 

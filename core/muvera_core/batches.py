@@ -23,7 +23,7 @@ def batched(items: Iterable[_T], n: int) -> Iterator[list[_T]]:
 def runs_by_size(sizes: IntArray, limit: int) -> list[tuple[int, int]]:
     """Split items into consecutive runs whose sizes add up to at most ``limit``.
 
-    An item that is larger than ``limit`` is a run of its own.
+    An item that is larger than ``limit`` forms a run by itself.
 
     Returns:
         (start, end) of each run.

@@ -12,7 +12,7 @@ The tree::
     └── IndexFolderError                     base of the errors about an index folder
         ├── NotAnIndexError                  the folder holds no index
         ├── IndexExistsError                 the folder for a new index is already in use
-        ├── UnsupportedFormatError           the index was written by a newer muvera
+        ├── UnsupportedFormatError           the index has a format that this version cannot read
         ├── CorruptIndexError                files are damaged, missing, or contradict each other
         ├── StorageError                     the disk is full or fails; nothing was changed
         ├── IndexLockedError                 another process writes to the folder
@@ -20,7 +20,7 @@ The tree::
         ├── IndexClosedError                 the index was used after close()
         └── ForkedIndexError                 the index was used in a forked child of the process that opened it
 
-Every message says what was given, what was expected and what to do next.
+Every message says what was got, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class CorruptIndexError(IndexFolderError):
 
 
 class StorageError(IndexFolderError):
-    """The disk is full, it fails, or access was denied. The index is as it was before the call."""
+    """The disk is full or fails, or access was denied. The index is as it was before the call."""
 
 
 class IndexLockedError(IndexFolderError):

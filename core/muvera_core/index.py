@@ -48,6 +48,7 @@ from muvera_core.storage import Manifest, Snapshot, StoredDocument, TokenPrecisi
 from muvera_core.token_embeddings import TokenEmbeddings, require_dimension
 from muvera_core.tuning import optimize
 from muvera_core.validation import (
+    counted,
     require_count,
     require_encoded,
     require_ids,
@@ -139,7 +140,7 @@ class MuveraIndex:
             path: the index's folder.
             encoder: the encoder that the index was made with. None takes the bundled encoder. An index never loads a
                 model by itself.
-            read_only: refuse changes. Any number of processes can read an index; they need no right to write.
+            read_only: refuse changes. Any number of processes can read an index. They need no write permission.
             show_progress: show bars if stage one has to be derived again, and while documents are copied to a GPU.
             device: the device to search on. "cpu"; "cuda" or "cuda:N" for a GPU, which must work; "auto" for the first
                 GPU, or the CPU, with a ``DeviceFallbackWarning``, if the GPU cannot be used.
@@ -204,10 +205,11 @@ class MuveraIndex:
         def batches() -> Iterator[TokenEmbeddings]:
             with tqdm(total=len(texts), desc="encoding", unit="doc", disable=not show_progress) as bar:
                 for start in range(0, len(texts), batch_size):
-                    some = texts[start : start + batch_size]
-                    encoded = require_encoded(self._encoder.encode_documents(some), len(some), self._encoder.dimension)
+                    batch = texts[start : start + batch_size]
+                    encoded = self._encoder.encode_documents(batch)
+                    encoded = require_encoded(encoded, len(batch), self._encoder.dimension)
                     yield pool_tokens(encoded, self.pool_factor)
-                    bar.update(len(some))
+                    bar.update(len(batch))
 
         return self._add(batches(), len(texts), ids, texts, metadatas)
 
@@ -227,7 +229,7 @@ class MuveraIndex:
             metadatas: a JSON-like mapping for each document.
 
         Raises:
-            InvalidInputError: as ``add``, or a vector holds NaN or infinity.
+            InvalidInputError: the same cases as for ``add``, or a vector holds NaN or infinity.
             DimensionMismatchError: the vectors have another width than the index's.
         """
         if not isinstance(token_embeddings, TokenEmbeddings):
@@ -278,11 +280,11 @@ class MuveraIndex:
         Args:
             query: the query's text.
             k: number of hits. A smaller index returns all its documents.
-            n_candidates: number of candidates to rerank. More find more and take longer. None takes what ``optimize``
-                chose, or else the larger of 400 and 10 * k.
+            n_candidates: number of candidates to rerank. More candidates find more and take longer. None takes what
+                ``optimize`` chose, or else the larger of 400 and 10 * k.
             filter: admits documents by their metadata, for example ``{"year": {"$gte": 2020}}``. See
-                ``muvera_core.filters``. If it admits ``k`` documents, ``k`` are found.
-            exact: score every document. Slow; the reference that everything else is measured against.
+                ``muvera_core.filters``. If the filter admits at least ``k`` documents, ``k`` are returned.
+            exact: score every document. This is slow. It is the reference for every other search.
             clock: collects the time of each stage.
 
         Raises:
@@ -300,7 +302,7 @@ class MuveraIndex:
         exact: bool = False,
         clock: StageClock | None = None,
     ) -> list[list[Hit]]:
-        """The hits of several queries, as ``search`` returns them. Scores may differ in their last bits."""
+        """The hits of each query. Scores can differ from those of ``search`` in their last bits."""
         self._collection.require_open()
         queries = require_texts("queries", queries)
         clock = _require_clock(clock)
@@ -364,7 +366,7 @@ class MuveraIndex:
             filter: see ``search``.
 
         Raises:
-            InvalidInputError: as ``search``, or ``relevance_weight`` is outside [0, 1].
+            InvalidInputError: the same cases as for ``search``, or ``relevance_weight`` is outside [0, 1].
         """
         relevance_weight = require_share("relevance_weight", relevance_weight)
         k, fetch_k = require_count("k", k), require_count("fetch_k", fetch_k)
@@ -374,9 +376,9 @@ class MuveraIndex:
     def explain(self, query: str, id: str) -> list[TokenMatch]:
         """The document token that matches each query token best.
 
-        If tokens were merged (``pool_factor``), the similarity is that of the merged token, which counts in the score.
-        The token that is named is the one of the merged tokens that is nearest to the query token. To find it, the
-        document is encoded again.
+        If the document's tokens were merged (``pool_factor``), the similarity is that of the merged token, because the
+        score is made of it. Of the tokens that were merged, the match names the one that is nearest to the query token.
+        To find it, the document is encoded again.
 
         Returns:
             One match per query token, in order. Their similarities add up to the hit's score.
@@ -396,7 +398,7 @@ class MuveraIndex:
         wanted = _one_or_more(ids)
         store = self._collection.store
         found = self._collection.read_with_retry(lambda snapshot: store.documents_by_id(snapshot, wanted))
-        return [_as_added(document) for document in found]
+        return [_to_document(document) for document in found]
 
     def find(self, filter: Filter | None = None, limit: int | None = None) -> list[Document]:
         """Documents by their metadata, in the order in which they were added.
@@ -414,7 +416,7 @@ class MuveraIndex:
             store = self._collection.store
             return store.documents(snapshot, store.matching(snapshot, condition)[:limit])
 
-        return [_as_added(document) for document in self._collection.read_with_retry(read)]
+        return [_to_document(document) for document in self._collection.read_with_retry(read)]
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
         """Write an index with the same documents and settings to another folder. No text is encoded again.
@@ -552,7 +554,7 @@ class MuveraIndex:
         something else. Processes that read the index use the choice after ``refresh``.
 
         Args:
-            target_recall: the share of exact MaxSim's ``k`` best documents that a search is to find.
+            target_recall: the share of exact MaxSim's ``k`` best documents that a search should find.
             queries: example queries, the more the better. Of 100 or more, half are for measuring and half for fitting.
                 None takes parts of the documents instead.
             k: number of hits to tune for.
@@ -560,8 +562,8 @@ class MuveraIndex:
             show_progress: show bars on standard error.
 
         Returns:
-            What was chosen and measured. The index's manifest keeps it. If no choice reaches the target, it is the one
-            that comes nearest.
+            What was chosen and measured. The index's manifest keeps it. If nothing reaches the target, the
+            choice is the one that comes nearest.
 
         Raises:
             InvalidInputError: the target is outside [0, 1], ``queries`` is empty, or there are at most ``k`` documents.
@@ -611,9 +613,9 @@ class MuveraIndex:
         )
 
     def __repr__(self) -> str:
-        where = "in memory" if self.path is None else repr(str(self.path))
-        content = f"{len(self)} documents" if self._collection.is_open else "closed"
-        return f"<MuveraIndex {where}: {content}>"
+        place = "in memory" if self.path is None else repr(str(self.path))
+        content = counted(len(self), "document") if self._collection.is_open else "closed"
+        return f"<MuveraIndex {place}: {content}>"
 
     def _add(
         self,
@@ -652,5 +654,5 @@ def _one_or_more(ids: str | Sequence[str]) -> list[str]:
     return require_texts("ids", [ids] if isinstance(ids, str) else ids)
 
 
-def _as_added(document: StoredDocument) -> Document:
+def _to_document(document: StoredDocument) -> Document:
     return Document(document.id, document.text, document.metadata)

@@ -104,7 +104,10 @@ class TokenEmbeddings:
     def concatenate(cls, parts: Sequence[TokenEmbeddings]) -> TokenEmbeddings:
         """Join several into one, in order. Raises InvalidInputError if ``parts`` is empty."""
         if not isinstance(parts, (list, tuple)) or not all(isinstance(part, TokenEmbeddings) for part in parts):
-            raise InvalidInputError("parts must be a list of TokenEmbeddings")
+            raise InvalidInputError(
+                "parts must be a list of TokenEmbeddings, got other objects: "
+                "convert arrays with TokenEmbeddings.from_list"
+            )
         if not parts:
             raise InvalidInputError("concatenate needs at least one TokenEmbeddings, got none")
         return cls.from_list([part[i] for part in parts for i in range(len(part))], dimension=parts[0].dimension)

@@ -43,6 +43,11 @@ def shown(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
+def counted(n: int, noun: str) -> str:
+    """A number with its noun, such as "1 document" or "2 documents"."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def require_count(name: str, value: object, minimum: int = 1) -> int:
     """A whole number of at least ``minimum``. NumPy integers are accepted."""
     # In NumPy a timedelta64 is an integer, too.
@@ -131,10 +136,10 @@ def require_metadatas(metadatas: Sequence[Mapping[str, Any] | None] | None, n: i
     return [_to_json(f"metadatas[{i}]", metadata) for i, metadata in enumerate(metadatas)]
 
 
-def require_length(name: str, values: Sequence[object], n: int) -> None:
-    """Check that there is one value per document."""
+def require_length(name: str, values: Sequence[object], n: int, owner: str = "document") -> None:
+    """Check that there are ``n`` values: one per ``owner``."""
     if len(values) != n:
-        raise InvalidInputError(f"{name} has length {len(values)}, expected {n}: give one per document, or none at all")
+        raise InvalidInputError(f"{name} has length {len(values)}, expected {n}: give one per {owner}, or none at all")
 
 
 def require_query_tokens(query: npt.ArrayLike | TokenEmbeddings, dimension: int) -> FloatArray:
@@ -167,8 +172,8 @@ def require_encoded(embeddings: TokenEmbeddings, n: int, dimension: int) -> Toke
         raise EncoderError(f"the encoder returned {type(embeddings).__name__}, expected TokenEmbeddings")
     if len(embeddings) != n or embeddings.dimension != dimension:
         raise EncoderError(
-            f"the encoder returned {len(embeddings)} texts of {embeddings.dimension}-d vectors, "
-            f"expected {n} of {dimension}-d"
+            f"the encoder returned {embeddings.dimension}-d vectors of {counted(len(embeddings), 'text')}, "
+            f"expected {dimension}-d vectors of {counted(n, 'text')}: correct the encoder"
         )
     return embeddings
 

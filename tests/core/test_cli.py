@@ -352,11 +352,12 @@ def test_an_interrupted_run_keeps_what_was_written_and_goes_on(tmp_path: Path, i
         process.send_signal(signal.SIGINT)
         out, message = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, b"")
-    assert message.startswith(b"Error: interrupted: the ")
+    assert message.startswith(b"Error: interrupted: ")
     assert message.count(b"\n") == 1
     n_kept = len(ids(index))
     assert 0 < n_kept < 500
-    assert int(message.split()[3]) in (n_kept, n_kept - 64)  # the last batch may be committed and not yet counted
+    n_reported = int(message.split(b" keeps ")[1].split()[0])
+    assert n_reported in (n_kept, n_kept - 64)  # the last batch may be committed and not yet counted
     assert summary(muvera(*command)) == {"added": 500 - n_kept, "unchanged": n_kept}
 
 
@@ -402,6 +403,13 @@ def test_the_device_is_asked_for_by_name(shared_index: Path, tmp_path: Path) -> 
     ):
         refused = muvera(*command, "--device", "abacus", status=1)
         assert "device must be 'cpu', 'cuda', 'cuda:N' or 'auto', got 'abacus'" in " ".join(refused.stderr.split())
+
+
+def test_falling_back_to_the_cpu_gives_one_line_of_warning(shared_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    result = muvera("search", shared_index, "owls", "--device", "auto")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Warning: searching on the CPU: ")
 
 
 def test_text_cannot_control_the_terminal(tmp_path: Path, index: Path) -> None:
@@ -485,7 +493,7 @@ def test_an_index_of_token_vectors_says_that_it_takes_no_text(notes: Path, index
     generation = max(index.glob("tokens-*.bin"))
     generation.write_bytes(bytes([generation.read_bytes()[0] ^ 1]) + generation.read_bytes()[1:])
     muvera("check", index, status=1)
-    assert "1 are lost" in muvera("repair", index).stdout
+    assert "1 document lost" in muvera("repair", index).stdout
     muvera("check", index)
 
 

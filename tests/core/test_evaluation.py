@@ -160,8 +160,13 @@ def test_bad_arguments_are_refused(nq_index: MuveraIndex, wrong: dict[str, Any])
         nq_index.evaluate(**{"queries": ["a query"], **wrong})
 
 
+def test_relevant_ids_are_given_per_query(nq_index: MuveraIndex) -> None:
+    with pytest.raises(InvalidInputError, match="relevant has length 2, expected 1: give one per query"):
+        nq_index.evaluate(["a query"], [["nq-1"], ["nq-2"]])
+
+
 def test_an_empty_index_is_not_evaluated() -> None:
-    with MuveraIndex.create(None) as index, pytest.raises(InvalidInputError, match="0 documents"):
+    with MuveraIndex.create(None) as index, pytest.raises(InvalidInputError, match="one document, got 1 and 0"):
         index.evaluate(["a query"])
 
 

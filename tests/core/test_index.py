@@ -34,6 +34,7 @@ from muvera_core.errors import (
     ReadOnlyIndexError,
     UnsupportedFormatError,
 )
+from muvera_core.maintenance import read_info
 from muvera_core.stage_one import stage_one
 from muvera_core.storage import manifest
 from muvera_core.storage.manifest import Manifest
@@ -776,3 +777,8 @@ def test_centring_freezes_the_mean_once_there_are_enough_tokens(
         before = answers(index, n_candidates=20)
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
         assert answers(index, n_candidates=20) == before
+
+
+def test_info_takes_what_open_takes_for_a_path() -> None:
+    with pytest.raises(InvalidInputError, match="path must be a path"):
+        read_info(3)  # type: ignore[arg-type]

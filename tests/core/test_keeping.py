@@ -260,7 +260,7 @@ def test_repairing_encodes_again_what_has_a_text_and_sets_aside_what_is_lost(dam
 
 def test_tokens_are_not_made_by_another_encoder(damaged: Path) -> None:
     before = {path: path.read_bytes() for path in damaged.iterdir()}
-    with pytest.raises(EncoderMismatchError, match="pass it as encoder"):
+    with pytest.raises(EncoderMismatchError, match="pass the index's encoder"):
         repair_index(damaged, ENCODER)
     assert {path: path.read_bytes() for path in damaged.iterdir()} == before
 

@@ -40,7 +40,8 @@ from muvera_core.storage import manifest
 from muvera_core.storage.manifest import MANIFEST_NAME, Manifest
 from muvera_core.storage.store import Store
 from muvera_core.tuning import choice as choices
-from muvera_core.tuning import choose, optimizing, stand_ins
+from muvera_core.tuning import choose, optimizing
+from muvera_core.tuning import queries as tuning_queries
 from muvera_core.tuning.choice import Choice
 from muvera_core.tuning.corpus import Corpus
 
@@ -94,7 +95,7 @@ def fit_quickly(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
 
 
 def always_learn(monkeypatch: pytest.MonkeyPatch, width: int = 32) -> None:
-    """Leave the index's own encoding out, so that what is chosen doesn't hang on measured times."""
+    """Leave the index's first encoding out, so that what is chosen doesn't hang on measured times."""
     encodings = choose._encodings
 
     def learned_only(*arguments: Any) -> Iterator[Any]:
@@ -106,7 +107,7 @@ def always_learn(monkeypatch: pytest.MonkeyPatch, width: int = 32) -> None:
 
 
 def never_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave only the index's own encoding."""
+    """Leave only the index's first encoding."""
 
     def own_only(corpus: Corpus, present: Any, examples: Any, show_progress: bool) -> Iterator[Any]:
         yield present, corpus.encode_all(present, show_progress)
@@ -228,7 +229,7 @@ def corpus_of(index: MuveraIndex, encoder: TokenEncoder | None) -> Corpus:
     return Corpus(index._collection, index._collection.snapshot(), encoder)
 
 
-def test_stand_ins_are_parts_of_texts_encoded_as_queries(passages: Any) -> None:
+def test_pseudo_queries_are_parts_of_texts_encoded_as_queries(passages: Any) -> None:
     encoder = CountingEncoder()
     with MuveraIndex.create(None, encoder) as index:
         for has_text in (False, True):
@@ -237,7 +238,7 @@ def test_stand_ins_are_parts_of_texts_encoded_as_queries(passages: Any) -> None:
             index.add_embeddings(
                 [passages.documents[i] for i in some], [passages.ids[i] for i in some], texts if has_text else None
             )
-        drawn = stand_ins.pseudo_queries(corpus_of(index, encoder), 200, seed=1)
+        drawn = tuning_queries.pseudo_queries(corpus_of(index, encoder), 200, seed=1)
         stored = index._collection.store.embeddings(index._collection.snapshot(), index._collection.snapshot().keys)
     assert len(drawn) == 200
     assert 100 < len(encoder.asked) < 170
@@ -251,9 +252,9 @@ def test_stand_ins_are_parts_of_texts_encoded_as_queries(passages: Any) -> None:
     assert sum(tokens.tobytes() in asked for tokens in drawn) == 200 - len(runs)
 
 
-def test_without_a_model_stand_ins_are_runs_of_tokens(nq_600: MuveraIndex) -> None:
+def test_without_a_model_pseudo_queries_are_runs_of_tokens(nq_600: MuveraIndex) -> None:
     collection = nq_600._collection
-    drawn = stand_ins.pseudo_queries(corpus_of(nq_600, None), 50, seed=1)
+    drawn = tuning_queries.pseudo_queries(corpus_of(nq_600, None), 50, seed=1)
     stored = collection.store.embeddings(collection.snapshot(), collection.snapshot().keys)
     rows = {row.tobytes() for row in stored.vectors}
     assert all(row.tobytes() in rows for tokens in drawn for row in tokens)
@@ -262,13 +263,13 @@ def test_without_a_model_stand_ins_are_runs_of_tokens(nq_600: MuveraIndex) -> No
 def test_half_of_many_questions_are_learned_from_and_the_others_measured_with() -> None:
     corpus = corpus_of(make(None), None)
     given = list(random_tokens(1, 120))
-    examples, asked = stand_ins.queries_to_fit_and_measure(corpus, given, 10)
+    examples, asked = tuning_queries.queries_to_fit_and_measure(corpus, given, 10)
     assert [id(tokens) for tokens in asked] == [id(tokens) for tokens in given[::2]]
     assert [id(tokens) for tokens in examples[:60]] == [id(tokens) for tokens in given[1::2]]
     assert len(examples) == 60 + 1500
-    examples, asked = stand_ins.queries_to_fit_and_measure(corpus, given[:99], 10)
+    examples, asked = tuning_queries.queries_to_fit_and_measure(corpus, given[:99], 10)
     assert (len(examples), len(asked)) == (1500, 99)
-    examples, asked = stand_ins.queries_to_fit_and_measure(corpus, None, 10)
+    examples, asked = tuning_queries.queries_to_fit_and_measure(corpus, None, 10)
     assert (len(examples), len(asked)) == (1500, 10)
 
 

@@ -378,7 +378,7 @@ def test_a_reading_process_takes_up_one_tuning_after_the_other(tmp_path: Path, m
             assert reader.stdout.readline() == "open\n"
             names = set()
             for number in range(12):
-                # By turns the index's own encoding, which is the first, and what is learned.
+                # By turns the index's first encoding and a learned one.
                 monkeypatch.setattr(choose, "best", lambda choices, _, which=-(number % 3 > 0): choices[which])
                 names.add(index.optimize(n_queries=10, k=3).weights)
             stop.touch()

@@ -1,4 +1,4 @@
-"""The command line program ``muvera``."""
+"""The command line program ``muvera``, which builds, searches and maintains indexes."""
 
 from __future__ import annotations
 

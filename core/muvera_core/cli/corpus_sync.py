@@ -21,7 +21,7 @@ _CHARACTERS_TOGETHER = 1 << 20
 
 @dataclass
 class Comparison:
-    """How the documents of files differ from those of an index.
+    """The differences between the documents of files and those of an index.
 
     Attributes:
         places: file and line of each document, by id.
@@ -57,9 +57,9 @@ def compare(index: MuveraIndex | None, documents: Iterable[SourceDocument | Unus
                 result.places[document.id] = document.file, document.line
                 yield document
 
-    for some in batched(distinct(), _COMPARED_TOGETHER):
-        stored = {} if index is None else {found.id: found for found in index.get([document.id for document in some])}
-        for document in some:
+    for batch in batched(distinct(), _COMPARED_TOGETHER):
+        stored = {} if index is None else {found.id: found for found in index.get([document.id for document in batch])}
+        for document in batch:
             before = stored.get(document.id)
             if before is None:
                 result.new.add(document.id)
@@ -117,7 +117,7 @@ def _is_below(origin: Any, places: set[tuple[str, str]]) -> bool:
 
 
 def _other_file(document: SourceDocument, stored: Mapping[str, Any]) -> str | None:
-    """The file below another root that still exists and has the document's id. None also if the file gives the id."""
+    """The file below another root that gave the stored document, if it exists. None if the file names the id itself."""
     origin = stored.get(ORIGIN)
     if document.id_is_own or not isinstance(origin, dict) or origin.get("root") == document.file.origin["root"]:
         return None

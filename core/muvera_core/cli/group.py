@@ -16,6 +16,7 @@ from tqdm import tqdm
 from muvera_core.cli.output import on_one_line
 from muvera_core.errors import (
     CorruptIndexError,
+    DeviceFallbackWarning,
     EncoderMismatchError,
     MuveraError,
     NotAnIndexError,
@@ -31,7 +32,7 @@ _ADVICE: dict[type[MuveraError], str] = {
     EncoderMismatchError: "--encoder names the folder of a ColBERT checkpoint",
     UnsupportedFormatError: "`muvera compact INDEX` converts an index of an older format",
 }
-_OUR_WARNINGS = (StageOneNotSavedWarning, TruncatedTextWarning)
+_OUR_WARNINGS = (DeviceFallbackWarning, StageOneNotSavedWarning, TruncatedTextWarning)
 
 
 class Failure(click.ClickException):

@@ -27,6 +27,7 @@ from muvera_core.cli.passages import Splitting
 from muvera_core.encoders import MAX_POOL_FACTOR
 from muvera_core.errors import InvalidInputError, NotAnIndexError
 from muvera_core.index import MuveraIndex
+from muvera_core.validation import counted
 
 # Most unusable files and lines that an error lists.
 _REPORTED = 20
@@ -94,7 +95,7 @@ def index(
         if delete_missing and (missing := find_missing(index, map(as_root, paths), found)):
             n_deleted = index.delete(missing)
     except KeyboardInterrupt:
-        kept = f"the {n_added + n_replaced} documents that were written stay in {folder}"
+        kept = f"{folder} keeps {counted(n_added + n_replaced, 'written document')}"
         raise Interrupted(f"interrupted: {kept}; run the same command again to continue") from None
     finally:
         if index is not None:

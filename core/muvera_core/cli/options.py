@@ -34,7 +34,7 @@ N_CANDIDATES = click.option(
     type=click.IntRange(min=1),
     metavar="N",
     show_default="chosen by the index",
-    help="Number of candidates to rerank by exact MaxSim. More find more and take longer.",
+    help="Number of candidates to rerank by exact MaxSim. More candidates find more and take longer.",
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 QUESTIONS_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -68,7 +68,7 @@ def load_encoder(checkpoint: Path | None) -> TokenEncoder | None:
 
 
 def require_text_encoder(folder: Path) -> None:
-    """Raises InvalidInputError if the index holds token vectors that its user computed elsewhere."""
+    """Raise InvalidInputError if the index holds token vectors that its user computed elsewhere."""
     encoder = read_encoder(folder.absolute())
     if is_precomputed(encoder):
         raise InvalidInputError(

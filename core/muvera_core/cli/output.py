@@ -123,7 +123,7 @@ def tuning_as_text(tuning: Tuning) -> str:
     """The setting that ``optimize`` chose, and what it measured, in one line."""
     learned = tuning.set_encoder
     encoding = (
-        "the index's own encoding" if learned is None else f"learned encoding of {learned.output_dimension} numbers"
+        "the index's first encoding" if learned is None else f"learned encoding of {learned.output_dimension} numbers"
     )
     text = f"{encoding}, {tuning.n_candidates} candidates for {tuning.k} hits"
     if {"recall", "milliseconds"} <= tuning.measured.keys():

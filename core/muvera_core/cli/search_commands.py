@@ -44,7 +44,7 @@ from muvera_core.tuning import optimize as optimize_collection
 @N_CANDIDATES
 @click.option("--exact", is_flag=True, help="Score every document by exact MaxSim: slow, but misses nothing.")
 @click.option("--explain", is_flag=True, help="List the words that matched best.")
-@click.option("--json", "as_json", is_flag=True, help="Print each hit as a JSON object on a line of its own.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per hit and line.")
 @DEVICE
 @ENCODER
 def search(

@@ -1,4 +1,4 @@
-"""An open index: its documents and stage one kept in step, from opening over changes to closing."""
+"""An open index keeps its stored documents and stage one in step, for one writer and many searches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an open index may leave to a GPU. ``muvera_core.cuda`` implements it."""
+"""The work that an open index can leave to a GPU. ``muvera_core.cuda`` implements it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RerankRequest:
 
     Attributes:
         query: float32, shape (tokens, dimension).
-        snapshot: the state that the documents are of.
+        snapshot: the snapshot that holds the documents.
         keys: the documents, int64, ascending. Requests that share this array are ranked together.
     """
 
@@ -29,7 +29,7 @@ class RerankRequest:
 
 
 class Accelerator(Protocol):
-    """A GPU. Where a call returns None, the CPU does the work."""
+    """A GPU. If a call returns None, the CPU does the work."""
 
     @property
     def name(self) -> str:
@@ -40,13 +40,13 @@ class Accelerator(Protocol):
         """Memory of the device that this index holds."""
 
     def attach(self, store: Store) -> Accelerator | None:
-        """Prepare for the documents of a store. None if the CPU is to do everything. Raises DeviceError."""
+        """Prepare for the documents of a store. Returns None if the CPU has to do everything. Raises DeviceError."""
 
     def document_encoder(self, encoder: SetEncoder) -> DocumentEncoder:
-        """Encodes documents as ``encoder`` does."""
+        """An encoder that gives the same encodings as ``encoder``."""
 
     def update(self, snapshot: Snapshot, stage_one: StageOne, *, show_progress: bool = False) -> None:
-        """Copy to the device what the snapshot has and the device lacks, while there is room. Raises DeviceError."""
+        """Copy the snapshot's documents that the device lacks, while there is room. Raises DeviceError."""
 
     def update_after_write(self, snapshot: Snapshot, stage_one: StageOne) -> None:
         """The same after a commit. Errors are only logged: the documents are safe, and searches copy what they need."""
@@ -58,4 +58,4 @@ class Accelerator(Protocol):
         """Keys of the ``k`` documents of highest inner product with ``vector``, best first."""
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Free the device's memory."""

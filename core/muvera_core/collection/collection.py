@@ -69,9 +69,10 @@ class Collection:
         if folder is not None:
             manifest.require_copy(store.get_state("manifest"), folder)
         self.accelerator = None if accelerator is None else accelerator.attach(store)
-        # Set while a write is under way. A write that finds it set follows one that could not even clean up.
-        self._writes = False
-        # Set while memory may differ from what is committed, which only an error or an interruption leaves behind.
+        # Set while a write is under way. A write that finds it set was started by the encoder of the one under way:
+        # the lock ``writing`` is reentrant.
+        self._is_writing = False
+        # Set after an error or an interruption, while memory may differ from what is committed.
         self._unsettled = False
         self.stage_one_source = StageOneSource(store, folder, self.accelerator, read_only=read_only)
         self.manifest, self.stage_one = self.stage_one_source.load(manifest)
@@ -91,7 +92,7 @@ class Collection:
         return self.store.snapshot
 
     def read_with_retry(self, read: Callable[[Snapshot], _T]) -> _T:
-        """What ``read`` returns for one snapshot. If that one is replaced meanwhile, read again from a later one."""
+        """What ``read`` returns for one snapshot. If it is replaced meanwhile, read again from a later one."""
 
         def latest() -> _T:
             if self.read_only:
@@ -102,7 +103,7 @@ class Collection:
             try:
                 return read(self.snapshot())
             except StaleError:
-                if self.read_only:  # else it is this index that has changed it
+                if self.read_only:  # otherwise this index itself has replaced the snapshot
                     self.catch_up()
         with self.locks.writing if self.read_only else nullcontext(), self.locks.state:
             self.require_open()
@@ -133,20 +134,20 @@ class Collection:
 
         Not a context manager: an interruption between its generator and its block would leave the write half done.
         """
-        if self._writes and not self._unsettled:
+        if self._is_writing and not self._unsettled:
             raise MuveraError(
                 "an encoder cannot write to the index that it is encoding documents for: write after `add` has returned"
             )
         if self._unsettled:
             self._settle()
-        self._writes = True
+        self._is_writing = True
         try:
             write()
-            self._writes = False
+            self._is_writing = False
         finally:
-            if self._writes:
+            if self._is_writing:
                 self._unsettled = True
-                self._writes = False
+                self._is_writing = False
                 try:
                     self._settle()
                 except Exception as error:
@@ -155,31 +156,32 @@ class Collection:
                     )
 
     def catch_up(self) -> bool:
-        """Take in what another process has committed. Returns whether there was anything."""
+        """Take in what another process has committed. Returns whether it has committed anything."""
         with self.locks.writing:
             self.require_open()
-            now = self.store.load()
-            if now is self.store.snapshot:
+            committed = self.store.load()
+            if committed is self.store.snapshot:
                 return False
-            self.write(lambda: self._take_in(now))
+            self.write(lambda: self._take_in(committed))
             self.stage_one.compact()
             self.update_accelerator()
         return True
 
     def update_accelerator(self) -> None:
-        """Copy to the GPU what was written."""
+        """Copy newly written documents to the GPU."""
         if self.accelerator is not None:
             self.accelerator.update_after_write(self.store.snapshot, self.stage_one)
 
-    def _take_in(self, now: Snapshot) -> None:
-        added, removed = self.stage_one.difference(now.keys)
-        self.stage_one_source.stage(self.stage_one, added, now)
+    def _take_in(self, committed: Snapshot) -> None:
+        added, removed = self.stage_one.difference(committed.keys)
+        self.stage_one_source.stage(self.stage_one, added, committed)
         with self.locks.state:
             self.require_open()
-            self.store.snapshot = now
+            self.store.snapshot = committed
             self.stage_one.publish(removed)
 
     def _settle(self) -> None:
+        """Return to what is committed, if memory may differ from it."""
         with self.locks.state:
             if self._unsettled and not self._closed:
                 if not self.read_only:
@@ -192,11 +194,11 @@ class Collection:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used in this process."""
+        """Whether the index can be used in this process."""
         return not (self._closed or self._fork_guard.in_child)
 
     def require_open(self) -> None:
-        """Raise IndexClosedError or ForkedIndexError unless it can be used."""
+        """Raise IndexClosedError or ForkedIndexError unless the index can be used."""
         if self._fork_guard.in_child:
             advice = (
                 "make one here"
@@ -208,13 +210,13 @@ class Collection:
             raise IndexClosedError(CLOSED)
 
     def require_writable(self) -> None:
-        """Raise unless the index can be changed."""
+        """Raise ReadOnlyIndexError, or an error of ``require_open``, unless the index can be changed."""
         self.require_open()
         if self.read_only:
             raise ReadOnlyIndexError(f"{self.folder} was opened with read_only=True: open it without to change it")
 
     def close(self) -> None:
-        """Save stage one and let go of the folder."""
+        """Save stage one and release the folder."""
         if self._fork_guard.in_child:
             return  # all of it is the parent's
         with self.locks.writing:
@@ -233,6 +235,6 @@ class Collection:
                         self._folder_lock.release()
 
     def save_stage_one(self) -> None:
-        """Write stage one's files. A failure is only warned of: the next opening derives stage one again."""
+        """Write stage one's files. A failure only gives a warning, because the next opening derives stage one again."""
         if self.folder is not None and self.stage_one_source.save(self.stage_one, self.manifest.index_id):
             self.n_unsaved = 0

@@ -28,7 +28,7 @@ from muvera_core.validation import require_metadatas
 
 
 def create_collection(folder: Path | None, manifest: Manifest, accelerator: Accelerator | None = None) -> Collection:
-    """An empty index with these settings; in memory if ``folder`` is None. Raises as ``MuveraIndex.create``."""
+    """An empty index with these settings; in memory if ``folder`` is None. Raises like ``MuveraIndex.create``."""
     if folder is None:
         return Collection(manifest, Store(None, manifest.codec), accelerator=accelerator)
     with ExitStack() as undo:
@@ -54,8 +54,8 @@ def open_collection(
     """Open an index.
 
     Args:
-        folder: where it is.
-        encoder: the fingerprint that its encoder must have. None takes any: maintenance needs no encoder.
+        folder: the index's folder.
+        encoder: the fingerprint that its encoder must have. None accepts any, because maintenance needs no encoder.
         read_only: allow no changes.
         show_progress: show bars.
         accelerator: the GPU to use, if any.
@@ -91,7 +91,7 @@ def open_collection(
 
 
 def copy_collection(collection: Collection, folder: Path) -> None:
-    """Write an index with the same documents and settings to another folder. Raises as ``MuveraIndex.copy_to``."""
+    """Write an index with the same documents and settings to another folder. Raises like ``MuveraIndex.copy_to``."""
     store = collection.store
     with collection.locks.writing:
         snapshot = collection.snapshot()

@@ -19,10 +19,10 @@ def refresh(collection: Collection) -> bool:
 
 
 def _take_in_tuning(collection: Collection) -> bool:
-    """Go on to the stage one that the writer has chosen, made beside the present one.
+    """Switch to the stage one that the writer has chosen since. It is made while searches use the present one.
 
     Returns:
-        Whether it has chosen one.
+        Whether the writer has chosen a new one.
     """
     source = collection.stage_one_source
     tuning = source.committed_tuning(collection.manifest)

@@ -30,13 +30,13 @@ class StageOneSource:
         self._latest: tuple[tuple[FDEConfig, bytes | None], FixedDimensionalEncoder] | None = None
 
     def load(self, manifest: Manifest) -> tuple[Manifest, StageOne]:
-        """What is saved of the stage one that a manifest asks for. What it lacks remains to be staged.
+        """Load the stage one that a manifest asks for, as it was saved. The caller stages the documents that it lacks.
 
-        If the learned encoder is lost, stage one has the index's first encoding. If it is gone because a writer has
-        optimized the index again meanwhile, stage one is what the manifest asks for now.
+        If the learned encoder's file is lost, stage one has the index's first encoding. If the file is gone because a
+        writer has optimized the index again meanwhile, the stage one of the latest manifest is loaded.
 
         Returns:
-            The manifest that it is of, and stage one.
+            The manifest that was followed, and stage one.
         """
         if self._folder is None:
             return manifest, self.make(self.first_encoder(manifest.fde))
@@ -59,26 +59,26 @@ class StageOneSource:
         return StageOne(encoder, self._store.locks.state, None, tuning, self.document_encoder(encoder))
 
     def document_encoder(self, encoder: SetEncoder) -> DocumentEncoder:
-        """Encodes documents on the GPU if there is one."""
+        """The encoder of documents: ``encoder`` on the GPU if there is one, else ``encoder`` itself."""
         return encoder if self._accelerator is None else self._accelerator.document_encoder(encoder)
 
     def stage(self, stage_one: StageOne, keys: IntArray, snapshot: Snapshot, *, show_progress: bool = False) -> None:
         """Encode stored documents for stage one. They are not found until they are published."""
         with tqdm(total=len(keys), desc="building stage one", unit="doc", disable=not show_progress) as bar:
             for start in range(0, len(keys), _BATCH):
-                some = keys[start : start + _BATCH]
-                stage_one.stage(some, self._store.embeddings(snapshot, some))
-                bar.update(len(some))
+                batch = keys[start : start + _BATCH]
+                stage_one.stage(batch, self._store.embeddings(snapshot, batch))
+                bar.update(len(batch))
 
     def bring_in_step(self, stage_one: StageOne, snapshot: Snapshot, *, show_progress: bool = False) -> int:
-        """Let stage one hold a snapshot's documents and no others. Returns how many it lacked or held too many."""
+        """Let stage one hold a snapshot's documents and no others. Returns the number of added and removed ones."""
         added, removed = stage_one.difference(snapshot.keys)
         self.stage(stage_one, added, snapshot, show_progress=show_progress)
         stage_one.publish(removed)
         return len(added) + len(removed)
 
     def save(self, stage_one: StageOne, index_id: str) -> bool:
-        """Write stage one's files. Returns whether that worked; a failure is warned of."""
+        """Write stage one's files. Returns whether that worked. A failure gives a warning."""
         assert self._folder is not None
         try:
             save_stage_one(stage_one, self._folder, index_id)
@@ -94,17 +94,17 @@ class StageOneSource:
     # The first encoding
 
     def first_encoder(self, config: FDEConfig) -> FixedDimensionalEncoder:
-        """The encoder of the encoding that the index was made with."""
+        """The encoder of the index's first encoding, with which the index was made."""
         if not config.center:
             return self._encoder(config, None)
         mean = self.mean_token(config.dimension)
         return self._encoder(config, np.zeros(config.dimension, np.float32) if mean is None else mean)
 
     def _encoder(self, config: FDEConfig, mean: FloatArray | None) -> FixedDimensionalEncoder:
-        """The latest encoder if it is the one that is asked for: drawing its matrices takes time."""
-        asked = config, None if mean is None else mean.tobytes()
-        if self._latest is None or self._latest[0] != asked:
-            self._latest = asked, FixedDimensionalEncoder(config, mean=mean)
+        """An encoder with these settings. The latest one is kept, because drawing its matrices takes time."""
+        wanted = config, None if mean is None else mean.tobytes()
+        if self._latest is None or self._latest[0] != wanted:
+            self._latest = wanted, FixedDimensionalEncoder(config, mean=mean)
         return self._latest[1]
 
     def mean_token(self, dimension: int) -> FloatArray | None:
@@ -120,7 +120,7 @@ class StageOneSource:
         return mean
 
     def committed_tuning(self, manifest: Manifest) -> Tuning | None:
-        """The tuning that the writer has committed. It does so before it removes what an earlier one has learned."""
+        """The tuning that the writer has committed. It commits a tuning before it removes the earlier one's file."""
         text = self._store.get_state("manifest")
         if self._folder is None or text is None:
             return manifest.tuning

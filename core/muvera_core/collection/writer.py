@@ -1,4 +1,4 @@
-"""Changes of an open index: each is made whole or not at all."""
+"""Changes of an open index. Each change is made whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 
 # A mean over fewer tokens says little about the corpus. Until then a centring index encodes without one.
 MIN_TOKENS_FOR_MEAN = 16_384
-# Stage one is saved at close. It is also saved when at least so many documents, and half of all, are new, so that a
-# process that is killed has not worked for nothing.
+# Stage one is saved at close. It is also saved when at least this number of documents, and half of all, are new,
+# so that a process that is killed has not worked for nothing.
 _MIN_TO_SAVE = 5_000
 _NONE = np.empty(0, dtype=np.int64)
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Writer:
         texts: Sequence[str | None],
         metadatas: Sequence[str],
     ) -> None:
-        """Add documents, all or none. A document whose id is known replaces the one that had it.
+        """Add documents, all or none. A document replaces the one with the same id.
 
         Args:
             batches: their token embeddings, in any grouping. They are stored and encoded as they come, so that they
@@ -67,10 +67,10 @@ class Writer:
                 self._tidy()
 
     def delete(self, ids: Sequence[str] | None, condition: Condition | None) -> int:
-        """Delete documents that have one of the ids and are admitted by the filter; None of either admits all.
+        """Delete documents that have one of the ids and that the filter admits. None instead of either admits all.
 
         Returns:
-            How many were deleted.
+            The number of deleted documents.
         """
         collection = self._collection
         with collection.locks.writing:
@@ -90,7 +90,7 @@ class Writer:
         return len(keys)
 
     def compact(self) -> int:
-        """Give back the space of deleted documents. Returns by how many bytes the documents got smaller on disk."""
+        """Give back the space of deleted documents. Returns the number of bytes that were given back on disk."""
         collection = self._collection
         with collection.locks.writing:
             collection.require_writable()
@@ -106,8 +106,8 @@ class Writer:
 
         Args:
             encoder: makes the vectors.
-            candidates: holds those of all documents.
-            tuning: what was chosen.
+            candidates: holds the vectors of all documents.
+            tuning: the settings that were chosen.
 
         Returns:
             The tuning, with the name of the learned encoder's file.
@@ -131,7 +131,7 @@ class Writer:
         return tuning
 
     def _commit(self, fill: Callable[[Change], None]) -> None:
-        """A change of the store that becomes visible together with what is staged in stage one."""
+        """Change the store. The change becomes visible together with what is staged in stage one."""
         self._store.apply(fill, then=self._collection.stage_one.publish)
 
     def _new_keys(self, n: int) -> IntArray:
@@ -143,7 +143,7 @@ class Writer:
     def _tidy(self) -> None:
         """After a write: give back space if that is worth it, and save stage one if much of it is new.
 
-        The documents are safe, so what goes wrong here is logged and tried again after the next write.
+        The documents are safe, so an error here is logged, and the work is tried again after the next write.
         """
         collection = self._collection
         try:

@@ -1,1 +1,1 @@
-"""Exact MaxSim and set encoding on a CUDA GPU, with CuPy. Imported only when an index asks for a GPU."""
+"""Reranking, the scan for candidates and set encoding on a CUDA GPU, imported only when an index asks for a GPU."""

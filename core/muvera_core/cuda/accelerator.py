@@ -1,4 +1,4 @@
-"""What an index does on a GPU. If the GPU fails, the CPU takes over, or the user gets an error."""
+"""The work that an index does on a GPU. If the GPU fails, the CPU takes over, or the user gets an error."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class CudaAccelerator:
         return self._device.n_bytes
 
     def update(self, snapshot: Snapshot, stage_one: StageOne, *, show_progress: bool = False) -> None:
-        """Copy to the GPU what the snapshot has and the GPU lacks, while there is room.
+        """Copy the snapshot's documents that the GPU lacks, while there is room.
 
         Raises:
             DeviceError: the GPU fails.
@@ -118,10 +118,10 @@ class CudaAccelerator:
         """Encodings of documents; see ``document_encoder``."""
 
         def encode() -> FloatArray:
-            both = self._encoder
-            if both is None or both[0] is not encoder:
-                both = self._encoder = encoder, on_gpu(encoder, self._device)
-            return both[1].encode_documents(embeddings)
+            pair = self._encoder
+            if pair is None or pair[0] is not encoder:
+                pair = self._encoder = encoder, on_gpu(encoder, self._device)
+            return pair[1].encode_documents(embeddings)
 
         encoded = self._attempt(encode)
         return encoder.encode_documents(embeddings) if encoded is None else encoded
@@ -144,7 +144,7 @@ class CudaAccelerator:
         scan[1].update(snapshot, stage_one, room)
 
     def _attempt(self, work: Callable[[], _T]) -> _T | None:
-        """Do some work. Returns None, after a warning, if the GPU fails and the CPU is to take over."""
+        """Do work on the GPU. If the GPU fails and the CPU may take over, warn and return None."""
         try:
             return work()
         except DeviceError as error:

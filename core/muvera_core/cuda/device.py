@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_core.errors import DeviceError, DeviceFallbackWarning, InvalidInputError, MissingExtraError
-from muvera_core.validation import shown
+from muvera_core.validation import counted, shown
 
 if TYPE_CHECKING:
     import types
@@ -60,7 +60,7 @@ def open_device(name: str) -> CudaDevice | None:
 
 
 class CudaDevice:
-    """One GPU, with a memory pool of its own.
+    """One GPU, with its own memory pool.
 
     Work is done within ``workspace()``, which no other thread uses at the same time.
     """
@@ -72,11 +72,11 @@ class CudaDevice:
         with _device_errors(f"cuda:{number}"):
             n_gpus = self.cupy.cuda.runtime.getDeviceCount()
             if number >= n_gpus:
-                raise DeviceError(f"there is no cuda:{number}: CUDA sees {n_gpus} GPU(s), numbered from 0")
+                raise DeviceError(f"there is no cuda:{number}: CUDA finds {counted(n_gpus, 'GPU')}, numbered from 0")
             gpu = self.cupy.cuda.Device(number)
             if int(gpu.compute_capability) < MIN_COMPUTE_CAPABILITY:
                 raise DeviceError(
-                    f"cuda:{number} has compute capability {gpu.compute_capability}, the kernels need "
+                    f"cuda:{number} has compute capability {gpu.compute_capability}, but the kernels need "
                     f"{MIN_COMPUTE_CAPABILITY} (Ampere) or more: use device='cpu'"
                 )
             self.n_multiprocessors = int(gpu.attributes["MultiProcessorCount"])
@@ -145,7 +145,7 @@ class Workspace:
 
     Attributes:
         device: the GPU.
-        n_sent: how many times ``send`` was called.
+        n_sent: number of calls of ``send``.
         stream: the CuPy stream.
     """
 

@@ -42,10 +42,10 @@ class CachedDocuments:
     """The documents whose rows are on the GPU at one moment. The rows stay there as long as this object is used.
 
     Attributes:
-        keys: of the documents, ascending, int64, shape (documents,).
+        keys: the documents' keys, ascending, int64, shape (documents,).
         documents: addresses of their rows.
         place_of_key: index of each key in ``documents``, int32, shape (highest key + 2,). It is -1 for keys that are
-            not cached, and at the end, which stands for all higher keys.
+            not cached. The last entry is -1 and stands for all higher keys.
         on_gpu: ``documents``, with its columns on the GPU.
         rows: the memory of the rows.
         n_tokens: number of tokens, deleted documents included.
@@ -124,10 +124,10 @@ class DocumentCache:
         """Copy documents that are not cached to the GPU, in the order of their keys, while there is room.
 
         Args:
-            session: of the engine.
-            keys: of all documents, ascending.
+            session: a session of the engine.
+            keys: the keys of all documents, ascending.
             counts: number of tokens of each document.
-            read: gives the stored rows and the offsets of documents.
+            read: returns the stored rows and the offsets of documents.
             show_progress: show a bar on standard error.
         """
         with self._updating:
@@ -157,10 +157,11 @@ class DocumentCache:
 
 
 def n_still_cached(cached: IntArray, keys: IntArray, max_deleted: float) -> int:
-    """How many of ``keys`` are cached. They are the first ones, because new keys are always higher.
+    """The number of ``keys`` that are cached. They are the first ones, because new keys are always higher.
 
     Returns:
-        0 if more than the share ``max_deleted`` of the cached documents has been deleted: then the cache is rebuilt.
+        The number; 0 if more than the share ``max_deleted`` of the cached documents has been deleted. The caller then
+        rebuilds the cache.
     """
     n_live = int(np.searchsorted(keys, cached[-1], side="right")) if len(cached) else 0
     return n_live if len(cached) - n_live <= max_deleted * len(cached) else 0

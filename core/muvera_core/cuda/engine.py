@@ -16,7 +16,7 @@ from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.storage import Rows, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-_WARPS = 4  # of a block, unless there is a reason for another number
+_WARPS = 4  # per block, unless a launch sets another number
 _THREADS = 32 * _WARPS
 # Warps to launch for each warp that the GPU can run at once. More of them balance documents of different lengths; fewer
 # load queries less often.
@@ -32,7 +32,7 @@ class Documents:
     Attributes:
         rows_at: address of each document's first row, uint64, shape (documents,).
         scales_at: address of each document's first scale, uint64; 0 if rows have no scales.
-        n_tokens: of each document, at least 1, int32.
+        n_tokens: number of tokens of each document, at least 1, int32.
     """
 
     rows_at: npt.NDArray[np.uint64]
@@ -52,7 +52,7 @@ class Documents:
 
     def followed_by(self, *others: Documents) -> Documents:
         """These documents and then the others."""
-        columns = zip(self.columns, *(some.columns for some in others), strict=True)
+        columns = zip(self.columns, *(other.columns for other in others), strict=True)
         return Documents(*(np.concatenate(column) for column in columns))
 
 
@@ -72,7 +72,7 @@ class GpuRows:
 
 
 class CudaEngine:
-    """The kernels for one kind of rows, on one GPU. They are used within ``session()``."""
+    """The kernels for one row layout, on one GPU. They are used within ``session()``."""
 
     def __init__(self, device: CudaDevice, codec: TokenCodec) -> None:
         """Compile the kernels, or take them from CuPy's cache. Raises DeviceError."""
@@ -148,7 +148,7 @@ class CudaSession:
         """MaxSim of each query with its own documents.
 
         Args:
-            queries: at most 65,535.
+            queries: at most 65,535 prepared queries.
             documents: all documents that the queries may have.
             places: indices in ``documents``: those of the first query, then those of the second, and so on.
             lists: int64, shape (queries + 1,): query ``i`` has the documents ``places[lists[i]:lists[i + 1]]``.
@@ -226,7 +226,7 @@ class CudaSession:
         places: npt.NDArray[np.int32] | None,
         lists: IntArray,
     ) -> tuple[list[int], int, int]:
-        """Send what is not on the GPU, in one transfer. Returns the addresses of columns, places and lists."""
+        """Send arrays that are not on the GPU, in one transfer. Returns the addresses of columns, places and lists."""
         are_on_gpu = not isinstance(documents.rows_at, np.ndarray)
         arrays: list[Sent] = [lists] if places is None else [lists, places]
         if not are_on_gpu:
@@ -312,8 +312,8 @@ class PreparedQueries:
     """Queries. They are sent to the GPU with the first documents that they are scored against.
 
     Attributes:
-        vectors: of each query, float32, shape (tokens, dimension).
-        offsets: of each query's first token, int64, shape (queries + 1,).
+        vectors: each query's token vectors, float32, shape (tokens, dimension).
+        offsets: number of each query's first token, int64, shape (queries + 1,).
         n_chunks: chunks per query.
         n_rows: rows on the GPU, including the rows of zeros that fill up the last chunks.
         at: address on the GPU of the coarse rows, followed by the fine rows and the scales.
@@ -353,7 +353,8 @@ class Selected(NamedTuple):
         at: address of their places, int32, shape (n, k), followed by the scores.
         n: number of lists.
         k: scores per list.
-        segments: how long lists were divided; None if no list was long. The places then refer to the segments' best.
+        segments: the segments into which lists were divided; the places then refer to the segments' best. None if no
+            list was long.
     """
 
     at: int

@@ -22,7 +22,7 @@ from muvera_core.token_embeddings import FloatArray, IntArray
 
 # Most scores that are computed together for queries with the same documents.
 _SCORES_AT_ONCE = 1 << 25
-# Most pairs of query and document that are scored together for queries with documents of their own.
+# Most pairs of query and document that are scored together for queries with different documents.
 _PAIRS_AT_ONCE = 1 << 14
 
 
@@ -104,16 +104,16 @@ class CudaReranker:
         """
         rankings: list[Ranking] = []
         single: list[RerankRequest] = []
-        for same in sharing_documents(requests):
-            if len(same) == 1 and not self._cache.current.are_exactly(same[0].keys):
-                single += same
+        for group in sharing_documents(requests):
+            if len(group) == 1 and not self._cache.current.are_exactly(group[0].keys):
+                single += group
                 continue
-            rankings += self._rank_lists(single, k) + self._rank_shared(same, k)
+            rankings += self._rank_lists(single, k) + self._rank_shared(group, k)
             single = []
         return rankings + self._rank_lists(single, k)
 
     def _rank_shared(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking]:
-        """Rank the same documents for each request, for as many requests at a time as ``_SCORES_AT_ONCE`` allows."""
+        """Rank the same documents for each request. ``_SCORES_AT_ONCE`` limits the requests ranked together."""
         rankings: list[Ranking] = []
         chunks = max(self._engine.layout.n_chunks(len(request.query)) for request in requests)
         n = max(1, _SCORES_AT_ONCE // max(1, chunks * len(requests[0].keys)))
@@ -151,8 +151,8 @@ class CudaReranker:
         lists = np.arange(len(requests) + 1, dtype=np.int64) * np.count_nonzero(is_cached)
         scores = session.score_lists(queries, cached.on_gpu, np.tile(places[is_cached], len(requests)), lists)
         yield _Selection(keys[is_cached], None, session.select(scores, k))
-        for some, documents in self._uploaded(session, snapshot, keys[~is_cached]):
-            yield _Selection(some, None, session.select(session.score_all(queries, documents), k))
+        for batch, documents in self._uploaded(session, snapshot, keys[~is_cached]):
+            yield _Selection(batch, None, session.select(session.score_all(queries, documents), k))
 
     def _select_lists(
         self, session: Scorer, cached: CachedDocuments, requests: Sequence[RerankRequest], k: int | None
@@ -166,20 +166,20 @@ class CudaReranker:
             yield _Selection(keys, lists, session.select(scores, k))
             return
         are_cached = [places[first:end] >= 0 for first, end in pairwise(lists)]
-        cached_keys, bounds = _joined([request.keys[of] for request, of in zip(requests, are_cached, strict=True)])
+        cached_keys, bounds = _joined([request.keys[mask] for request, mask in zip(requests, are_cached, strict=True)])
         scores = session.score_lists(queries, cached.on_gpu, places[places >= 0], bounds)
         yield _Selection(cached_keys, bounds, session.select(scores, k))
-        missing = [request.keys[~of] for request, of in zip(requests, are_cached, strict=True)]
+        missing = [request.keys[~mask] for request, mask in zip(requests, are_cached, strict=True)]
         for snapshot in {id(request.snapshot): request.snapshot for request in requests}.values():
             wanted = [
                 of_request if request.snapshot is snapshot else of_request[:0]
                 for request, of_request in zip(requests, missing, strict=True)
             ]
-            for some, documents in self._uploaded(session, snapshot, np.unique(np.concatenate(wanted))):
+            for batch, documents in self._uploaded(session, snapshot, np.unique(np.concatenate(wanted))):
                 here, bounds = _joined(
-                    [of_request[np.isin(of_request, some, assume_unique=True)] for of_request in wanted]
+                    [of_request[np.isin(of_request, batch, assume_unique=True)] for of_request in wanted]
                 )
-                scores = session.score_lists(queries, documents, np.searchsorted(some, here).astype(np.int32), bounds)
+                scores = session.score_lists(queries, documents, np.searchsorted(batch, here).astype(np.int32), bounds)
                 yield _Selection(here, bounds, session.select(scores, k))
 
     def _uploaded(self, session: Scorer, snapshot: Snapshot, keys: IntArray) -> Iterator[tuple[IntArray, Documents]]:
@@ -196,10 +196,10 @@ class CudaReranker:
 
 
 class _Selection(NamedTuple):
-    """The best documents of each request among some of its documents, on the GPU.
+    """The best documents of each request among part of its documents, on the GPU.
 
     Attributes:
-        keys: of the documents, int64, request by request, ascending within each.
+        keys: the documents' keys, int64, request by request, ascending within each.
         lists: int64, shape (requests + 1,): request ``i`` has ``keys[lists[i]:lists[i + 1]]``. None if every request
             has all keys.
         selected: see ``CudaSession.select``.
@@ -213,7 +213,7 @@ class _Selection(NamedTuple):
 def _joined(lists: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
     """The lists end to end, and the bounds of each."""
     bounds = np.zeros(len(lists) + 1, dtype=np.int64)
-    np.cumsum([len(some) for some in lists], out=bounds[1:])
+    np.cumsum([len(part) for part in lists], out=bounds[1:])
     return lists[0] if len(lists) == 1 else np.concatenate(lists), bounds
 
 
@@ -245,6 +245,6 @@ def _best(session: Scorer, n_requests: int, part: _Selection) -> list[Ranking]:
 
 def _merged(rankings: Sequence[Ranking], k: int | None) -> Ranking:
     """The best documents of several rankings."""
-    keys = np.concatenate([some for some, _ in rankings])
-    scores = np.concatenate([some for _, some in rankings])
+    keys = np.concatenate([part for part, _ in rankings])
+    scores = np.concatenate([part for _, part in rankings])
     return ranked(keys, scores, k)

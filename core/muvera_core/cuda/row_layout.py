@@ -23,9 +23,9 @@ class RowLayout:
         is_int8: True for rows of int8 codes with a scale each, False for rows of float16 numbers.
         code_bytes: size of a stored row, without its scale.
         row_bytes: size of a row on the GPU, padded with zeros.
-        steps: how many steps of 32 bytes a warp holds at once; a parameter of the kernel.
-        tiles: how many tiles of 8 query tokens a warp holds; a parameter of the kernel.
-        warps: how many warps should fit on a multiprocessor; a parameter of the kernel.
+        steps: number of steps of 32 bytes that a warp holds at once; a parameter of the kernel.
+        tiles: number of tiles of 8 query tokens that a warp holds; a parameter of the kernel.
+        warps: number of warps that should fit on a multiprocessor; a parameter of the kernel.
         limit: for int8 rows, the integer that a query token's largest value is scaled to. It is small enough that a
             sum of products stays below 2**31.
     """

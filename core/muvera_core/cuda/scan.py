@@ -32,7 +32,7 @@ class _SnapshotVectors:
 
     Attributes:
         snapshot: the snapshot.
-        keys: of the rows, ascending, int64, including deleted documents.
+        keys: the rows' keys, ascending, int64, including deleted documents.
         parts: the vectors, GPU arrays, float32, shape (rows, dimension) each.
         is_deleted: which rows belong to deleted documents, GPU array, bool; None if none do.
     """
@@ -67,7 +67,7 @@ class CudaScan:
 
     @property
     def is_used(self) -> bool:
-        """Whether searches run on the GPU: it has all vectors, and was faster."""
+        """Whether searches run on the GPU: the GPU has all vectors and was faster than the CPU."""
         return self._current is not None and self._is_faster
 
     def update(self, snapshot: Snapshot, stage_one: StageOne, room: int) -> None:
@@ -134,8 +134,8 @@ class CudaScan:
         if len(new):
             part = cupy.empty((len(new), self._dimension), dtype=np.float32)
             for start in range(0, len(new), _VECTORS_AT_ONCE):
-                some = new[start : start + _VECTORS_AT_ONCE]
-                workspace.send_to(part[start : start + len(some)], candidates.vectors(some))
+                batch = new[start : start + _VECTORS_AT_ONCE]
+                workspace.send_to(part[start : start + len(batch)], candidates.vectors(batch))
             parts = (*parts, part)
         all_keys = np.concatenate([keys, new])
         is_deleted = None

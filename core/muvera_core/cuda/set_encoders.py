@@ -86,9 +86,9 @@ class _CudaSetEncoder:
             tokens = self._cupy.ascontiguousarray(self._cupy.from_dlpack(vectors), dtype=np.float32)
             encodings = self._cupy.empty((len(offsets) - 1, self.output_dimension), dtype=np.float32)
             for start, end in self._batches(np.diff(offsets)):
-                some = tokens[offsets[start] : offsets[end]]
+                batch = tokens[offsets[start] : offsets[end]]
                 encodings[start:end] = self._encode_on_gpu(
-                    some, offsets[start : end + 1] - offsets[start], workspace, are_queries=False
+                    batch, offsets[start : end + 1] - offsets[start], workspace, are_queries=False
                 )
             workspace.stream.synchronize()
             return encodings

@@ -1,4 +1,4 @@
-"""Token encoders: they turn a text into one vector per token. Also windows for long texts, and token pooling."""
+"""Token encoders turn a text, in windows if it is long, into one vector per token; pooling merges similar tokens."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class ColBERTEncoder:
         doc_maxlen: window of a document in tokens, its three markers included; by default the checkpoint's own.
         query_maxlen: length in tokens, markers included, to which shorter queries are padded; by default the
             checkpoint's own.
-        max_document_tokens: number of wordpieces of a document that are encoded at most.
+        max_document_tokens: largest number of wordpieces of a document to encode.
 
     Raises:
         MissingExtraError: colbert-ai is not installed.
@@ -136,7 +136,7 @@ class ColBERTEncoder:
         return self._fingerprint
 
     def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
-        """Token vectors of passages, in order, without those of punctuation.
+        """Token vectors of passages, in order. If the checkpoint masks punctuation, punctuation has no vectors.
 
         Raises:
             InvalidInputError: ``texts`` is not a sequence of valid strings.

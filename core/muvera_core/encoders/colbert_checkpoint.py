@@ -92,8 +92,8 @@ def inspect_checkpoint(checkpoint: str | os.PathLike[str]) -> CheckpointFolder:
 def content_hash(folder: CheckpointFolder, settings: Mapping[str, object]) -> str:
     """Name a checkpoint by its content, so that a moved or copied folder keeps its name.
 
-    artifact.metadata is not hashed as a file, because it holds its author's paths and training options. ``settings``
-    has the settings that change vectors instead.
+    artifact.metadata is not hashed as a file, because it holds its author's paths and training options. Instead,
+    ``settings`` has the settings that change vectors.
 
     Returns:
         ``colbert-ai:`` and the SHA-256, in hexadecimal, of the config, weights, tokenizer and settings.
@@ -113,7 +113,7 @@ def _refuse_indirection(path: Path, config: Mapping[str, Any]) -> None:
     for name, content in (("config.json", config), ("tokenizer_config.json", tokenizer)):
         if content.get("auto_map") is not None:
             raise EncoderError(
-                f"{path / name} has an auto_map: the model needs Python code of its own, which muvera does not run. "
+                f"{path / name} has an auto_map: the model needs its own Python code, which muvera does not run. "
                 "Use a checkpoint of an architecture that transformers includes"
             )
     for key, value in config.items():

@@ -1,4 +1,4 @@
-"""What all encoders share: the check of the texts, and the warning about truncated ones."""
+"""Shared by all encoders: the check of texts, and the warning about a truncated text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from muvera_core.errors import TruncatedTextWarning
-from muvera_core.validation import require_sequence, require_unicode
+from muvera_core.validation import counted, require_sequence, require_unicode
 
 _SHOWN_CHARACTERS = 40
 
@@ -21,8 +21,9 @@ def warn_if_truncated(text: str, n_tokens: int, limit: int) -> None:
     if n_tokens > limit:
         shown = text[:_SHOWN_CHARACTERS]
         warnings.warn(
-            f"the text that starts with {shown!r} has {n_tokens} tokens; the last {n_tokens - limit} are left out, "
-            f"because the encoder's limit is {limit}: split the text or raise the limit",
+            f"the text that starts with {shown!r} has {counted(n_tokens, 'token')}; the last "
+            f"{n_tokens - limit} will be left out, because the encoder's limit is {limit}: "
+            "split the text or raise the limit",
             TruncatedTextWarning,
             stacklevel=4,
         )

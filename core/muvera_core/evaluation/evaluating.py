@@ -61,12 +61,12 @@ def evaluate(
     queries, k = require_texts("queries", queries), require_count("k", k)
     if not queries or not len(index):
         raise InvalidInputError(
-            f"got {len(queries)} queries and an index of {len(index)} documents, expected at least one of each: pass "
-            "example queries, and add documents to the index"
+            f"expected at least one query and one document, got {len(queries)} and {len(index)}: pass example queries, "
+            "and add documents to the index"
         )
     grades = None
     if relevant is not None:
-        require_length("relevant", require_sequence("relevant", relevant), len(queries))
+        require_length("relevant", require_sequence("relevant", relevant), len(queries), "query")
         grades = [_as_grades(ids) for ids in relevant]
     chosen = index.default_candidates(k) if n_candidates is None else require_count("n_candidates", n_candidates)
     chosen = max(k, chosen)
@@ -78,9 +78,9 @@ def evaluate(
         encode_clocks.append(time.perf_counter() - start)
     exact: list[list[str]] = []
     with bar(total=len(encoded), desc="exact") as progress:
-        for some in batched(encoded, RANKED_TOGETHER):
-            exact += [[hit.id for hit in hits] for hits in index.search_embeddings_batch(some, k, exact=True)]
-            progress.update(len(some))
+        for batch in batched(encoded, RANKED_TOGETHER):
+            exact += [[hit.id for hit in hits] for hits in index.search_embeddings_batch(batch, k, exact=True)]
+            progress.update(len(batch))
     found, clocks = _search_all(index, encoded, k, chosen)
     stages: dict[str, list[float]] = {"encode": encode_clocks}
     stages |= {name: [clock.seconds[name] for clock in clocks] for name in clocks[0].seconds}
@@ -119,7 +119,7 @@ def _search_all(
 
 
 def _mean_recall(found: Sequence[Sequence[str]], exact: Sequence[Sequence[str]], k: int) -> float:
-    return fmean(recall_at_k(some, best, k) for some, best in zip(found, exact, strict=True))
+    return fmean(recall_at_k(ids, best, k) for ids, best in zip(found, exact, strict=True))
 
 
 def _mean(
@@ -128,7 +128,7 @@ def _mean(
     grades: Sequence[Mapping[str, float]],
     k: int,
 ) -> float:
-    return fmean(measure(some, grade, k) for some, grade in zip(found, grades, strict=True))
+    return fmean(measure(ids, grade, k) for ids, grade in zip(found, grades, strict=True))
 
 
 def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from muvera_core.errors import InvalidInputError, MissingExtraError
+from muvera_core.validation import counted
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Evaluation:
         n_candidates: number of candidates that were reranked.
         recall: share of exact MaxSim's ``k`` best documents that a search returns.
         ndcg: nDCG of the index's hits, and of exact MaxSim's; None if no relevant documents were given.
-        mrr: mean reciprocal rank of the index's hits, and of exact MaxSim's; None if ``ndcg`` is.
+        mrr: mean reciprocal rank of the index's hits, and of exact MaxSim's; None if ``ndcg`` is None.
         milliseconds: median and 95th percentile of the time of each stage and of the whole search, by name.
         n_bytes: size of each part, on disk or in memory, by name.
         curve: recall and time for other numbers of candidates.
@@ -55,7 +56,13 @@ class Evaluation:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.n_documents} documents, {self.n_queries} questions, {self.n_candidates} candidates",
+            ", ".join(
+                (
+                    counted(self.n_documents, "document"),
+                    counted(self.n_queries, "question"),
+                    counted(self.n_candidates, "candidate"),
+                )
+            ),
             f"recall@{self.k} against exact MaxSim: {self.recall:.4f}",
         ]
         for name, value in (("nDCG", self.ndcg), ("MRR", self.mrr)):
@@ -93,7 +100,7 @@ class Evaluation:
         axes.set(
             xlabel="search, ms (median)",
             ylabel=f"recall@{self.k} against exact MaxSim",
-            title=f"{self.n_documents} documents; numbers are candidates",
+            title=f"{counted(self.n_documents, 'document')}; numbers are candidates",
         )
         axes.grid(alpha=0.3)
         try:

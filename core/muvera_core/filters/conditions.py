@@ -25,7 +25,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class FieldIndex:
-    """What conditions are answered from.
+    """The data from which conditions are answered.
 
     Attributes:
         database: the database with the table of fields.

@@ -163,7 +163,9 @@ def _text(path: str, operator: str, operand: Any) -> Condition:
     operand = require_unicode(f"field {shown(path)}: the operand of {operator}", operand)
     if operator in ("$like", "$ilike"):
         if len(operand) > MAX_PATTERN_LENGTH:
-            raise InvalidInputError(f"field {shown(path)}: {operator} takes at most {MAX_PATTERN_LENGTH} characters")
+            raise InvalidInputError(
+                f"field {shown(path)}: {operator} takes at most {MAX_PATTERN_LENGTH} characters, got {len(operand)}"
+            )
         return Like(path, operand, fold_case=operator == "$ilike")
     if operator == "$contains":
         return Has(path, "kind = 'string' AND instr(value, ?) > 0", (operand,))
@@ -198,7 +200,7 @@ def _operand(path: str, operator: str, operand: Any) -> tuple[str, Any]:
             "for lists use $in or $all"
         )
     if isinstance(operand, float) and operand != operand:
-        raise InvalidInputError(f"field {shown(path)}: {operator} cannot compare with NaN")
+        raise InvalidInputError(f"field {shown(path)}: {operator} cannot compare with NaN: give another number")
     if isinstance(operand, str):
         operand = require_unicode(f"field {shown(path)}: the operand of {operator}", operand)
     return scalar(operand)

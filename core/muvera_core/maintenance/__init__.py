@@ -1,4 +1,4 @@
-"""Work on an index that is not open: check, repair, rebuild, migrations, info."""
+"""Checks, repairs or describes an index that is not open, or brings it up to date from an older format."""
 
 from __future__ import annotations
 

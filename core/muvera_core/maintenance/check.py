@@ -39,6 +39,8 @@ def check_index(path: str | os.PathLike[str]) -> IndexReport:
         NotAnIndexError: the folder holds no index.
         UnsupportedFormatError: the index has another format.
         IndexLockedError: the index is open for writing.
+        CorruptIndexError: both copies of the index's settings are lost.
+        StorageError: there is no room for the copy, or files cannot be read.
     """
     folder = require_path("path", path)
     require_index(folder)
@@ -88,7 +90,7 @@ def check_claimed(folder: Path, work: Path) -> IndexReport:
 
 
 def weights_damage(folder: Path, tuning: Tuning) -> str | None:
-    """What is wrong with the learned encoder's file. None if nothing is, or if there is no learned encoder."""
+    """The damage of the learned encoder's file. None if it is intact, or if there is no learned encoder."""
     if tuning.set_encoder is not None:
         try:
             load_weights(folder, tuning)
@@ -113,7 +115,7 @@ def read_settings(folder: Path, salvage: Salvage) -> Manifest:
     """The manifest, or its copy in the database if it is damaged or missing.
 
     Raises:
-        CorruptIndexError: both are.
+        CorruptIndexError: both are damaged or missing.
     """
     with suppress(CorruptIndexError, NotAnIndexError):
         return Manifest.read(folder)

@@ -10,6 +10,7 @@ from typing import Any
 
 from muvera_core.files import storage_errors
 from muvera_core.storage import FORMAT_VERSION, Manifest, Store
+from muvera_core.validation import require_path
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read_info(path: str | os.PathLike[str]) -> IndexInfo:
         CorruptIndexError: files are missing or damaged.
         StorageError: files cannot be read.
     """
-    folder = Path(path).absolute()
+    folder = require_path("path", path)
     manifest = Manifest.read(folder)
     with closing(Store(folder, manifest.codec, read_only=True)) as store:
         n_documents, n_tokens = len(store.snapshot), store.snapshot.n_tokens

@@ -31,7 +31,7 @@ def work_folder(folder: Path) -> Iterator[Path]:
 
 
 class Rebuild:
-    """A new store in ``work``: add documents, then call ``finish``. Before that the index is unchanged. Close it."""
+    """A new store in ``work``: add documents, call ``finish``, close it. Before ``finish`` the index is unchanged."""
 
     def __init__(self, folder: Path, work: Path, manifest: Manifest, *, generation: int, state: dict[str, Any]) -> None:
         """Make an empty store.

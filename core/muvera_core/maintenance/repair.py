@@ -34,7 +34,7 @@ from muvera_core.storage import (
     tokens_path,
     undo_interrupted_commit,
 )
-from muvera_core.validation import require_encoded, require_path
+from muvera_core.validation import counted, require_encoded, require_path
 
 # Number of documents that are encoded at a time.
 _BATCH = 64
@@ -45,7 +45,8 @@ def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = No
 
     Documents that lost their tokens are encoded again from their text. Lost documents are removed from the index; the
     damaged files, and what is left of these documents, are copied to a quarantine folder. Damaged files of stage one
-    are removed; the next opening derives them again. A damaged learned encoder is given up.
+    are removed; the next opening derives them again. If the learned encoder is damaged, the index returns to its first
+    encoding.
 
     The repair needs room for a copy of the index. If it is interrupted, run it again. Processes that read the index
     must open it again afterwards.
@@ -155,8 +156,8 @@ def _reencode(
         encoder = default_encoder()
     if encoder.fingerprint != manifest.encoder:
         raise EncoderMismatchError(
-            f"{len(documents)} documents have lost their tokens. Only encoder {manifest.encoder!r} can make them again "
-            f"from the texts, got {encoder.fingerprint!r}: pass it as encoder"
+            f"the tokens of {counted(len(documents), 'document')} are lost. Only encoder {manifest.encoder!r} can make "
+            f"them again from the texts, got {encoder.fingerprint!r}: pass the index's encoder"
         )
     done: list[str] = []
     for batch in batched(documents, _BATCH):

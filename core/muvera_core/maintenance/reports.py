@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from muvera_core.validation import counted
+
 # Most ids that a problem's text names.
 _MAX_NAMED_IDS = 20
 
@@ -51,7 +53,7 @@ class IndexReport:
 
     def __str__(self) -> str:
         state = "no damage" if self.ok else "DAMAGED"
-        lines = [f"{self.path}: {state}, {self.n_documents} intact documents"]
+        lines = [f"{self.path}: {state}, {counted(self.n_documents, 'intact document')}"]
         return "\n".join(lines + [f"  {problem}" for problem in self.problems])
 
 
@@ -64,7 +66,7 @@ class RepairReport:
         n_documents: number of documents in the index now.
         reencoded: ids of the documents whose tokens were lost and made again from their text.
         lost: ids, or internal numbers, of the documents that are no longer in the index.
-        quarantine: folder with the damaged files and what is left of the lost documents. None if none was lost.
+        quarantine: folder with the damaged files and what is left of the lost documents. None if no document was lost.
     """
 
     path: Path
@@ -74,5 +76,7 @@ class RepairReport:
     quarantine: Path | None = None
 
     def __str__(self) -> str:
-        text = f"{self.path}: {self.n_documents} intact documents, {len(self.reencoded)} of them encoded again"
-        return text + (f"; {len(self.lost)} are lost, see {self.quarantine}" if self.lost else "")
+        text = (
+            f"{self.path}: {counted(self.n_documents, 'intact document')}, {len(self.reencoded)} of them encoded again"
+        )
+        return text + (f"; {counted(len(self.lost), 'document')} lost, see {self.quarantine}" if self.lost else "")

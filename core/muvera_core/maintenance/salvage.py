@@ -77,7 +77,7 @@ class Salvage:
 
         Raises:
             StorageError: there is no room for the copy.
-            CorruptIndexError: the database or its journal is not a plain file, or the journal names another.
+            CorruptIndexError: the database or its journal is not a plain file, or the journal names another one.
         """
         self._folder = folder
         self._db = _open_copy(folder / DATABASE_NAME, work / "salvaged.sqlite")
@@ -118,7 +118,7 @@ class Salvage:
 
     @property
     def next_key(self) -> int:
-        """A key such that no document ever had it or a higher one."""
+        """A key that is higher than those of all documents so far."""
         noted = self.state.get("next_key")
         if isinstance(noted, int):
             return noted

@@ -1,4 +1,4 @@
-"""Exact MaxSim: it turns rows of token vectors into scores. It does not use the store."""
+"""Exact MaxSim on the CPU turns rows of token vectors into scores and ranks them."""
 
 from __future__ import annotations
 

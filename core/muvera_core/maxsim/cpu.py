@@ -70,9 +70,9 @@ def maxsim_of_many(
 
     Args:
         queries: float32, shape (query tokens, dimension) each. A total of a few hundred tokens is fastest.
-        rows: as in ``maxsim_scaled``.
-        scales: as in ``maxsim_scaled``.
-        offsets: as in ``maxsim_scaled``.
+        rows: see ``maxsim_scaled``.
+        scales: see ``maxsim_scaled``.
+        offsets: see ``maxsim_scaled``.
 
     Returns:
         float32, shape (queries, documents); equal to the scores of ``maxsim_scaled`` up to rounding.

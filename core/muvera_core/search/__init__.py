@@ -1,4 +1,4 @@
-"""One search from end to end: candidates, exact MaxSim, documents. Also diversity, explanations and timings."""
+"""One search goes from candidates through exact MaxSim to hits; diversity, explanations and timings are here, too."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ def diversify(collection: Collection, hits: Sequence[Hit], k: int, relevance_wei
 
     def embeddings_of_hits(snapshot: Snapshot) -> tuple[list[Hit], TokenEmbeddings]:
         keys = collection.store.keys_of(snapshot, [hit.id for hit in hits])
-        there = [hit for hit in hits if hit.id in keys]
-        return there, collection.store.embeddings(snapshot, [keys[hit.id] for hit in there])
+        present = [hit for hit in hits if hit.id in keys]
+        return present, collection.store.embeddings(snapshot, [keys[hit.id] for hit in present])
 
-    there, embeddings = collection.read_with_retry(embeddings_of_hits)
-    relevance = np.array([hit.normalized_score for hit in there], dtype=np.float32)
+    present, embeddings = collection.read_with_retry(embeddings_of_hits)
+    relevance = np.array([hit.normalized_score for hit in present], dtype=np.float32)
     chosen = maximal_marginal_relevance(relevance, similarities(collection, embeddings), k, relevance_weight)
-    return [there[i] for i in chosen]
+    return [present[i] for i in chosen]
 
 
 def similarities(collection: Collection, embeddings: TokenEmbeddings) -> FloatArray:

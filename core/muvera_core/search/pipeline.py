@@ -1,4 +1,4 @@
-"""One search from end to end: candidates → exact MaxSim → documents."""
+"""One search from end to end: candidates → exact MaxSim → hits."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _QUERIES_TOGETHER = 64
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a search is asked for.
+    """The options of a search.
 
     Attributes:
-        k: how many hits to return.
-        n_candidates: how many candidates to rerank. None leaves it to stage one, which knows what its encoding needs.
+        k: number of hits to return.
+        n_candidates: number of candidates to rerank. None leaves it to stage one, which knows what its encoding needs.
         condition: the filter; None admits every document.
         exact: rerank all documents that the filter admits.
     """
@@ -43,9 +43,9 @@ def search(
 ) -> list[list[Hit]]:
     """The best documents for each query's token vectors, best first."""
 
-    def search_some(some: Sequence[FloatArray]) -> list[list[Hit]]:
+    def search_group(group: Sequence[FloatArray]) -> list[list[Hit]]:
         with clock.stage("candidates"):
-            requests = [find_candidates(collection, tokens, options) for tokens in some]
+            requests = [find_candidates(collection, tokens, options) for tokens in group]
         with clock.stage("rerank"):
             rankings = rerank(collection, requests, options.k)
         with clock.stage("fetch"):
@@ -55,8 +55,8 @@ def search(
             ]
 
     hits: list[list[Hit]] = []
-    for some in batched(queries, _QUERIES_TOGETHER):
-        hits += collection.read_with_retry(lambda _: search_some(some))  # noqa: B023
+    for group in batched(queries, _QUERIES_TOGETHER):
+        hits += collection.read_with_retry(lambda _: search_group(group))  # noqa: B023
     return hits
 
 
@@ -92,5 +92,5 @@ def find_candidates(collection: Collection, query: FloatArray, options: SearchOp
 
 
 def _as_hits(documents: Sequence[StoredDocument], scores: FloatArray, n_query_tokens: int) -> list[Hit]:
-    both = zip(documents, scores.tolist(), normalize_scores(scores, n_query_tokens).tolist(), strict=True)
-    return [Hit(found.id, found.text, found.metadata, score, normalized) for found, score, normalized in both]
+    scored = zip(documents, scores.tolist(), normalize_scores(scores, n_query_tokens).tolist(), strict=True)
+    return [Hit(each.id, each.text, each.metadata, score, normalized) for each, score, normalized in scored]

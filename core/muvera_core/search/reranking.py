@@ -24,16 +24,16 @@ def rerank(collection: Collection, requests: Sequence[RerankRequest], k: int | N
     if rankings is not None:
         return rankings
     rankings = []
-    for same in sharing_documents(requests):
-        n_tokens = np.array([len(request.query) for request in same])
+    for group in sharing_documents(requests):
+        n_tokens = np.array([len(request.query) for request in group])
         for first, end in runs_by_size(n_tokens, _QUERY_TOKENS_TOGETHER):
-            rankings += _rerank_on_cpu(collection.store, same[first:end], k)
+            rankings += _rerank_on_cpu(collection.store, group[first:end], k)
     return rankings
 
 
 def sharing_documents(requests: Sequence[RerankRequest]) -> Iterator[list[RerankRequest]]:
     """Runs of consecutive requests that share their documents."""
-    return (list(same) for _, same in groupby(requests, key=lambda request: id(request.keys)))
+    return (list(group) for _, group in groupby(requests, key=lambda request: id(request.keys)))
 
 
 def _rerank_on_cpu(store: Store, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking]:
@@ -43,9 +43,9 @@ def _rerank_on_cpu(store: Store, requests: Sequence[RerankRequest], k: int | Non
     for start in range(0, len(keys), _DOCUMENTS_TOGETHER):
         rows, offsets = store.token_rows(snapshot, keys[start : start + _DOCUMENTS_TOGETHER])
         codes, scales = store.codec.split(rows)
-        some = scores[:, start : start + _DOCUMENTS_TOGETHER]
+        part = scores[:, start : start + _DOCUMENTS_TOGETHER]
         if len(requests) == 1:
-            some[0] = maxsim_scaled(requests[0].query, codes, scales, offsets)
+            part[0] = maxsim_scaled(requests[0].query, codes, scales, offsets)
         else:
-            some[:] = maxsim_of_many([request.query for request in requests], codes, scales, offsets)
+            part[:] = maxsim_of_many([request.query for request in requests], codes, scales, offsets)
     return [ranked(keys, of_request, k) for of_request in scores]

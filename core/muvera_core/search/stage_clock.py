@@ -1,4 +1,4 @@
-"""Measures where a search spends its time."""
+"""Measures the time that each stage of a search takes."""
 
 from __future__ import annotations
 

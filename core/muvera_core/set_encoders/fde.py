@@ -189,7 +189,7 @@ class _Aggregate(Protocol):
 
 
 def _mean_vector(mean: npt.ArrayLike) -> FloatArray:
-    """Check a mean token as any token vector is checked."""
+    """Check a mean token in the same way as any token vector."""
     try:
         one_row: Any = [mean]
         rows = TokenEmbeddings.from_list([one_row])

@@ -21,7 +21,7 @@ MAX_SEED = (1 << 64) - 1
 class FDEConfig:
     """Settings of a ``FixedDimensionalEncoder``, with the names of the authors' code.
 
-    The defaults had the highest recall of all settings that were tried with as many dimensions (see
+    Of all settings that were tried with the same number of dimensions, the defaults had the highest recall (see
     docs/benchmarks.md). The paper's experiments mostly use 20 repetitions, 5 hyperplanes, width 16 and filled
     partitions; these encodings are four times as wide. ``for_dimension`` returns the defaults for token vectors of
     another width.

@@ -20,7 +20,8 @@ class FDEMatrices:
         projection: projections of token values, float32 (R, d, p); None if values are kept whole.
         sketch_index: output dimension of each dimension in the final projection, int64 (width before it,);
             None if there is no final projection.
-        sketch_sign: sign of each dimension in the final projection, ±1, float32 (width before it,); None likewise.
+        sketch_sign: sign of each dimension in the final projection, ±1, float32 (width before it,); None if there is
+            no final projection.
     """
 
     simhash: FloatArray

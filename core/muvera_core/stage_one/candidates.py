@@ -42,11 +42,11 @@ class Candidates(Protocol):
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
         """The ``k`` keys of highest inner product with ``query`` (dimension,), best first, int64.
 
-        Fewer if fewer are held. If ``allowed`` is given, only keys among these.
+        If fewer keys are published, all of them. If ``allowed`` is given, only keys in it.
         """
 
     def vectors(self, keys: IntArray) -> FloatArray:
-        """The vectors held for ``keys``, float32, shape (keys, dimension)."""
+        """The vectors of published ``keys``, float32, shape (keys, dimension)."""
 
     @property
     def n_bytes(self) -> int:

@@ -61,7 +61,7 @@ class Tuning:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Tuning:
-        """What ``as_json`` made."""
+        """Parse what ``as_json`` made. Raises InvalidInputError, KeyError or TypeError if it is invalid."""
         settings = content["set_encoder"]
         learned = None if settings is None else LearnedSetEncoderConfig(**settings)
         if (learned is None) != (content["weights"] is None):

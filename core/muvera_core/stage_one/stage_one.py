@@ -49,7 +49,7 @@ class StageOne:
             lock: held while what searches see is changed. Searches hold it, too.
             candidates: the vectors to start with.
             tuning: number of candidates to rerank, and parameters of the graph and its search. None takes the defaults.
-            document_encoder: encodes documents as ``encoder`` does, on a GPU for example. None takes ``encoder``.
+            document_encoder: gives the same encodings as ``encoder``, for example on a GPU. None takes ``encoder``.
         """
         self.encoder, self.tuning = encoder, tuning
         self._document_encoder = document_encoder or encoder
@@ -114,7 +114,7 @@ class StageOne:
                 self.candidates = compacted
 
     def search(self, vector: FloatArray, n_candidates: int, allowed: IntArray | None = None) -> IntArray:
-        """Keys of the ``n_candidates`` documents of highest inner product, best first, int64; only ``allowed`` ones."""
+        """Keys of the ``n_candidates`` documents of highest inner product, best first, int64. See ``Candidates``."""
         with self._lock:
             return self.candidates.search(vector, n_candidates, allowed)
 

@@ -1,4 +1,4 @@
-"""Functions that need no index: FDE vectors of texts for other vector databases, and exact MaxSim over texts."""
+"""Gives FDE vectors of texts for other vector databases, and scores texts by exact MaxSim, without an index."""
 
 from __future__ import annotations
 

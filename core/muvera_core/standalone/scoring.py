@@ -42,7 +42,7 @@ def score_texts(
     scores = np.zeros(len(texts), dtype=np.float32)
     filled = [i for i, text in enumerate(texts) if text.strip()]
     for start in range(0, len(filled), batch_size):
-        some = filled[start : start + batch_size]
-        tokens = encoder.encode_documents([texts[i] for i in some])
-        scores[some] = maxsim(query_tokens, require_encoded(tokens, len(some), encoder.dimension))
+        batch = filled[start : start + batch_size]
+        tokens = encoder.encode_documents([texts[i] for i in batch])
+        scores[batch] = maxsim(query_tokens, require_encoded(tokens, len(batch), encoder.dimension))
     return scores, normalize_scores(scores, len(query_tokens))

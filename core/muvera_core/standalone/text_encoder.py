@@ -74,8 +74,8 @@ class TextEncoder:
         parts = [np.empty((0, self.output_dimension), dtype=np.float32)]
         texts = require_sequence("texts", texts)
         for start in range(0, len(texts), self.batch_size):
-            some = [texts[i] for i in range(start, min(start + self.batch_size, len(texts)))]
-            tokens = require_encoded(self.encoder.encode_documents(some), len(some), self.encoder.dimension)
+            batch = [texts[i] for i in range(start, min(start + self.batch_size, len(texts)))]
+            tokens = require_encoded(self.encoder.encode_documents(batch), len(batch), self.encoder.dimension)
             parts.append(self._scaled(self._set_encoder.encode_documents(tokens)))
         return np.concatenate(parts)
 

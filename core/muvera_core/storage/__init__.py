@@ -1,4 +1,4 @@
-"""An index on disk: documents, token vectors and the manifest; snapshots of committed states; the locks."""
+"""Stores documents, token vectors and settings on disk, with snapshots of committed states and with locks."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def read_committed(db: sqlite3.Connection) -> tuple[State, SnapshotRows]:
     """The named values and the documents of one commit, even if others commit meanwhile.
 
     Raises:
-        CorruptIndexError: they do not match their checksums, or refer to tokens that cannot exist.
+        CorruptIndexError: the values or documents do not match their checksums, or refer to tokens that cannot exist.
     """
     state, (rows, hashes) = read_one_state(db, lambda: (read_state(db), read_snapshot_rows(db)))
     if not (_has_counters(state) and _is_consistent(rows, hashes, state)):

@@ -219,7 +219,7 @@ def undo_interrupted_commit(path: Path) -> None:
 
 
 def empty_database() -> bytes:
-    """The file of a database without documents. Its tables begin on the same pages as those of every index."""
+    """The file of a database without documents. Its tables begin on the same pages as in every index."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / DATABASE_NAME
         db = connect(path, write=True, create=True)

@@ -16,7 +16,7 @@ from muvera_core.token_embeddings import IntArray
 
 
 class StaleError(MuveraError):
-    """Another snapshot has replaced the one that was read from: read again from that one. Never reaches users."""
+    """A later snapshot has replaced the one that was read from: read again from the later one. Never reaches users."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,21 @@ class DocumentReader:
         """The documents with these keys, which must be in ``snapshot``, in the order of the keys.
 
         Raises:
-            StaleError: a document was deleted since.
+            StaleError: a document was deleted after this snapshot.
             CorruptIndexError: a document is damaged.
         """
         wanted = [int(key) for key in keys]
         found = {row[0]: row for row in select_by_key(self._db, "key, id, text, metadata, checksum", wanted)}
         if len(found) < len(set(wanted)):
-            self._explain_missing(snapshot, [key for key in wanted if key not in found])
+            self._raise_missing(snapshot, [key for key in wanted if key not in found])
         return [_document(found[key]) for key in wanted]
 
     def keys_of(self, snapshot: Snapshot, ids: Sequence[str]) -> dict[str, int]:
-        """Keys of those ``ids`` that are in ``snapshot``. Raises the same errors as ``documents``."""
+        """The key of each id that is in ``snapshot``, by id. Raises the same errors as ``documents``."""
         possible, wanted = snapshot.possible_keys(ids), set(ids)
         rows = list(select_by_key(self._db, "key, id", possible.tolist()))
         if len(rows) < len(possible):
-            self._explain_missing(snapshot, sorted(set(possible.tolist()) - {key for key, _ in rows}))
+            self._raise_missing(snapshot, sorted(set(possible.tolist()) - {key for key, _ in rows}))
         id_hashes = snapshot.rows.id_hashes[snapshot.places(possible)]
         hashes = dict(zip(possible.tolist(), id_hashes.tolist(), strict=True))
         for key, id in rows:
@@ -68,7 +68,7 @@ class DocumentReader:
                 raise _damaged_document(key)
         return {id: key for key, id in rows if id in wanted}
 
-    def _explain_missing(self, snapshot: Snapshot, keys: Sequence[int]) -> None:
+    def _raise_missing(self, snapshot: Snapshot, keys: Sequence[int]) -> None:
         if snapshot.version != read_version(self._db):
             raise StaleError
         raise _damaged_document(keys[0])

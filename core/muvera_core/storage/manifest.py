@@ -85,7 +85,7 @@ class Manifest:
         """Check that the copy in the database, if there is one, belongs to the same index.
 
         Raises:
-            CorruptIndexError: it does not.
+            CorruptIndexError: the copy belongs to another index, or is damaged.
         """
         try:
             same = copy is None or json.loads(copy)["index_id"] == self.index_id
@@ -135,7 +135,7 @@ class Manifest:
                 f"{source.parent} has index format {version!r}, but this muvera reads format {FORMAT_VERSION}: {advice}"
             )
         try:
-            _ = content["checksum"]
+            _ = content["checksum"]  # a manifest without one is damaged
             return cls(
                 index_id=_text(content["index_id"]),
                 encoder=_text(content["encoder"]),

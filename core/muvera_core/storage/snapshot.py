@@ -117,7 +117,7 @@ class Snapshot:
         return found
 
     def possible_keys(self, ids: Sequence[str]) -> IntArray:
-        """Keys of all documents whose id has the hash of one of ``ids``; almost always these are those ids."""
+        """Keys of all documents whose id has the hash of one of ``ids``. Almost always, the ids are equal, too."""
         wanted = np.array([id_hash(id) for id in ids], dtype=np.int64)
         starts, ends = np.searchsorted(self.hashes, wanted, "left"), np.searchsorted(self.hashes, wanted, "right")
         runs = [self.keys_by_hash[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
@@ -148,6 +148,6 @@ class Snapshot:
         return Snapshot.of(version, replace(self.rows, first=first), tokens)
 
     def with_verified_of(self, earlier: Snapshot) -> Snapshot:
-        """This snapshot, with the documents marked as verified that ``earlier``, over the same token log, verified."""
+        """This snapshot, with ``verified`` set as in ``earlier``, which has the same token log."""
         known = earlier.rows.keys[earlier.verified]
         return replace(self, verified=np.isin(self.rows.keys, known, assume_unique=True))

@@ -118,7 +118,7 @@ class Store:
         """The documents with these keys, which must be in ``snapshot``, in the order of the keys.
 
         Raises:
-            StaleError: a document was deleted since.
+            StaleError: a document was deleted after this snapshot.
             CorruptIndexError: a document is damaged.
         """
         with self.locks.state, self._using():
@@ -131,7 +131,7 @@ class Store:
             return self._reader.documents(snapshot, [keys[id] for id in ids if id in keys])
 
     def keys_of(self, snapshot: Snapshot, ids: Sequence[str]) -> dict[str, int]:
-        """Keys of those ``ids`` that are in ``snapshot``. Raises the same errors as ``documents``."""
+        """The key of each id that is in ``snapshot``, by id. Raises the same errors as ``documents``."""
         with self.locks.state, self._using():
             return self._reader.keys_of(snapshot, ids)
 
@@ -139,7 +139,7 @@ class Store:
         """Keys of the documents that match a filter, ascending, int64. All keys if ``condition`` is None.
 
         Raises:
-            StaleError: another process has committed something since.
+            StaleError: something was committed after this snapshot.
             CorruptIndexError: the index over the fields is damaged.
         """
         if condition is None:
@@ -199,7 +199,7 @@ class Store:
             return read_one_state(self._db, lambda: read_state(self._db)).get(name)
 
     def load(self) -> Snapshot:
-        """The state that is committed now: ``snapshot`` itself if nothing new is committed. Needs no lock."""
+        """The latest committed state: ``snapshot`` itself if nothing was committed after it. Needs no lock."""
         with self._using():
             if read_version(self._write_db) == self.snapshot.version:
                 return self.snapshot
@@ -316,6 +316,7 @@ class Store:
 
     @contextmanager
     def _using(self) -> Iterator[None]:
+        """Raise IndexClosedError if the store is closed. Turn errors of the system and of SQLite into MuveraErrors."""
         if self._closed:
             raise IndexClosedError(CLOSED)
         with storage_errors(self._path):

@@ -22,6 +22,7 @@ from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError
 from muvera_core.files import is_plain_file, open_plain, storage_errors, sync_folder
 from muvera_core.storage.token_codec import Rows
 from muvera_core.token_embeddings import IntArray
+from muvera_core.validation import counted
 
 _NAME = re.compile(r"tokens-(\d{1,12})\.bin")
 MAX_GENERATION = 10**12 - 1
@@ -117,8 +118,8 @@ class FileTokenLog:
             n_found = os.fstat(self._file).st_size // row_dtype.itemsize
         if n_found < n_rows:
             raise CorruptIndexError(
-                f"{path} holds {n_found} token vectors, but the documents refer to {n_rows}. Their texts are safe: "
-                f"{REPAIR_ADVICE}"
+                f"{path} holds {counted(n_found, 'token vector')}, but the documents refer to {n_rows}. "
+                f"Their texts are safe: {REPAIR_ADVICE}"
             )
 
     def append(self, rows: Rows) -> None:

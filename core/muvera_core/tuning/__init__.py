@@ -1,4 +1,4 @@
-"""Chooses stage one for the documents that are there: which encoding, how many candidates, which graph."""
+"""Chooses stage one for the documents of an index: which encoding, how many candidates, which graph."""
 
 from __future__ import annotations
 

@@ -8,19 +8,19 @@ from dataclasses import asdict, dataclass
 from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
 from muvera_core.stage_one import Candidates, GraphParameters, HnswCandidates, Tuning
 
-# Another graph takes longer to build, and more memory. It must save at least this share of a search's time.
+# Another graph takes longer to build, and takes more memory. It must save at least this share of a search's time.
 _WORTH_ANOTHER_GRAPH = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A stage one, and what was measured of it.
+    """A stage one and its measurements.
 
     Attributes:
         encoder: makes the vectors.
         candidates: holds the vectors of all documents.
         n_candidates: number of candidates to rerank.
-        ef: of a graph search.
+        ef: size of the list that a graph search keeps.
         graph: parameters of the graph.
         recall: the share of exact MaxSim's best documents among the candidates.
         seconds: median time of a search, without encoding the text.

@@ -71,13 +71,15 @@ def choose(
     rerank_seconds = _seconds_per_candidate(corpus, queries)
 
     def measured(encoder: SetEncoder, vectors: FloatArray, graph: GraphParameters) -> Choice:
-        asked = encoder.encode_queries(TokenEmbeddings.from_list(queries))
-        n_candidates = _candidates_needed(corpus.keys, vectors, asked, exact, _scan_target(corpus, aim))
-        held, ef, n_candidates, recall = _candidate_index(corpus.keys, vectors, asked, exact, n_candidates, aim, graph)
-        seconds = _median_seconds(partial(held.search, k=n_candidates), asked)
+        query_vectors = encoder.encode_queries(TokenEmbeddings.from_list(queries))
+        n_candidates = _n_candidates_for(_scan_target(corpus, aim), corpus.keys, vectors, query_vectors, exact)
+        candidates, ef, n_candidates, recall = _build_candidates(
+            corpus.keys, vectors, query_vectors, exact, n_candidates, aim, graph
+        )
+        seconds = _median_seconds(partial(candidates.search, k=n_candidates), query_vectors)
         seconds += _median_seconds(encoder.encode_queries, [TokenEmbeddings.from_list([query]) for query in queries])
         seconds += n_candidates * rerank_seconds
-        return Choice(encoder, held, n_candidates, ef, graph, recall, seconds)
+        return Choice(encoder, candidates, n_candidates, ef, graph, recall, seconds)
 
     encodings = _encodings(corpus, first_encoder, examples, show_progress)
     chosen = best([measured(encoder, vectors, DEFAULT_GRAPH) for encoder, vectors in encodings], aim)
@@ -117,10 +119,10 @@ def _scan_target(corpus: Corpus, target: float) -> float:
     return target if len(corpus.keys) <= FLAT_LIMIT else target + (1 - target) * (1 - _GRAPH_SHARE)
 
 
-def _candidates_needed(
-    keys: IntArray, vectors: FloatArray, queries: FloatArray, exact: Sequence[IntArray], target: float
+def _n_candidates_for(
+    target: float, keys: IntArray, vectors: FloatArray, queries: FloatArray, exact: Sequence[IntArray]
 ) -> int:
-    """The number of candidates of a scan that hold the share ``target`` of exact MaxSim's best documents."""
+    """The number of candidates with which a scan finds the share ``target`` of exact MaxSim's best documents."""
     ranks = []
     for query, wanted in zip(queries, exact, strict=True):
         scores = vectors @ query
@@ -129,7 +131,7 @@ def _candidates_needed(
     return int(in_order[max(0, int(np.ceil(target * len(in_order))) - 1)]) + 1
 
 
-def _candidate_index(
+def _build_candidates(
     keys: IntArray,
     vectors: FloatArray,
     queries: FloatArray,
@@ -138,30 +140,30 @@ def _candidate_index(
     target: float,
     graph: GraphParameters,
 ) -> tuple[Candidates, int, int, float]:
-    """A flat scan or graph of the vectors, with the ef, number of candidates and recall that it reaches."""
-    held: Candidates
+    """A flat scan or a graph of the vectors, with its ef, its number of candidates, and the recall that it reaches."""
+    candidates: Candidates
     n_candidates = max(n_candidates, *map(len, exact))
     if len(keys) <= FLAT_LIMIT:
-        held = FlatCandidates.from_vectors(keys, vectors)
-        return held, HnswCandidates.DEFAULT_EF, n_candidates, _recall(held, queries, exact, n_candidates)
-    held = HnswCandidates.from_vectors(keys, vectors, parameters=graph)
+        candidates = FlatCandidates.from_vectors(keys, vectors)
+        return candidates, HnswCandidates.DEFAULT_EF, n_candidates, _recall(candidates, queries, exact, n_candidates)
+    candidates = HnswCandidates.from_vectors(keys, vectors, parameters=graph)
     recall = 0.0
     for factor in _EF_FACTORS:
-        held.ef = int(max(HnswCandidates.DEFAULT_EF, n_candidates) * factor)
-        recall = _recall(held, queries, exact, n_candidates)
+        candidates.ef = int(max(HnswCandidates.DEFAULT_EF, n_candidates) * factor)
+        recall = _recall(candidates, queries, exact, n_candidates)
         if recall >= target:
             break
-    return held, held.ef, n_candidates, recall
+    return candidates, candidates.ef, n_candidates, recall
 
 
-def _recall(held: Candidates, queries: FloatArray, exact: Sequence[IntArray], n_candidates: int) -> float:
-    found = [np.isin(wanted, held.search(query, n_candidates)) for query, wanted in zip(queries, exact, strict=True)]
+def _recall(candidates: Candidates, queries: FloatArray, exact: Sequence[IntArray], n: int) -> float:
+    found = [np.isin(wanted, candidates.search(query, n)) for query, wanted in zip(queries, exact, strict=True)]
     return float(np.concatenate(found).mean())
 
 
 def _seconds_per_candidate(corpus: Corpus, queries: Sequence[FloatArray]) -> float:
-    some = np.sort(np.random.default_rng(0).permutation(corpus.keys)[:200])
-    return _median_seconds(lambda query: corpus.rank([query], some), queries) / len(some)
+    sample = np.sort(np.random.default_rng(0).permutation(corpus.keys)[:200])
+    return _median_seconds(lambda query: corpus.rank([query], sample), queries) / len(sample)
 
 
 def _median_seconds(call: Callable[[_T], object], arguments: Iterable[_T]) -> float:

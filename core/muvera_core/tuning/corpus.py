@@ -1,4 +1,4 @@
-"""What tuning sees of an index: the documents of one snapshot."""
+"""The documents on which tuning measures: those of one snapshot."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Corpus:
 
     Attributes:
         collection: the index.
-        snapshot: the state that is tuned for.
+        snapshot: the snapshot to tune for.
         encoder: encodes texts as queries. None if only token embeddings are known.
     """
 
@@ -47,7 +47,7 @@ class Corpus:
         return self.collection.store.embeddings(self.snapshot, keys)
 
     def texts(self, keys: IntArray) -> list[str | None]:
-        """Texts of documents. None for those that have none."""
+        """Texts of documents. None for a document without a text."""
         return [document.text for document in self.collection.store.documents(self.snapshot, keys)]
 
     def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
@@ -63,13 +63,13 @@ class Corpus:
         """Keys of the ``k`` documents of highest MaxSim for each query."""
         best: list[IntArray] = []
         with tqdm(total=len(queries), desc="exact", disable=not show_progress) as bar:
-            for some in batched(queries, RANKED_TOGETHER):
-                best += [keys[:k] for keys, _ in self.rank(some, self.keys)]
-                bar.update(len(some))
+            for batch in batched(queries, RANKED_TOGETHER):
+                best += [keys[:k] for keys, _ in self.rank(batch, self.keys)]
+                bar.update(len(batch))
         return best
 
     def sample(self, n_tokens: int) -> TokenEmbeddings:
-        """Documents drawn at random until they have so many tokens."""
+        """Documents that are drawn at random until they have ``n_tokens`` tokens together."""
         keys = np.random.default_rng(0).permutation(self.keys)
         parts: list[TokenEmbeddings] = []
         for start in range(0, len(keys), _ENCODED_TOGETHER):
@@ -91,7 +91,7 @@ class Corpus:
         return vectors
 
     def require_enough(self, k: int) -> None:
-        """Raise InvalidInputError unless there is something to tune."""
+        """Raise InvalidInputError unless there are more than ``k`` documents."""
         if len(self.keys) <= k:
             raise InvalidInputError(
                 f"optimize needs more than k={k} documents, got {len(self.keys)}: add documents first"

@@ -11,7 +11,7 @@ from muvera_core.stage_one import Tuning
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.tuning.choose import choose
 from muvera_core.tuning.corpus import Corpus
-from muvera_core.tuning.stand_ins import queries_to_fit_and_measure
+from muvera_core.tuning.queries import queries_to_fit_and_measure
 
 
 def optimize(
@@ -29,13 +29,13 @@ def optimize(
 
     Args:
         collection: the index.
-        writer: of the same index.
-        queries: token vectors of the user's queries; None for stand-ins.
-        encoder: encodes parts of texts as stand-ins. None takes runs of the documents' stored tokens instead.
-        target_recall: see there, as the other arguments.
-        k: see there.
-        n_queries: see there.
-        show_progress: see there.
+        writer: the writer of the same index.
+        queries: token vectors of the user's queries. None takes pseudo-queries.
+        encoder: encodes parts of texts as pseudo-queries. None takes runs of the documents' stored tokens instead.
+        target_recall: see ``MuveraIndex.optimize``.
+        k: see ``MuveraIndex.optimize``.
+        n_queries: see ``MuveraIndex.optimize``.
+        show_progress: show bars on standard error.
     """
     with collection.locks.writing:
         collection.require_writable()

@@ -21,7 +21,7 @@ class MaxSimReranker(BaseDocumentCompressor):
     ``relevance_score`` is the normalized score: the mean per query token, clipped to [0, 1]. It can be compared between
     queries. Documents with equal scores keep their order. A document without text matches nothing and scores 0.
 
-    Every document is encoded again for every query, which takes some 13 ms for a paragraph with the bundled encoder on
+    Every document is encoded again for every query, which takes about 13 ms for a paragraph with the bundled encoder on
     two cores. So rerank tens of documents, not thousands. A ``MuveraVectorStore`` encodes each document only once.
 
     Example:

@@ -14,7 +14,7 @@ class MuveraEmbeddings(Embeddings):
     documents are encoded differently: never compare the vectors of two documents.
 
     **Which metric.** By default all vectors have unit length. Then inner product, cosine and Euclidean distance give
-    the same order, and the store needs no setting. Wherever it was measured, that order found more than the inner
+    the same order, and the store needs no setting. In all measurements, that order found more than the inner
     product of the plain encodings (see the README). The plain encodings (``normalize=False``) are made for inner
     product: Qdrant's ``Distance.DOT``, FAISS's ``MAX_INNER_PRODUCT``. Another metric ranks them differently, and
     Euclidean distance ranks them badly if the encoding is wide.

@@ -81,7 +81,7 @@ class MuveraVectorStore(VectorStore):
             **kwargs: see ``add_texts``.
 
         Raises:
-            InvalidInputError: as ``add_texts``, or the embedding is of another kind.
+            InvalidInputError: the same cases as for ``add_texts``, or the embedding is of another kind.
             IndexExistsError: the folder is in use. Call ``load`` and add to that index instead.
         """
         if isinstance(embedding, MuveraEmbeddings):
@@ -262,7 +262,7 @@ class MuveraVectorStore(VectorStore):
             filter: conditions on metadata.
             score_threshold: smallest normalized score of a returned document.
             n_candidates: number of candidates to rerank by exact MaxSim. None leaves it to the index.
-            exact: score every document. Slow; the reference that everything else is measured against.
+            exact: score every document. This is slow. It is the reference for every other search.
             **kwargs: refused.
 
         Raises:
@@ -300,7 +300,8 @@ class MuveraVectorStore(VectorStore):
             **kwargs: refused.
 
         Raises:
-            InvalidInputError: as ``similarity_search_with_score``, or ``lambda_mult`` is outside [0, 1].
+            InvalidInputError: the same cases as for ``similarity_search_with_score``, or ``lambda_mult`` is outside
+                [0, 1].
         """
         _refuse_unknown("max_marginal_relevance_search", kwargs)
         hits = self.index.search_diverse(query, k, fetch_k=fetch_k, relevance_weight=lambda_mult, filter=filter)

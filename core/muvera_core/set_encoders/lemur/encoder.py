@@ -61,8 +61,8 @@ class LearnedSetEncoder:
         """Fit an encoder to documents.
 
         Args:
-            embeddings: documents of the corpus. A sample of at least ``num_sample_tokens`` tokens is as good. All of
-                them are held in memory.
+            embeddings: documents of the corpus, all of which are held in memory. A sample with at least
+                ``num_sample_tokens`` tokens is enough.
             config: the settings; by default those for token vectors of the documents' width. If the corpus has fewer
                 tokens than the settings ask for, all of them are used.
             queries: example queries, like those that users ask, encoded as queries; the more the better. Short parts

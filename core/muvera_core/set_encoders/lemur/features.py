@@ -1,4 +1,4 @@
-"""What a learned encoder computes from tokens: features of query tokens, and best matches of document tokens."""
+"""The computations of a learned encoder: features of query tokens, and best matches of document tokens."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Differences from LEMUR (arXiv 2601.21853):
 - Documents are fitted first, then queries. The features that encode a query therefore do not limit a document's
   encoding, and there can be many of them.
 - The hidden layer is not trained. Its units are bumps around tokens: each responds to tokens within a certain angle, as
-  a maximum of inner products does. 4,096 of them explain as much as twice as many GELUs in random places.
+  a maximum of inner products does. 4,096 of them explain as much as 8,192 GELUs in random places.
 - The fit also uses tokens of texts as short as queries, since a token's vector depends on its context.
 - A document's regression is weighted by how well each anchor can be fitted, and its ridge penalty is the covariance of
   the weights over sample documents (empirical Bayes). This saves half of the anchors, which determine the cost of a
@@ -156,8 +156,8 @@ def _regression(psi: FloatArray, matches: FloatArray, n: int) -> _Array64:
 
     Args:
         psi: features of the training tokens, (training tokens, features).
-        matches: as in ``_document_map``.
-        n: as in ``_document_map``.
+        matches: see ``_document_map``.
+        n: see ``_document_map``.
     """
     gram = (psi.T @ psi).astype(np.float64)
     weights = np.linalg.solve(_regularized(gram), (psi.T @ matches.T).astype(np.float64)).astype(np.float32)

@@ -129,7 +129,7 @@ class MuveraRetriever(BaseRetriever):
 
     @classmethod
     def from_index(cls, index: MuveraIndex | BaseIndex[Any], **kwargs: Any) -> MuveraRetriever:
-        """Search a ``MuveraIndex``, or that of a ``VectorStoreIndex`` over a ``MuveraVectorStore``.
+        """Search a ``MuveraIndex``, or the one behind a ``VectorStoreIndex`` over a ``MuveraVectorStore``.
 
         Raises:
             InvalidInputError: the vector store is of another kind.
@@ -142,7 +142,7 @@ class MuveraRetriever(BaseRetriever):
                 f"expected a MuveraIndex or an index over a MuveraVectorStore, got a {type(index).__name__} over "
                 f"{type(store).__name__}: index its nodes with MuveraRetriever.from_nodes"
             )
-        # VectorStoreIndex keeps the objects of its index nodes. Its own retriever passes them on like this.
+        # VectorStoreIndex keeps the objects of its index nodes. Its own retriever passes them on in the same way.
         kwargs.setdefault("object_map", getattr(index, "_object_map", None))
         return cls(store.client, **kwargs)
 

@@ -65,7 +65,7 @@ class MuveraEmbedding(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """The class's name in LlamaIndex."""
+        """The name of the class in LlamaIndex."""
         return "MuveraEmbedding"
 
     @property

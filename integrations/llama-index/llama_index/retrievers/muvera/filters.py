@@ -1,6 +1,6 @@
 """Translates LlamaIndex's metadata filters to filters of muvera_core.
 
-Filters mean what llama-index-core's ``build_metadata_filter_fn`` makes of them. That function compares with Python's
+A filter admits the same nodes as llama-index-core's ``build_metadata_filter_fn``, which compares with Python's
 operators. So ``==`` compares a list as a whole; ``contains``, ``any`` and ``all`` look into it. ``!=`` and ``nin`` hold
 if the key is missing. True equals 1, except among the elements of a list.
 

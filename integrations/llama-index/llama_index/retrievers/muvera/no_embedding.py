@@ -18,7 +18,7 @@ class NoEmbedding(BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """The class's name in LlamaIndex."""
+        """The name of the class in LlamaIndex."""
         return "NoEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:

@@ -64,7 +64,7 @@ def to_record(node: BaseNode) -> Record:
         data["text"] = None if node.text == text else node.text  # None stands for the document's text
     reserved = {
         "node_id": node.node_id,
-        # A node without a source is a document of its own, as in an ingestion pipeline.
+        # A node without a source counts as a document, as in an ingestion pipeline.
         "ref_doc_id": node.ref_doc_id or node.node_id,
         "lists": list(_list_paths(metadata)),
         "node": json.dumps([node.get_type(), data], ensure_ascii=False),

@@ -60,7 +60,7 @@ def open_persisted(
     Raises:
         NotAnIndexError: the index is not in the persisted folder.
         CorruptIndexError: the pointer cannot be read.
-        IndexFolderError: as ``MuveraIndex.open``.
+        IndexFolderError: the same cases as for ``MuveraIndex.open``.
     """
     folder = Path(persist_dir)
     pointer = _pointer(folder, namespace)

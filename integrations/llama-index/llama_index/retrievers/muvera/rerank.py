@@ -81,7 +81,7 @@ class MaxSimRerank(BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """The class's name in LlamaIndex."""
+        """The name of the class in LlamaIndex."""
         return "MaxSimRerank"
 
     def _postprocess_nodes(

@@ -72,7 +72,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
 
     @classmethod
     def class_name(cls) -> str:
-        """The class's name in LlamaIndex."""
+        """The name of the class in LlamaIndex."""
         return "MuveraVectorStore"
 
     @classmethod
@@ -96,7 +96,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         Raises:
             NotAnIndexError: the folder holds no index, or points to one outside the folder.
             CorruptIndexError: files are missing or damaged.
-            IndexFolderError: as ``MuveraIndex.open``.
+            IndexFolderError: the same cases as for ``MuveraIndex.open``.
         """
         index = open_persisted(persist_dir, namespace=namespace, encoder=encoder, read_only=read_only, device=device)
         return cls(index)
@@ -131,7 +131,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         )
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Delete all nodes of a document. A node without a source is a document of its own."""
+        """Delete all nodes of a document. A node without a source counts as a document."""
         self._index.delete(filter={REF_DOC_ID_FIELD: ref_doc_id})
         if any(is_plain(document) for document in self._index.get([ref_doc_id])):
             self._index.delete([ref_doc_id])

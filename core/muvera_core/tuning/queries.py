@@ -1,4 +1,4 @@
-"""The queries to fit stage one to and to measure it with: the user's, or stand-ins made of the documents."""
+"""The queries to fit stage one to and to measure it with: the user's, or pseudo-queries made of the documents."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from muvera_core.set_encoders import part_of_text, run_of_tokens
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.tuning.corpus import Corpus
 
-# Stand-ins to fit the encoding to. More of them gain little.
+# Number of pseudo-queries to fit the encoding to. More of them gain little.
 _PSEUDO_QUERIES = 1500
-# Stand-ins that are drawn and encoded at a time.
+# Pseudo-queries that are drawn and encoded at a time.
 _DRAWN_TOGETHER = 64
 # If the user gives at least this many queries, half of them are for fitting.
 _MIN_TO_SPLIT = 100
@@ -26,7 +26,7 @@ def queries_to_fit_and_measure(
     Args:
         corpus: the documents.
         given: the user's queries, or None.
-        n: number of stand-ins to measure with if ``given`` is None.
+        n: number of pseudo-queries to measure with if ``given`` is None.
     """
     for_fit = pseudo_queries(corpus, _PSEUDO_QUERIES, seed=2)
     if given is None:
@@ -37,9 +37,10 @@ def queries_to_fit_and_measure(
 
 
 def pseudo_queries(corpus: Corpus, n: int, seed: int) -> list[FloatArray]:
-    """Token vectors of stand-ins for queries: parts of documents' texts, or runs of documents' stored tokens.
+    """Token vectors of pseudo-queries: parts of documents' texts or, without an encoder, runs of stored tokens.
 
-    A part of a text that is encoded on its own resembles a query more: its tokens have little context, too.
+    A part of a text that is encoded by itself resembles a query more than stored tokens do: its tokens have little
+    context, too.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.choice(corpus.keys, size=n)
@@ -47,15 +48,15 @@ def pseudo_queries(corpus: Corpus, n: int, seed: int) -> list[FloatArray]:
     for start in range(0, n, _DRAWN_TOGETHER):
         keys, which = np.unique(drawn[start : start + _DRAWN_TOGETHER], return_inverse=True)
         documents = corpus.embeddings(keys)
-        some = [run_of_tokens(documents[i], rng) for i in which]
+        batch = [run_of_tokens(documents[i], rng) for i in which]
         if corpus.encoder is not None:
             texts = corpus.texts(keys)
             parts = {
-                place: part_of_text(text, len(some[place]) / len(documents[i]), rng)
+                place: part_of_text(text, len(batch[place]) / len(documents[i]), rng)
                 for place, i in enumerate(which)
                 if (text := texts[i])
             }
             for place, tokens in zip(parts, corpus.encode_queries(list(parts.values())), strict=True):
-                some[place] = tokens
-        queries += some
+                batch[place] = tokens
+        queries += batch
     return queries
