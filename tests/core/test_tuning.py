@@ -242,7 +242,7 @@ def test_pseudo_queries_are_parts_of_texts_encoded_as_queries(passages: Any) -> 
         stored = index._collection.store.embeddings(index._collection.snapshot(), index._collection.snapshot().keys)
     assert len(drawn) == 200
     assert 100 < len(encoder.asked) < 170
-    words = [" ".join(text.split()) for text in passages.texts]
+    words = [" ".join(text.split()) for i, text in enumerate(passages.texts) if i % 3]
     assert all(any(part in text for text in words) for part in encoder.asked)
     rows = {row.tobytes() for row in stored.vectors}
     runs = [tokens for tokens in drawn if all(row.tobytes() in rows for row in tokens)]

@@ -236,5 +236,5 @@ class Collection:
 
     def save_stage_one(self) -> None:
         """Write stage one's files. A failure only gives a warning, because the next opening derives stage one again."""
-        if self.folder is not None and self.stage_one_source.save(self.stage_one, self.manifest.index_id):
+        if self.stage_one_source.save(self.stage_one, self.manifest.index_id):
             self.n_unsaved = 0

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from muvera_core.collection.accelerator import Accelerator
 from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError, EncoderError, StageOneNotSavedWarning, StorageError
 from muvera_core.set_encoders import DocumentEncoder, FDEConfig, FixedDimensionalEncoder, SetEncoder
-from muvera_core.stage_one import StageOne, Tuning, load_stage_one, load_weights, save_stage_one
+from muvera_core.stage_one import Candidates, StageOne, Tuning, load_stage_one, load_weights, save_stage_one
 from muvera_core.storage import DATABASE_NAME, Manifest, Snapshot, Store
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-# Documents that are read and encoded at a time.
-_BATCH = 256
+# Documents that are read and encoded for stage one at a time.
+ENCODED_TOGETHER = 256
 _log = logging.getLogger(__name__)
 
 
@@ -54,9 +54,9 @@ class StageOneSource:
             self._folder, manifest.index_id, encoder, self._store.locks.state, tuning, self.document_encoder(encoder)
         )
 
-    def make(self, encoder: SetEncoder, tuning: Tuning | None = None) -> StageOne:
-        """An empty stage one."""
-        return StageOne(encoder, self._store.locks.state, None, tuning, self.document_encoder(encoder))
+    def make(self, encoder: SetEncoder, tuning: Tuning | None = None, candidates: Candidates | None = None) -> StageOne:
+        """A stage one with these candidates, or an empty one."""
+        return StageOne(encoder, self._store.locks.state, candidates, tuning, self.document_encoder(encoder))
 
     def document_encoder(self, encoder: SetEncoder) -> DocumentEncoder:
         """The encoder of documents: ``encoder`` on the GPU if there is one, else ``encoder`` itself."""
@@ -65,8 +65,8 @@ class StageOneSource:
     def stage(self, stage_one: StageOne, keys: IntArray, snapshot: Snapshot, *, show_progress: bool = False) -> None:
         """Encode stored documents for stage one. They are not found until they are published."""
         with tqdm(total=len(keys), desc="building stage one", unit="doc", disable=not show_progress) as bar:
-            for start in range(0, len(keys), _BATCH):
-                batch = keys[start : start + _BATCH]
+            for start in range(0, len(keys), ENCODED_TOGETHER):
+                batch = keys[start : start + ENCODED_TOGETHER]
                 stage_one.stage(batch, self._store.embeddings(snapshot, batch))
                 bar.update(len(batch))
 
@@ -78,8 +78,9 @@ class StageOneSource:
         return len(added) + len(removed)
 
     def save(self, stage_one: StageOne, index_id: str) -> bool:
-        """Write stage one's files. Returns whether that worked. A failure gives a warning."""
-        assert self._folder is not None
+        """Write stage one's files if the index has a folder. Returns whether they were written. A failure gives a warning."""
+        if self._folder is None:
+            return False
         try:
             save_stage_one(stage_one, self._folder, index_id)
         except StorageError as error:

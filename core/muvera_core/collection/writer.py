@@ -12,7 +12,7 @@ from muvera_core.collection.collection import Collection
 from muvera_core.errors import MuveraError
 from muvera_core.filters import Condition
 from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
-from muvera_core.stage_one import Candidates, StageOne, Tuning, remove_other_weights, save_weights
+from muvera_core.stage_one import Candidates, Tuning, remove_other_weights, save_weights
 from muvera_core.storage import AppendedTokens, Change
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 
@@ -21,7 +21,6 @@ MIN_TOKENS_FOR_MEAN = 16_384
 # Stage one is saved at close. It is also saved when at least this number of documents, and half of all, are new,
 # so that a process that is killed has not worked for nothing.
 _MIN_TO_SAVE = 5_000
-_NONE = np.empty(0, dtype=np.int64)
 _log = logging.getLogger(__name__)
 
 
@@ -119,9 +118,9 @@ class Writer:
         collection.write(lambda: self._commit(lambda change: change.put_state("manifest", manifest.as_text())))
         if collection.folder is not None:
             manifest.write(collection.folder)
-        document_encoder = collection.stage_one_source.document_encoder(encoder)
+        chosen = collection.stage_one_source.make(encoder, tuning, candidates)
         with collection.locks.state:
-            collection.stage_one = StageOne(encoder, collection.locks.state, candidates, tuning, document_encoder)
+            collection.stage_one = chosen
             collection.manifest = manifest
         collection.n_unsaved = max(1, collection.n_unsaved)
         collection.save_stage_one()
@@ -167,9 +166,7 @@ class Writer:
             return
         mean = self._store.mean_token().astype("<f4").tobytes()
         self._commit(lambda change: change.put_state("mean_token", mean))
-        snapshot = self._store.snapshot
         centred = source.make(source.first_encoder(fde), collection.stage_one.tuning)
-        source.stage(centred, snapshot.keys, snapshot)
-        centred.publish(_NONE)
+        source.bring_in_step(centred, self._store.snapshot)
         with collection.locks.state:
             collection.stage_one = centred

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from muvera_core.batches import batched
-from muvera_core.collection import Collection, RerankRequest
+from muvera_core.collection import ENCODED_TOGETHER, Collection, RerankRequest
 from muvera_core.encoders import TokenEncoder
 from muvera_core.errors import InvalidInputError
 from muvera_core.maxsim import RANKED_TOGETHER, Ranking
@@ -18,9 +18,6 @@ from muvera_core.set_encoders import SetEncoder
 from muvera_core.storage import Snapshot
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
 from muvera_core.validation import require_encoded
-
-# Documents that are encoded together.
-_ENCODED_TOGETHER = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +69,10 @@ class Corpus:
         """Documents that are drawn at random until they have ``n_tokens`` tokens together."""
         keys = np.random.default_rng(0).permutation(self.keys)
         parts: list[TokenEmbeddings] = []
-        for start in range(0, len(keys), _ENCODED_TOGETHER):
+        for start in range(0, len(keys), ENCODED_TOGETHER):
             if sum(len(part.vectors) for part in parts) >= n_tokens:
                 break
-            parts.append(self.embeddings(np.sort(keys[start : start + _ENCODED_TOGETHER])))
+            parts.append(self.embeddings(np.sort(keys[start : start + ENCODED_TOGETHER])))
         return TokenEmbeddings.concatenate(parts)
 
     def encode_all(self, encoder: SetEncoder, show_progress: bool, *, scale: bool = True) -> FloatArray:
@@ -83,8 +80,8 @@ class Corpus:
         document_encoder = self.collection.stage_one_source.document_encoder(encoder)
         vectors = np.empty((len(self.keys), encoder.output_dimension), dtype=np.float32)
         with tqdm(total=len(vectors), desc=encoder.fingerprint[:16], unit="doc", disable=not show_progress) as bar:
-            for start in range(0, len(vectors), _ENCODED_TOGETHER):
-                keys = self.keys[start : start + _ENCODED_TOGETHER]
+            for start in range(0, len(vectors), ENCODED_TOGETHER):
+                keys = self.keys[start : start + ENCODED_TOGETHER]
                 encoded = document_encoder.encode_documents(self.embeddings(keys))
                 vectors[start : start + len(keys)] = unit_length(encoded) if scale else encoded
                 bar.update(len(keys))
