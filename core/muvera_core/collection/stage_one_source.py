@@ -78,7 +78,7 @@ class StageOneSource:
         return len(added) + len(removed)
 
     def save(self, stage_one: StageOne, index_id: str) -> bool:
-        """Write stage one's files if the index has a folder. Returns whether they were written. A failure gives a warning."""
+        """Write stage one's files if the index has a folder. Returns whether it did. A failure gives a warning."""
         if self._folder is None:
             return False
         try:
