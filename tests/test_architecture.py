@@ -14,6 +14,7 @@ LAYERS = (
     ("errors", "hits"),
     ("token_embeddings",),
     ("batches", "files", "validation"),
+    ("metadata",),
     ("encoders", "filters", "maxsim", "set_encoders"),
     ("stage_one", "standalone"),
     ("storage",),

@@ -11,7 +11,7 @@ from muvera_core.hits import Document, Hit, TokenMatch
 from muvera_core.index import MuveraIndex
 from muvera_core.maintenance import IndexReport, RepairReport, check_index, repair_index
 from muvera_core.maxsim import maxsim
-from muvera_core.search import StageClock
+from muvera_core.search import SearchPlan, StageClock
 from muvera_core.set_encoders import (
     FDEConfig,
     FixedDimensionalEncoder,
@@ -37,6 +37,7 @@ __all__ = [
     "MuveraError",
     "MuveraIndex",
     "RepairReport",
+    "SearchPlan",
     "SetEncoder",
     "StageClock",
     "TextEncoder",

@@ -20,6 +20,14 @@ The tree::
         ├── IndexClosedError                 the index was used after close()
         └── ForkedIndexError                 the index was used in a forked child of the process that opened it
 
+Warnings, all of them UserWarnings::
+
+    TruncatedTextWarning                     a text is longer than the encoder's limit
+    UnknownTextWarning                       the encoder's vocabulary lacks much of a text
+    SkippedTextWarning                       texts without a visible character were not added
+    DeviceFallbackWarning                    the GPU could not be used, so the CPU did the work
+    StageOneNotSavedWarning                  the next opening has to compute stage one again
+
 Every message says what was got, what was expected and what to do.
 """
 
@@ -101,7 +109,15 @@ class ForkedIndexError(IndexFolderError):
 
 
 class TruncatedTextWarning(UserWarning):
-    """A text was longer than the encoder's limit; the message says what was left out."""
+    """A text is longer than the encoder's limit; the message names the text, what is left out, and what to do."""
+
+
+class UnknownTextWarning(UserWarning):
+    """The encoder's vocabulary lacks much of a text, so it matches only the same characters, whatever they mean."""
+
+
+class SkippedTextWarning(UserWarning):
+    """Texts without a visible character were not added, because nothing can match them. The message names them."""
 
 
 class DeviceFallbackWarning(UserWarning):

@@ -6,14 +6,13 @@ InvalidInputError, or EncoderError if an encoder returned it; the message says w
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import reprlib
-import sys
+import unicodedata
 import uuid
-from collections.abc import Mapping, Sequence
-from itertools import count
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,8 @@ import numpy.typing as npt
 from muvera_core.errors import DimensionMismatchError, EncoderError, InvalidInputError
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 
-# Levels of nested lists and dictionaries in a document's metadata, the metadata itself included. Nobody needs more, and
-# the limit ends every recursion through metadata.
-MAX_METADATA_DEPTH = 32
-# Values in one document's metadata. A few lines of Python can refer to one list so often that its copies fill any disk.
-MAX_METADATA_VALUES = 1 << 20
-_JSON_ADVICE = (
-    "Use only strings, numbers that a float can hold, booleans, None, lists and dictionaries with string keys"
-)
+# Unicode's categories of characters that show nothing: separators, controls, formats, surrogates, unassigned ones.
+_INVISIBLE = frozenset(["Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Cn"])
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
@@ -65,6 +58,15 @@ def require_share(name: str, value: object) -> float:
     return float(value)
 
 
+def require_interval(name: str, value: object) -> float | None:
+    """A number of seconds of at least 0, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)) or not value >= 0:
+        raise InvalidInputError(f"{name} must be a number of seconds of at least 0, or None, got {shown(value)}")
+    return float(value)
+
+
 def require_unicode(name: str, value: object) -> str:
     """A string that UTF-8 can encode. A subclass is converted to a plain ``str``."""
     if not isinstance(value, str):
@@ -78,6 +80,24 @@ def require_unicode(name: str, value: object) -> str:
             "decode it with errors='replace'"
         ) from None
     return text
+
+
+def has_visible_text(text: str) -> bool:
+    """Whether a text has a visible character: one that is no whitespace, control, format or unassigned character."""
+    return not all(unicodedata.category(character) in _INVISIBLE for character in text.strip())
+
+
+def repaired(text: str) -> str:
+    """The text as a plain ``str`` that UTF-8 can encode.
+
+    Two halves of a surrogate pair become their character. U+FFFD takes the place of a half without the other one.
+    """
+    plain = str.__str__(text)
+    try:
+        plain.encode("utf-8")
+    except UnicodeEncodeError:
+        return plain.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return plain
 
 
 def require_text(name: str, value: object) -> str:
@@ -106,7 +126,56 @@ def require_path(name: str, value: object) -> Path:
         impossible = True
     if impossible:
         raise InvalidInputError(f"{name} has characters that a file name cannot have: got {shown(path)}")
-    return Path(path).absolute()
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidInputError(f"{name} names a home folder that is not known ({error}): got {shown(path)}") from None
+
+
+def require_known_names(
+    owner: str, given: Iterable[str], known: Iterable[str], aliases: Mapping[str, str] | None = None
+) -> None:
+    """Refuse names of arguments that nobody reads, and suggest the right one.
+
+    Args:
+        owner: the class or call that was given the names.
+        given: the names.
+        known: the names that it knows.
+        aliases: for names from elsewhere, what to use here: one of ``known``, or a piece of advice with a space in it.
+    """
+    known, aliases = sorted(known), aliases or {}
+    for name in given:
+        if name in known:
+            continue
+        near = get_close_matches(name, known, n=1)
+        advice = aliases.get(name) or (near[0] if near else None)
+        if advice is None:
+            suggestion = f"expected {'one of ' * (len(known) > 1)}{', '.join(known)}" if known else "leave it out"
+        else:
+            suggestion = advice if " " in advice else f"did you mean {advice!r}?"
+        raise InvalidInputError(f"{owner} does not know {shown(name)}: {suggestion}")
+
+
+def require_strings(name: str, values: object) -> list[str]:
+    """Strings from a list, or from any other iterable that is not a string, as a list.
+
+    Halves of surrogate pairs, which are not Unicode text, become U+FFFD.
+    """
+    return [repaired(require_string(f"{name}[{i}]", value)) for i, value in enumerate(require_iterable(name, values))]
+
+
+def require_string(name: str, value: object) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{name} must be a string, got {type(value).__name__}")
+    return value
+
+
+def require_iterable(name: str, values: object) -> list[Any]:
+    """The items of a list, a generator or another iterable in order. Strings, mappings and sets are refused."""
+    if isinstance(values, (str, bytes, Mapping, AbstractSet)) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"{name} must be a list, got {type(values).__name__}: for a single item give [item]")
+    return list(values)
 
 
 def require_texts(name: str, values: object) -> list[str]:
@@ -126,14 +195,6 @@ def require_ids(ids: Sequence[str] | None, n: int) -> list[str]:
             raise InvalidInputError(f"id {shown(id)} occurs more than once in this call: ids must be distinct")
         seen.add(id)
     return checked
-
-
-def require_metadatas(metadatas: Sequence[Mapping[str, Any] | None] | None, n: int) -> list[str]:
-    """``n`` metadata objects as JSON text; empty ones if ``metadatas`` is None."""
-    if metadatas is None:
-        return ["{}"] * n
-    require_length("metadatas", require_sequence("metadatas", metadatas), n)
-    return [_to_json(f"metadatas[{i}]", metadata) for i, metadata in enumerate(metadatas)]
 
 
 def require_length(name: str, values: Sequence[object], n: int, owner: str = "document") -> None:
@@ -186,66 +247,3 @@ def require_mapping(name: str, value: object) -> dict[Any, Any]:
         return dict(value)
     except Exception as error:  # a foreign mapping class can raise anything
         raise InvalidInputError(f"{name} cannot be read: {type(error).__name__}: {shown(str(error))}") from error
-
-
-def require_json(name: str, value: object) -> Any:
-    """Copy a value with JSON's own types only. The copy equals the value, also after it was stored as JSON.
-
-    Raises:
-        InvalidInputError: there is no such copy. The message names the part of the value that JSON cannot hold.
-    """
-    return _json_value(name, (), value, count(1))
-
-
-def _json_value(name: str, path: tuple[object, ...], value: object, counter: count[int]) -> Any:
-    if next(counter) > MAX_METADATA_VALUES:
-        raise InvalidInputError(f"{name} holds more than {MAX_METADATA_VALUES} values: store less with one document")
-    if isinstance(value, (dict, list)):
-        if len(path) >= MAX_METADATA_DEPTH:
-            raise InvalidInputError(
-                f"{name} is nested more than {MAX_METADATA_DEPTH} levels deep, or contains itself: flatten it"
-            )
-        if isinstance(value, list):
-            return [_json_value(name, (*path, i), inner, counter) for i, inner in enumerate(value)]
-        content = require_mapping(_location(name, path), value).items()
-        return {_json_key(name, path, key): _json_value(name, (*path, key), inner, counter) for key, inner in content}
-    return _json_scalar(name, path, value)
-
-
-def _json_key(name: str, path: tuple[object, ...], key: object) -> str:
-    if not isinstance(key, str):
-        raise InvalidInputError(
-            f"{_location(name, path)} would change when stored as JSON: got the key {shown(key)}. {_JSON_ADVICE}"
-        )
-    return _json_text(f"a key of {_location(name, path)}", key)
-
-
-def _json_scalar(name: str, path: tuple[object, ...], value: object) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _json_text(_location(name, path), value)
-    # Subclasses become plain numbers: NumPy's float64 a float, a member of an IntEnum an int.
-    if isinstance(value, float) and math.isfinite(value):
-        return float.__float__(value)
-    if isinstance(value, int) and abs(plain := int.__int__(value)) <= sys.float_info.max:
-        return plain
-    problem = "would change when stored as JSON" if isinstance(value, tuple) else "cannot be stored as JSON"
-    raise InvalidInputError(f"{_location(name, path)} {problem}: got {shown(value)}. {_JSON_ADVICE}")
-
-
-def _json_text(place: str, value: str) -> str:
-    try:
-        return require_unicode(place, value)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{error}. JSON cannot hold it") from None
-
-
-def _location(name: str, path: tuple[object, ...]) -> str:
-    return name + "".join(f"[{shown(step)}]" for step in path)
-
-
-def _to_json(name: str, metadata: Mapping[str, Any] | None) -> str:
-    if metadata is None:
-        return "{}"
-    return json.dumps(require_json(name, require_mapping(name, metadata)), allow_nan=False, ensure_ascii=False)

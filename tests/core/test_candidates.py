@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from muvera_core.errors import CorruptIndexError, InvalidInputError
+from muvera_core.stage_one import StageOne, StageOneView, stage_one
 from muvera_core.stage_one.candidates import Candidates
 from muvera_core.stage_one.flat import FlatCandidates
 from muvera_core.stage_one.graph_parameters import GraphParameters
 from muvera_core.stage_one.hnsw import HnswCandidates
+from muvera_core.token_embeddings import TokenEmbeddings
 
 D = 16
 KINDS = pytest.mark.parametrize("kind", [FlatCandidates, HnswCandidates], ids=["flat", "hnsw"])
@@ -186,3 +190,133 @@ def test_the_least_and_the_greatest_parameters_make_graphs(parameters: GraphPara
     found = HnswCandidates.load(tmp_path, D, parameters).search(query, 60).tolist()
     assert found == graph.search(query, 60).tolist()
     assert sorted(found) == list(range(60))
+
+
+# Many queries at once, and views
+
+
+@KINDS
+@pytest.mark.parametrize("allowed", [None, np.arange(0, 300, 3)], ids=["all", "some"])
+def test_many_queries_find_what_each_finds_alone(
+    kind: type[FlatCandidates | HnswCandidates], allowed: np.ndarray | None
+) -> None:
+    candidates: Candidates = kind(D)
+    add(candidates, range(300), vectors(0, 300))
+    candidates.publish(range(0, 300, 7))
+    candidates.stage([300], vectors(2, 1))
+    queries = vectors(1, 130)
+    for k in (1, 20, 1000):
+        together = candidates.search_many(queries, k, allowed)
+        assert [found.tolist() for found in together] == [
+            candidates.search(query, k, allowed).tolist() for query in queries
+        ]
+    assert candidates.search_many(queries[:0], 5, allowed) == []
+
+
+def test_equal_products_are_ordered_by_key_also_where_k_cuts_them() -> None:
+    flat = FlatCandidates(D)
+    same, better = vectors(0, 1), 2 * vectors(0, 1)
+    add(flat, [9, 4, 7, 2, 5, 30], np.concatenate([np.repeat(same, 5, axis=0), better]))
+    assert [flat.search(same[0], k).tolist() for k in (1, 3, 5, 6, 9)] == [
+        [30],
+        [30, 2, 4],
+        [30, 2, 4, 5, 7],
+        [30, 2, 4, 5, 7, 9],
+        [30, 2, 4, 5, 7, 9],
+    ]
+
+
+class Rows:
+    """Takes a document's first token vector for its encoding."""
+
+    output_dimension = D
+    fingerprint = "rows"
+
+    def encode_documents(self, embeddings: TokenEmbeddings) -> np.ndarray:
+        return embeddings.vectors[embeddings.offsets[:-1]]
+
+    encode_queries = encode_documents
+
+
+def single(rows: np.ndarray) -> TokenEmbeddings:
+    return TokenEmbeddings(rows, np.arange(len(rows) + 1))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def found(view: StageOneView, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[list[int]] | None:
+    results = view.search_many(queries, k, allowed)
+    return None if results is None else [result.tolist() for result in results]
+
+
+def test_a_view_of_a_scan_keeps_what_was_published_when_it_was_taken() -> None:
+    stage, data, queries = StageOne(Rows()), unit(vectors(0, 200)), vectors(1, 3)
+    stage.stage(np.arange(50), single(data[:50]))
+    stage.publish(np.array([3]))
+    view = stage.view()
+    expected = found(view, queries, 60)
+    assert [sorted(result) for result in expected or ()] == [[i for i in range(50) if i != 3]] * 3
+    assert [stage.search(query, 60).tolist() for query in queries] == expected
+    stage.stage(np.arange(50, 60), single(data[50:60]))
+    stage.discard()
+    stage.stage(np.arange(60, 70), single(data[60:70]))
+    assert found(view, queries, 60) == expected
+    stage.publish(np.arange(40))
+    stage.stage(np.arange(70, 200), single(data[70:]))  # the vectors move to a larger array
+    stage.publish(np.array([45]))
+    assert found(view, queries, 60) == expected
+    some = found(view, queries, 60, np.array([2, 3, 45, 60]))
+    assert some == [[key for key in each if key in (2, 45)] for each in expected or ()]
+
+
+def test_a_view_of_a_scan_outlives_the_move_into_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_one, "FLAT_LIMIT", 60)
+    stage, data, queries = StageOne(Rows()), unit(vectors(0, 200)), vectors(1, 3)
+    stage.stage(np.arange(50), single(data[:50]))
+    stage.publish(np.array([], dtype=np.int64))
+    view = stage.view()
+    expected = found(view, queries, 20)
+    stage.stage(np.arange(50, 200), single(data[50:]))
+    stage.publish(np.array([0]))
+    assert isinstance(stage.candidates, HnswCandidates)
+    assert found(view, queries, 20) == expected
+
+
+def test_a_view_of_a_graph_answers_until_something_else_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_one, "FLAT_LIMIT", 10)
+    stage, data, queries = StageOne(Rows()), unit(vectors(0, 200)), vectors(1, 70)
+    stage.stage(np.arange(150), single(data[:150]))
+    stage.publish(np.array([3]))
+    view = stage.view()
+    stage.stage(np.arange(150, 200), single(data[150:]))
+    assert found(view, queries, 20) == [stage.search(query, 20).tolist() for query in queries]
+    stage.discard()
+    assert found(view, queries[:1], 5, np.array([7])) == [[7]]
+    stage.publish(np.array([8]))
+    assert found(view, queries, 20) is None
+    assert found(stage.view(), queries, 20) == [stage.search(query, 20).tolist() for query in queries]
+
+
+def test_a_scan_leaves_the_lock_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = threading.RLock()
+    stage, others_could_take_it = StageOne(Rows(), lock), list[bool]()
+    stage.stage(np.arange(50), single(vectors(0, 50)))
+    stage.publish(np.array([], dtype=np.int64))
+    search_many = FlatCandidates.search_many
+
+    def seen(*arguments: Any) -> list[np.ndarray]:
+        def take() -> None:
+            others_could_take_it.append(lock.acquire(blocking=False))
+            lock.release()
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join()
+        return search_many(*arguments)
+
+    monkeypatch.setattr(FlatCandidates, "search_many", seen)
+    stage.search(vectors(1, 1)[0], 5)
+    stage.view().search_many(vectors(1, 2), 5)
+    assert others_could_take_it == [True, True]

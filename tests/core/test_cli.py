@@ -198,7 +198,7 @@ BAD_LINES = {
     '{"text": "\\ud800"}': "surrogate",
     '{"text": "x", "id": true}': "id must be",
     '{"text": "x", "id": " "}': "id is empty",
-    '{"text": "x", "v": NaN}': "metadata",
+    '{"text": "x", "v": Infinity}': "is infinite",
     '{"text": "x", "metadata": [1]}': "metadata must be",
     '{"text": "x", "title": 3}': "title must be",
     '{"text": "x", "id": "good"}': "good.jsonl:1",

@@ -20,7 +20,8 @@ from muvera_core.cuda.device import open_device
 from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import DeviceError, DeviceFallbackWarning, InvalidInputError, MissingExtraError
-from muvera_core.search import SearchOptions, rerank
+from muvera_core.filters import compile_filter
+from muvera_core.search import SearchOptions, make_plan, rerank
 from muvera_core.search.pipeline import find_candidates
 from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
 
@@ -122,7 +123,7 @@ def test_documents_beyond_the_budget_are_uploaded_in_several_batches(gpu: Gpu, m
 
     def in_a_batch(index: MuveraIndex) -> list[list[tuple[str, float]]]:
         queries = tokens(9, 6)
-        requests = [find_candidates(index._collection, query, SearchOptions(10, 30)) for query in queries]
+        requests = find_candidates(index._collection, queries, SearchOptions(10, 30))
         rankings = rerank(index._collection, requests, 10)
         return [list(zip(map(str, keys), scores, strict=True)) for keys, scores in rankings]
 
@@ -182,6 +183,7 @@ def test_a_search_that_the_gpu_leaves_to_the_cpu_starts_again_after_a_write(
                 index.add_embeddings(tokens(9, 1), ids=["new"])
                 index.delete(ids(0, n_deleted))
 
+        monkeypatch.setattr(found, "scans", lambda *_: True)
         monkeypatch.setattr(found, "search", search)
         hits = index.search_embeddings(tokens(9, 1)[0], k=5, n_candidates=100)
         assert hits[0].id == "new"
@@ -219,7 +221,7 @@ def test_queries_of_a_batch_go_to_the_gpu_together(gpu: Gpu, monkeypatch: pytest
             assert gpu.engines[0].prepared == [6]
         monkeypatch.setattr(reranker, "_SCORES_AT_ONCE", 1300)  # two queries' scores of all 600 documents
         gpu.engines[0].prepared.clear()
-        requests = [find_candidates(index._collection, q, SearchOptions(4, exact=True)) for q in tokens(9, 6)]
+        requests = find_candidates(index._collection, tokens(9, 6), SearchOptions(4, exact=True))
         rankings = rerank(index._collection, requests, 4)
         assert gpu.engines[0].prepared == [2, 2, 2]
         assert [len(keys) for keys, _ in rankings] == [4] * 6
@@ -450,3 +452,13 @@ def test_row_layouts(precision: TokenPrecision, dimension: int) -> None:
     assert dimension * 127 * layout.limit < 1 << 31
     assert layout.n_chunks(layout.chunk) == layout.n_chunks(1) == layout.n_chunks(0) == 1
     assert layout.n_chunks(layout.chunk + 1) == 2
+
+
+def test_a_search_that_scans_on_the_gpu_plans_to(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._is_faster_than_cpu", lambda *_: True)
+    with filled(None, device="cuda") as index:
+        plan = make_plan(index._collection, SearchOptions(5, 40))
+        assert (plan.path, plan.n_candidates, plan.ef) == ("GPU scan", 40, None)
+        filtered = SearchOptions(5, 40, compile_filter({"even": True}))
+        assert make_plan(index._collection, filtered).path == "flat scan"
+        assert make_plan(index._collection, SearchOptions(5, exact=True)).path == "every document"

@@ -15,7 +15,8 @@ from typing import Any
 
 from muvera_core.cli.passages import Splitting, split_into_passages
 from muvera_core.errors import InvalidInputError
-from muvera_core.validation import require_json, require_text, require_unicode, shown
+from muvera_core.metadata import normalize_metadata
+from muvera_core.validation import require_text, require_unicode, shown
 
 TEXT_SUFFIXES = (".txt", ".md")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -238,7 +239,7 @@ def _from_json(file: SourceFile, number: int, line: bytes) -> SourceDocument:
     metadata = content.pop("metadata", None)
     if not isinstance(metadata, dict | None):
         raise InvalidInputError(f"metadata must be a JSON object, got {shown(metadata)}")
-    metadata = require_json("metadata", {**content, **(metadata or {}), ORIGIN: file.origin})
+    metadata = normalize_metadata({**content, **(metadata or {}), ORIGIN: file.origin})
     return SourceDocument(file, number, own_id or f"{file.name}#{number}", text, metadata, own_id is not None)
 
 

@@ -22,6 +22,7 @@ from muvera_core.errors import (
     NotAnIndexError,
     StageOneNotSavedWarning,
     TruncatedTextWarning,
+    UnknownTextWarning,
     UnsupportedFormatError,
 )
 
@@ -32,7 +33,7 @@ _ADVICE: dict[type[MuveraError], str] = {
     EncoderMismatchError: "--encoder names the folder of a ColBERT checkpoint",
     UnsupportedFormatError: "`muvera compact INDEX` converts an index of an older format",
 }
-_OUR_WARNINGS = (DeviceFallbackWarning, StageOneNotSavedWarning, TruncatedTextWarning)
+_OUR_WARNINGS = (DeviceFallbackWarning, StageOneNotSavedWarning, TruncatedTextWarning, UnknownTextWarning)
 
 
 class Failure(click.ClickException):

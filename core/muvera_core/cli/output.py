@@ -15,7 +15,7 @@ import click
 from muvera_core.hits import Hit, TokenMatch
 from muvera_core.maintenance import IndexInfo
 from muvera_core.stage_one import Tuning
-from muvera_core.storage import FORMAT_VERSION
+from muvera_core.storage import FORMAT_VERSION, Manifest
 
 _SNIPPET_LINES = 3
 _EXPLAINED_WORDS = 6
@@ -109,7 +109,7 @@ def info_as_text(info: IndexInfo) -> str:
         "index": str(info.path),
         "documents": f"{info.n_documents:,}",
         "tokens": f"{info.n_tokens:,}",
-        "encoder": manifest.encoder,
+        "encoder": _encoder_as_text(manifest),
         "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}{pooled}",
         "stage one": settings,
         **({} if manifest.tuning is None else {"optimized": tuning_as_text(manifest.tuning)}),
@@ -117,6 +117,15 @@ def info_as_text(info: IndexInfo) -> str:
     }
     lines = [f"{name:<11}{on_one_line(value)}" for name, value in rows.items()]
     return "\n".join(lines + [f"{size_as_text(size):>13}  {on_one_line(name)}" for name, size in info.sizes.items()])
+
+
+def _encoder_as_text(manifest: Manifest) -> str:
+    """The encoder's class and settings, if the index notes them, and its fingerprint."""
+    name, settings = manifest.encoder_info.get("name"), manifest.encoder_info.get("settings") or {}
+    if name is None:
+        return manifest.encoder
+    listed = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    return f"{name}({listed}), {manifest.encoder}"
 
 
 def tuning_as_text(tuning: Tuning) -> str:

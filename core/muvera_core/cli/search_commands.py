@@ -29,6 +29,7 @@ from muvera_core.evaluation import read_queries
 from muvera_core.index import MuveraIndex, accelerator_of
 from muvera_core.stage_one import Tuning
 from muvera_core.tuning import optimize as optimize_collection
+from muvera_core.validation import has_visible_text
 
 
 @click.command()
@@ -41,6 +42,12 @@ from muvera_core.tuning import optimize as optimize_collection
     metavar="JSON",
     help='Search only documents whose metadata match, for example \'{"year": {"$gte": 2020}}\'.',
 )
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    metavar="SCORE",
+    help="Leave out hits with a lower score.",
+)
 @N_CANDIDATES
 @click.option("--exact", is_flag=True, help="Score every document by exact MaxSim: slow, but misses nothing.")
 @click.option("--explain", is_flag=True, help="List the words that matched best.")
@@ -52,6 +59,7 @@ def search(
     query: str,
     k: int,
     filter: dict[str, Any] | None,
+    min_score: float | None,
     n_candidates: int | None,
     exact: bool,
     explain: bool,
@@ -67,12 +75,23 @@ def search(
     progress = sys.stderr.isatty()
     encoder = load_encoder(checkpoint)
     with MuveraIndex.open(folder, encoder, read_only=True, show_progress=progress, device=device) as index:
-        hits = index.search(query, k, n_candidates, filter=filter, exact=exact)
+        hits = index.search(query, k, n_candidates, filter=filter, min_score=min_score, exact=exact)
+        can_explain = explain and has_visible_text(query)
         for rank, hit in enumerate(hits, start=1):
-            matches = matched_words(query, hit, index.explain(query, hit.id)) if explain else None
+            matches = matched_words(query, hit, index.explain(query, hit.id)) if can_explain else None
             click.echo(hit_as_json(rank, hit, matches) if as_json else hit_as_text(rank, hit, matches))
         if not hits:
-            say("no document matches the filter" if len(index) else "the index has no documents")
+            say(_why_nothing(query, len(index), filter, min_score))
+
+
+def _why_nothing(query: str, n_documents: int, filter: dict[str, Any] | None, min_score: float | None) -> str:
+    """Why a search has no hits."""
+    if not n_documents:
+        return "the index has no documents"
+    if not filter and not has_visible_text(query):
+        return "the query is empty, so nothing matches it"
+    limits = ["the filter"] * bool(filter) + [f"a score of {min_score}"] * (min_score is not None)
+    return f"no document matches {' and '.join(limits)}"
 
 
 @click.command()

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from muvera_core.collection.accelerator import Accelerator, RerankRequest
+from muvera_core.collection.additions import EncodedTexts, GivenTokens, Record
+from muvera_core.collection.auto_refresh import AutoRefresh
 from muvera_core.collection.collection import Collection
-from muvera_core.collection.opening import copy_collection, create_collection, new_index_id, open_collection
+from muvera_core.collection.opening import (
+    copy_collection,
+    create_collection,
+    new_index_id,
+    open_collection,
+    remove_collection,
+)
 from muvera_core.collection.refreshing import refresh
 from muvera_core.collection.stage_one_source import ENCODED_TOGETHER
 from muvera_core.collection.writer import Writer
@@ -12,7 +20,11 @@ from muvera_core.collection.writer import Writer
 __all__ = [
     "ENCODED_TOGETHER",
     "Accelerator",
+    "AutoRefresh",
     "Collection",
+    "EncodedTexts",
+    "GivenTokens",
+    "Record",
     "RerankRequest",
     "Writer",
     "copy_collection",
@@ -20,4 +32,5 @@ __all__ = [
     "new_index_id",
     "open_collection",
     "refresh",
+    "remove_collection",
 ]

@@ -54,6 +54,9 @@ class Accelerator(Protocol):
     def rank(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking] | None:
         """The ``k`` best documents of each request (all if None), by falling MaxSim, ties by rising key."""
 
+    def scans(self, stage_one: StageOne, snapshot: Snapshot) -> bool:
+        """Whether ``search`` would answer for this snapshot: the device holds its vectors, and is faster."""
+
     def search(self, stage_one: StageOne, snapshot: Snapshot, vector: FloatArray, k: int) -> IntArray | None:
         """Keys of the ``k`` documents of highest inner product with ``vector``, best first."""
 

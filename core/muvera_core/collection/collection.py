@@ -109,6 +109,12 @@ class Collection:
             self.require_open()
             return self.store.read_exclusively(latest)
 
+    def is_current(self) -> bool:
+        """Whether no other process has committed anything since the snapshot. This is cheap."""
+        with self.locks.writing:
+            self.require_open()
+            return self.store.is_current()
+
     def sizes(self) -> dict[str, int]:
         """Bytes of each part, by name."""
         with self.locks.state:

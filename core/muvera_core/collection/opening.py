@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from muvera_core.collection.accelerator import Accelerator
+from muvera_core.collection.additions import GivenTokens, Record
 from muvera_core.collection.collection import Collection
 from muvera_core.collection.writer import Writer
 from muvera_core.errors import EncoderMismatchError
+from muvera_core.files import storage_errors
 from muvera_core.maintenance import migrate_index
+from muvera_core.metadata import metadata_as_text
 from muvera_core.storage import (
     COPY_BATCH,
     Manifest,
@@ -23,8 +25,6 @@ from muvera_core.storage import (
     read_manifest,
     remove_unfinished,
 )
-from muvera_core.token_embeddings import TokenEmbeddings
-from muvera_core.validation import require_metadatas
 
 
 def create_collection(folder: Path | None, manifest: Manifest, accelerator: Accelerator | None = None) -> Collection:
@@ -95,25 +95,31 @@ def copy_collection(collection: Collection, folder: Path) -> None:
     store = collection.store
     with collection.locks.writing:
         snapshot = collection.snapshot()
-        documents = store.documents(snapshot, snapshot.keys)
-
-        def batches() -> Iterator[TokenEmbeddings]:
-            for start in range(0, len(snapshot), COPY_BATCH):
-                yield store.embeddings(snapshot, snapshot.keys[start : start + COPY_BATCH])
-
         copy = create_collection(folder, replace(collection.manifest, index_id=new_index_id(), tuning=None))
         try:
-            Writer(copy).add(
-                batches(),
-                [document.id for document in documents],
-                [document.text for document in documents],
-                require_metadatas([document.metadata for document in documents], len(documents)),
-            )
+            writer = Writer(copy)
+            for start in range(0, len(snapshot), COPY_BATCH):
+                keys = snapshot.keys[start : start + COPY_BATCH]
+                documents = store.documents(snapshot, keys)
+                records = [Record(each.id, each.text, metadata_as_text(each.metadata)) for each in documents]
+                writer.add(records, GivenTokens(store.embeddings(snapshot, keys)), skip_unchanged=False)
         except BaseException:
             copy.close()
             shutil.rmtree(folder)
             raise
         copy.close()
+
+
+def remove_collection(collection: Collection, *, with_folder: bool) -> None:
+    """Remove the files of a closed index whose creation has failed, and their folder if ``with_folder``."""
+    folder = collection.folder
+    if folder is None:
+        return
+    with storage_errors(folder):
+        for file in list(folder.iterdir()):  # the folder was empty before, so all files in it are this index's
+            file.unlink()
+        if with_folder:
+            folder.rmdir()
 
 
 def new_index_id() -> str:

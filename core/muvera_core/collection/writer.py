@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from muvera_core.batches import batched
+from muvera_core.collection.additions import NO_TOKENS, Comparison, Record, TokenSource, compare, same_metadata
 from muvera_core.collection.collection import Collection
 from muvera_core.errors import MuveraError
 from muvera_core.filters import Condition
+from muvera_core.metadata import metadata_as_text
 from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
 from muvera_core.stage_one import Candidates, Tuning, remove_other_weights, save_weights
-from muvera_core.storage import AppendedTokens, Change
-from muvera_core.token_embeddings import IntArray, TokenEmbeddings
+from muvera_core.storage import COPY_BATCH, AppendedTokens, Change
+from muvera_core.token_embeddings import IntArray
 
 # A mean over fewer tokens says little about the corpus. Until then a centring index encodes without one.
 MIN_TOKENS_FOR_MEAN = 16_384
@@ -31,39 +35,91 @@ class Writer:
         self._collection, self._store = collection, collection.store
         self._next_key = 0
 
-    def add(
-        self,
-        batches: Iterable[TokenEmbeddings],
-        ids: Sequence[str],
-        texts: Sequence[str | None],
-        metadatas: Sequence[str],
-    ) -> None:
+    def add(self, records: Sequence[Record], tokens: TokenSource, *, skip_unchanged: bool) -> None:
         """Add documents, all or none. A document replaces the one with the same id.
 
         Args:
-            batches: their token embeddings, in any grouping. They are stored and encoded as they come, so that they
-                are never in memory together.
-            ids: distinct ids.
-            texts: one for each id.
-            metadatas: one JSON object, as text, for each id.
+            records: the documents, with distinct ids.
+            tokens: gives their token embeddings. They are stored and encoded as they come, so that they are never in
+                memory together.
+            skip_unchanged: leave out documents that are stored with the same text and metadata, and take the stored
+                tokens of those whose metadata alone is new.
         """
         collection = self._collection
-
-        def write() -> None:
-            keys, places, done = self._new_keys(len(ids)), [], 0
-            for batch in batches:
-                appended, stored = self._store.append_tokens(batch)
-                collection.stage_one.stage(keys[done : done + len(batch)], stored)
-                places.append(appended)
-                done += len(batch)
-            self._commit(lambda change: change.add(keys, ids, texts, metadatas, AppendedTokens.joined(places)))
-
         with collection.locks.writing:
             collection.require_writable()
-            if ids:
-                collection.write(write)
-                collection.n_unsaved += len(ids)
-                self._tidy()
+            if skip_unchanged:
+                comparison = compare(self._store, collection.snapshot(), records)
+            else:
+                comparison = Comparison(list(range(len(records))), {})
+            self._write(records, tokens, comparison)
+
+    def update_metadata(self, metadatas: Mapping[str, Mapping[str, Any]], *, replace: bool) -> int:
+        """Change the metadata of stored documents. Their tokens stay as they are.
+
+        Args:
+            metadatas: metadata by id, of JSON's types only. Unknown ids are skipped.
+            replace: replace the present metadata. Otherwise keys are added to it, or replaced in it.
+
+        Returns:
+            The number of documents whose metadata changed.
+        """
+        collection, records, keys = self._collection, [], []
+        with collection.locks.writing:
+            collection.require_writable()
+            for ids in batched(metadatas, COPY_BATCH):
+                for document in self._store.documents_by_id(collection.snapshot(), ids):
+                    given = metadatas[document.id]
+                    wanted = given if replace else {**document.metadata, **given}
+                    if not same_metadata(document, wanted):
+                        records.append(Record(document.id, document.text, metadata_as_text(wanted)))
+                        keys.append(document.key)
+            self._write(records, NO_TOKENS, Comparison([], dict(enumerate(keys))))
+        return len(records)
+
+    def _write(self, records: Sequence[Record], tokens: TokenSource, comparison: Comparison) -> None:
+        """Commit the documents that a comparison names. The caller holds ``locks.writing``."""
+        collection, new = self._collection, comparison.new
+        places = sorted([*new, *comparison.retagged])
+        if not places:
+            return
+
+        def write() -> None:
+            keys = self._new_keys(len(places))
+            position = {place: i for i, place in enumerate(places)}
+            parts: list[tuple[list[int], AppendedTokens]] = []
+            done = 0
+            for batch in tokens.batches(new):
+                positions = [position[place] for place in new[done : done + len(batch)]]
+                appended, stored = self._store.append_tokens(batch)
+                collection.stage_one.stage(keys[positions], stored)
+                parts.append((positions, appended))
+                done += len(batch)
+            if comparison.retagged:
+                positions = [position[place] for place in comparison.retagged]
+                parts.append((positions, self._take_over(keys[positions], list(comparison.retagged.values()))))
+            changed = [records[place] for place in places]
+            self._commit(
+                lambda change: change.add(
+                    keys,
+                    [record.id for record in changed],
+                    [record.text for record in changed],
+                    [record.metadata for record in changed],
+                    AppendedTokens.scattered(parts),
+                )
+            )
+
+        collection.write(write)
+        collection.n_unsaved += len(places)
+        self._tidy()
+
+    def _take_over(self, keys: IntArray, stored: Sequence[int]) -> AppendedTokens:
+        """Let new ``keys`` have the tokens and the stage-one vectors of ``stored`` ones, which the change replaces."""
+        stage_one, snapshot = self._collection.stage_one, self._store.snapshot
+        order = np.argsort(stored)
+        stage_one.stage_vectors(keys[order], stage_one.candidates.vectors(np.asarray(stored, dtype=np.int64)[order]))
+        rows = snapshot.rows[snapshot.places(stored)]
+        return AppendedTokens(rows.first, rows.count, rows.token_checksums)
 
     def delete(self, ids: Sequence[str] | None, condition: Condition | None) -> int:
         """Delete documents that have one of the ids and that the filter admits. None instead of either admits all.

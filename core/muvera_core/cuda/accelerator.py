@@ -103,6 +103,11 @@ class CudaAccelerator:
         """See ``CudaReranker.rank``."""
         return self._attempt(lambda: self._reranker.rank(requests, k))
 
+    def scans(self, stage_one: StageOne, snapshot: Snapshot) -> bool:
+        """Whether ``search`` would answer for this snapshot, unless the GPU fails."""
+        scan = self._scan
+        return scan is not None and scan[0] is stage_one and scan[1].holds(snapshot)
+
     def search(self, stage_one: StageOne, snapshot: Snapshot, vector: FloatArray, k: int) -> IntArray | None:
         """Candidates of a snapshot; see ``CudaScan.search``."""
         scan = self._scan

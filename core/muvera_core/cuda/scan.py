@@ -70,6 +70,11 @@ class CudaScan:
         """Whether searches run on the GPU: the GPU has all vectors and was faster than the CPU."""
         return self._current is not None and self._is_faster
 
+    def holds(self, snapshot: Snapshot) -> bool:
+        """Whether the GPU has all vectors of this snapshot."""
+        current = self._current
+        return current is not None and current.snapshot is snapshot
+
     def update(self, snapshot: Snapshot, stage_one: StageOne, room: int) -> None:
         """Copy the vectors that are missing to the GPU, and time searches. Drops all vectors if there is no room.
 

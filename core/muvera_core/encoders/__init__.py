@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from muvera_core.encoders.default import default_encoder
+from muvera_core.encoders.description import describe_encoder
 from muvera_core.encoders.precomputed import PrecomputedEmbeddings, is_precomputed
 from muvera_core.encoders.protocol import TokenEncoder, require_encoder
+from muvera_core.encoders.texts import naming
 from muvera_core.encoders.token_pooling import (
     MAX_POOL_FACTOR,
     pool_tokens,
@@ -26,7 +28,9 @@ __all__ = [
     "PrecomputedEmbeddings",
     "TokenEncoder",
     "default_encoder",
+    "describe_encoder",
     "is_precomputed",
+    "naming",
     "pool_tokens",
     "pooled_length",
     "require_encoder",

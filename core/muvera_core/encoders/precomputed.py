@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from muvera_core.errors import InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
@@ -39,6 +39,11 @@ class PrecomputedEmbeddings:
     def fingerprint(self) -> str:
         """The model's name and the dimension."""
         return f"{_PREFIX}{self._model}-{self._dimension}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"dimension": self._dimension, "model": self._model}
 
     def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
         """Raise InvalidInputError: there is no model."""

@@ -16,6 +16,10 @@ class TokenEncoder(Protocol):
 
     A text's vectors must not depend on the other texts of the call. A text that is longer than the model's window must
     be encoded whole, in several windows; if a part is left out, a ``TruncatedTextWarning`` must say so.
+
+    An encoder can have a property ``settings`` as well: a mapping of JSON values with the arguments that it was made
+    with, apart from those that concern one machine only (paths, devices, threads). An index stores it, so that people
+    can tell which encoder to open it with.
     """
 
     @property

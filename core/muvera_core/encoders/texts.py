@@ -1,14 +1,18 @@
-"""Shared by all encoders: the check of texts, and the warning about a truncated text."""
+"""Shared by all encoders: the check of texts, and the warnings about texts that are not encoded as they are."""
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-from muvera_core.errors import TruncatedTextWarning
-from muvera_core.validation import counted, require_sequence, require_unicode
+from muvera_core.validation import require_sequence, require_unicode
 
 _SHOWN_CHARACTERS = 40
+_PACKAGE = __name__.partition(".")[0]
+_NAMES: ContextVar[tuple[str | int, ...]] = ContextVar("names of the texts", default=())
 
 
 def require_unicode_texts(texts: Sequence[str]) -> list[str]:
@@ -16,14 +20,46 @@ def require_unicode_texts(texts: Sequence[str]) -> list[str]:
     return [require_unicode(f"texts[{i}]", text) for i, text in enumerate(require_sequence("texts", texts))]
 
 
-def warn_if_truncated(text: str, n_tokens: int, limit: int) -> None:
-    """Issue a TruncatedTextWarning if a text has more tokens than the encoder's limit."""
-    if n_tokens > limit:
-        shown = text[:_SHOWN_CHARACTERS]
-        warnings.warn(
-            f"the text that starts with {shown!r} has {counted(n_tokens, 'token')}; the last "
-            f"{n_tokens - limit} will be left out, because the encoder's limit is {limit}: "
-            "split the text or raise the limit",
-            TruncatedTextWarning,
-            stacklevel=4,
-        )
+@contextmanager
+def naming(names: Sequence[str | int]) -> Iterator[None]:
+    """Give the texts of ``encode_documents`` names, such as the documents' ids, which warnings then show.
+
+    The names count in this thread or asyncio task only, for each call inside the block that has one text per name.
+
+    Args:
+        names: one per text, in order. A number is the text's place, from 0, in the list that the user gave.
+
+    Example:
+        >>> with naming(["a", "b"]):
+        ...     embeddings = encoder.encode_documents(["text a", "text b"])
+    """
+    token = _NAMES.set(tuple(names))
+    try:
+        yield
+    finally:
+        _NAMES.reset(token)
+
+
+def document_name(texts: Sequence[str], i: int) -> str:
+    """What a warning calls document ``texts[i]``: its name if it has one, else its place and its first words."""
+    names = _NAMES.get()
+    name = names[i] if len(names) == len(texts) else i
+    return f"document {name!r}" if isinstance(name, str) else f"text {_at_place(name, texts[i])}"
+
+
+def query_name(texts: Sequence[str], i: int) -> str:
+    """What a warning calls query ``texts[i]``."""
+    return "the question" if len(texts) == 1 else f"question {_at_place(i, texts[i])}"
+
+
+def _at_place(place: int, text: str) -> str:
+    words = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    return f"{place + 1} of this call ({words!r})"
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Issue a warning that points at the line outside of muvera whose call led here."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -11,7 +11,8 @@ import numpy as np
 from muvera_core.errors import InvalidInputError
 from muvera_core.filters.conditions import And, Condition, Has, Like, Not, Or
 from muvera_core.filters.fields import list_as_text, scalar
-from muvera_core.validation import require_json, require_mapping, require_unicode, shown
+from muvera_core.metadata import normalize_value
+from muvera_core.validation import require_mapping, require_unicode, shown
 
 MAX_DEPTH = 32
 # Fields and operators in one filter, without the elements of lists.
@@ -108,7 +109,7 @@ def _require_depth(depth: int) -> None:
 def _equals(path: str, operator: str, operand: Any) -> Condition:
     if isinstance(operand, list):
         try:
-            plain = require_json("the list", operand)
+            plain = normalize_value("the list", operand)
         except InvalidInputError as error:
             raise InvalidInputError(
                 f"field {shown(path)}: {operator} cannot compare with {shown(operand)}: {error}"

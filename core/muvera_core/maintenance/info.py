@@ -48,6 +48,7 @@ class IndexInfo:
             "documents": self.n_documents,
             "tokens": self.n_tokens,
             "encoder": self.manifest.encoder,
+            "encoder_info": self.manifest.encoder_info,
             "format_version": FORMAT_VERSION,
             "token_precision": self.manifest.token_precision,
             "pool_factor": self.manifest.pool_factor,

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from muvera_core.search.by_vector import search_by_vector, without_question
 from muvera_core.search.diversity import diversify
 from muvera_core.search.explanation import explain
-from muvera_core.search.pipeline import SearchOptions, search
+from muvera_core.search.pipeline import make_plan, search
+from muvera_core.search.plan import SearchOptions, SearchPath, SearchPlan
 from muvera_core.search.reranking import rerank, sharing_documents
 from muvera_core.search.stage_clock import StageClock
 
-__all__ = ["SearchOptions", "StageClock", "diversify", "explain", "rerank", "search", "sharing_documents"]
+__all__ = [
+    "SearchOptions",
+    "SearchPath",
+    "SearchPlan",
+    "StageClock",
+    "diversify",
+    "explain",
+    "make_plan",
+    "rerank",
+    "search",
+    "search_by_vector",
+    "sharing_documents",
+    "without_question",
+]

@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from muvera_core.batches import batched
 from muvera_core.collection import Collection, RerankRequest
-from muvera_core.filters import Condition
 from muvera_core.hits import Hit
-from muvera_core.maxsim import normalize_scores
+from muvera_core.maxsim import Ranking, normalize_scores
+from muvera_core.search.plan import SearchOptions, SearchPlan, admitted_keys, plan_search
 from muvera_core.search.reranking import rerank
 from muvera_core.search.stage_clock import StageClock
-from muvera_core.storage import StaleError, StoredDocument
-from muvera_core.token_embeddings import FloatArray
+from muvera_core.stage_one import StageOne
+from muvera_core.storage import Snapshot, StaleError
+from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
-# Queries that are reranked together, and searched again together if a document is deleted meanwhile.
+# Queries that are searched together: their candidates are of one snapshot, and they are searched again together if a
+# document is deleted meanwhile.
 _QUERIES_TOGETHER = 64
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """The options of a search.
-
-    Attributes:
-        k: number of hits to return.
-        n_candidates: number of candidates to rerank. None leaves it to stage one, which knows what its encoding needs.
-        condition: the filter; None admits every document.
-        exact: rerank all documents that the filter admits.
-    """
-
-    k: int
-    n_candidates: int | None = None
-    condition: Condition | None = None
-    exact: bool = False
 
 
 def search(
@@ -45,13 +29,13 @@ def search(
 
     def search_group(group: Sequence[FloatArray]) -> list[list[Hit]]:
         with clock.stage("candidates"):
-            requests = [find_candidates(collection, tokens, options) for tokens in group]
+            requests = find_candidates(collection, group, options)
         with clock.stage("rerank"):
             rankings = rerank(collection, requests, options.k)
         with clock.stage("fetch"):
             return [
-                _as_hits(collection.store.documents(request.snapshot, keys), scores, len(request.query))
-                for request, (keys, scores) in zip(requests, rankings, strict=True)
+                _as_hits(collection, request, ranking, options.min_score)
+                for request, ranking in zip(requests, rankings, strict=True)
             ]
 
     hits: list[list[Hit]] = []
@@ -60,37 +44,56 @@ def search(
     return hits
 
 
-def find_candidates(collection: Collection, query: FloatArray, options: SearchOptions) -> RerankRequest:
-    """The documents to rerank for a query, of one snapshot.
+def make_plan(collection: Collection, options: SearchOptions) -> SearchPlan:
+    """How a search with these options would find its candidates now."""
+    return collection.read_with_retry(lambda _: _begin(collection, options)[0])
 
-    A narrow filter, few documents or ``exact`` make all admitted documents candidates.
+
+def find_candidates(
+    collection: Collection, queries: Sequence[FloatArray], options: SearchOptions
+) -> list[RerankRequest]:
+    """The documents to rerank for each query, all of one snapshot.
 
     Raises:
-        StaleError: a write has replaced the snapshot or stage one meanwhile.
+        StaleError: a write has replaced the snapshot meanwhile.
     """
-    stage_one, store, condition, vector = collection.stage_one, collection.store, options.condition, None
-    n = max(options.k, stage_one.n_candidates(options.k) if options.n_candidates is None else options.n_candidates)
-    if not options.exact and len(collection.snapshot()) > n:
-        vector = stage_one.encode_query(query)
+    plan, snapshot, stage_one, admitted = _begin(collection, options)
+    if plan.path in ("every document", "admitted documents"):
+        return [RerankRequest(query, snapshot, admitted) for query in queries]
+    vectors = stage_one.encoder.encode_queries(TokenEmbeddings.from_list(list(queries)))
+    if plan.path == "GPU scan" and collection.accelerator is not None:
+        found = [collection.accelerator.search(stage_one, snapshot, vector, plan.n_candidates) for vector in vectors]
+        if all(keys is not None for keys in found):
+            return _requests(queries, snapshot, [keys for keys in found if keys is not None])
+    allowed = None if options.admits_all else admitted
     with collection.locks.state:
-        snapshot = collection.snapshot()
-        if collection.stage_one is not stage_one:
+        if collection.snapshot() is not snapshot or collection.stage_one is not stage_one:
             raise StaleError
-        admitted = store.matching(snapshot, condition)
-        if vector is None or not stage_one.is_worth_it(len(admitted), n):
-            return RerankRequest(query, snapshot, admitted)
-        if collection.accelerator is None or condition is not None:
-            found = stage_one.search(vector, n, None if condition is None else admitted)
-            return RerankRequest(query, snapshot, np.sort(found))
-    on_gpu = collection.accelerator.search(stage_one, snapshot, vector, n)
-    if on_gpu is not None:
-        return RerankRequest(query, snapshot, np.sort(on_gpu))
+        keys = [stage_one.search(vector, plan.n_candidates, allowed) for vector in vectors]
+    return _requests(queries, snapshot, keys)
+
+
+def _begin(collection: Collection, options: SearchOptions) -> tuple[SearchPlan, Snapshot, StageOne, IntArray]:
+    """The plan of a search, and what it is carried out on: a snapshot, stage one, and the keys that are admitted."""
+    snapshot = collection.snapshot()
+    admitted = admitted_keys(collection, snapshot, options)
     with collection.locks.state:
         if collection.snapshot() is not snapshot:
             raise StaleError
-        return RerankRequest(query, snapshot, np.sort(stage_one.search(vector, n)))
+        stage_one, gpu = collection.stage_one, collection.accelerator
+        gpu_scans = gpu is not None and gpu.scans(stage_one, snapshot)
+        plan = plan_search(stage_one, len(snapshot), len(admitted), options, gpu_scans=gpu_scans)
+    return plan, snapshot, stage_one, admitted
 
 
-def _as_hits(documents: Sequence[StoredDocument], scores: FloatArray, n_query_tokens: int) -> list[Hit]:
-    scored = zip(documents, scores.tolist(), normalize_scores(scores, n_query_tokens).tolist(), strict=True)
-    return [Hit(each.id, each.text, each.metadata, score, normalized) for each, score, normalized in scored]
+def _requests(queries: Sequence[FloatArray], snapshot: Snapshot, found: Sequence[IntArray]) -> list[RerankRequest]:
+    return [RerankRequest(query, snapshot, np.sort(keys)) for query, keys in zip(queries, found, strict=True)]
+
+
+def _as_hits(collection: Collection, request: RerankRequest, ranking: Ranking, min_score: float | None) -> list[Hit]:
+    keys, scores = ranking
+    normalized = normalize_scores(scores, len(request.query)).tolist()
+    n_hits = len(keys) if min_score is None else sum(score >= min_score for score in normalized)  # best first
+    documents = collection.store.documents(request.snapshot, keys[:n_hits])
+    scored = zip(documents, scores[:n_hits].tolist(), normalized[:n_hits], strict=True)
+    return [Hit(each.id, each.text, each.metadata, score, share) for each, score, share in scored]

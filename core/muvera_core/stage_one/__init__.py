@@ -10,6 +10,7 @@ from muvera_core.stage_one.learned_weights import load_weights, remove_other_wei
 from muvera_core.stage_one.saved import DESCRIPTION_NAME, load_stage_one, read_description, save_stage_one
 from muvera_core.stage_one.settings import Tuning
 from muvera_core.stage_one.stage_one import FLAT_LIMIT, StageOne
+from muvera_core.stage_one.view import StageOneView
 
 __all__ = [
     "DEFAULT_GRAPH",
@@ -20,6 +21,7 @@ __all__ = [
     "GraphParameters",
     "HnswCandidates",
     "StageOne",
+    "StageOneView",
     "Tuning",
     "load_stage_one",
     "load_weights",

@@ -42,7 +42,14 @@ class Candidates(Protocol):
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
         """The ``k`` keys of highest inner product with ``query`` (dimension,), best first, int64.
 
-        If fewer keys are published, all of them. If ``allowed`` is given, only keys in it.
+        Equal inner products are ordered by key. If fewer keys are published, all of them. If ``allowed`` is given, only
+        keys in it.
+        """
+
+    def search_many(self, queries: FloatArray, k: int, allowed: IntArray | None = None) -> list[IntArray]:
+        """What ``search`` finds for each of the queries, float32, shape (queries, dimension).
+
+        Sums are added up in another order, so that documents of nearly equal inner products may change places.
         """
 
     def vectors(self, keys: IntArray) -> FloatArray:

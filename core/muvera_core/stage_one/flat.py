@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -14,9 +15,15 @@ from muvera_core.files import write_new
 from muvera_core.stage_one.candidates import INITIAL_CAPACITY, MAX_DELETED
 from muvera_core.token_embeddings import FloatArray, IntArray
 
+# Queries whose products with all vectors are held at a time: 3 MB with the most vectors that are scanned.
+_QUERIES_AT_ONCE = 64
+
 
 class _Rows(NamedTuple):
     """The content of a flat index in one object, so that an interruption leaves the old content or the new one.
+
+    Published rows never change, and ``publish`` replaces ``alive``. So a search may go on reading the object that it
+    started with while rows are staged, published and discarded.
 
     Attributes:
         keys: int64, shape (capacity,).
@@ -34,7 +41,7 @@ class _Rows(NamedTuple):
 
 
 class FlatCandidates:
-    """All vectors in one matrix; a search is one matrix-vector product."""
+    """All vectors in one matrix; a search is one product with it."""
 
     kind: ClassVar[str] = "flat"
     file_names: ClassVar[tuple[str, ...]] = ("stage_one.keys", "stage_one.vectors")
@@ -80,15 +87,24 @@ class FlatCandidates:
         self._rows = self._rows._replace(n=self._rows.n_published)
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
+        return self.search_many(query[None], k, allowed)[0]
+
+    def search_many(self, queries: FloatArray, k: int, allowed: IntArray | None = None) -> list[IntArray]:
         rows = self._rows
-        admitted = rows.alive[: rows.n]
+        n = rows.n_published
+        keys, vectors, admitted = rows.keys[:n], rows.vectors[:n], rows.alive[:n]
         if allowed is not None:
-            admitted = admitted & np.isin(rows.keys[: rows.n], allowed)
+            admitted = admitted & np.isin(keys, allowed)
         places = np.flatnonzero(admitted)
-        keys, scores = rows.keys[places], (rows.vectors[: rows.n] @ query)[places]
-        k = min(k, len(keys))
-        best = np.argpartition(-scores, k - 1)[:k] if 0 < k < len(keys) else np.arange(k)
-        return keys[best[np.lexsort((keys[best], -scores[best]))]]
+        keys, found = keys[places], list[IntArray]()
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            scores = queries[start : start + _QUERIES_AT_ONCE] @ vectors.T
+            found += [_best(keys, row, k) for row in (scores if len(places) == len(vectors) else scores[:, places])]
+        return found
+
+    def frozen(self) -> FlatCandidates:
+        """The published content, which later changes of this object do not touch. It is only for reading."""
+        return copy.copy(self)
 
     def vectors(self, keys: IntArray) -> FloatArray:
         places = np.flatnonzero(self._rows.alive)
@@ -133,6 +149,18 @@ class FlatCandidates:
         if vectors.size != len(keys) * dimension or len(np.unique(keys)) != len(keys):
             raise CorruptIndexError("the files of stage-one vectors and keys do not match")
         return cls.from_vectors(keys, vectors.reshape(-1, dimension))
+
+
+def _best(keys: IntArray, scores: FloatArray, k: int) -> IntArray:
+    """The ``k`` keys with the highest scores, best first, ties by key."""
+    k = min(k, len(keys))
+    if 0 < k < len(keys):
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+        equal = equal[np.argsort(keys[equal], kind="stable")[: k - len(above)]]
+        best = np.concatenate([above, equal])
+        keys, scores = keys[best], scores[best]
+    return keys[np.lexsort((keys, -scores))][:k]
 
 
 def _grown(rows: _Rows, capacity: int) -> _Rows:

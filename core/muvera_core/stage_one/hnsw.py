@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import hnswlib
 import numpy as np
@@ -15,6 +15,18 @@ from muvera_core.stage_one.candidates import INITIAL_CAPACITY, MAX_DELETED
 from muvera_core.stage_one.graph_file import check_graph_file
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.token_embeddings import FloatArray, IntArray
+
+
+class Admitted(NamedTuple):
+    """The documents that a search may find.
+
+    Attributes:
+        keys: their keys.
+        is_filtered: whether others are published, too.
+    """
+
+    keys: set[int]
+    is_filtered: bool
 
 
 class HnswCandidates:
@@ -92,18 +104,32 @@ class HnswCandidates:
                 self._graph.mark_deleted(key)
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
-        admitted = self._live if allowed is None else self._live.intersection(allowed.tolist())
+        return self.search_admitted(query, k, self.admitted(allowed))
+
+    def search_many(self, queries: FloatArray, k: int, allowed: IntArray | None = None) -> list[IntArray]:
+        admitted = self.admitted(allowed)
+        return [self.search_admitted(query, k, admitted) for query in queries]
+
+    def admitted(self, allowed: IntArray | None) -> Admitted:
+        """What a search may find. It holds until documents are published or removed."""
+        if allowed is None:
+            return Admitted(self._live, is_filtered=False)
+        return Admitted(self._live.intersection(allowed.tolist()), is_filtered=True)
+
+    def search_admitted(self, query: FloatArray, k: int, among: Admitted) -> IntArray:
+        """Like ``search``, among documents that ``admitted`` gave."""
+        admitted, is_filtered = among
         k = min(k, len(admitted))
         if k == 0:
             return np.empty(0, dtype=np.int64)
-        n_visible, n_hidden = self._graph.get_current_count(), len(self._staged) if allowed is None else 0
+        n_visible, n_hidden = self._graph.get_current_count(), 0 if is_filtered else len(self._staged)
         wanted = min(n_visible, k + 2 * k * n_hidden // len(admitted))
         ef = max(self.ef, wanted)
         while True:
             self._graph.set_ef(ef)
             try:
                 labels, _ = self._graph.knn_query(
-                    query, k=wanted, num_threads=1, filter=None if allowed is None else admitted.__contains__
+                    query, k=wanted, num_threads=1, filter=admitted.__contains__ if is_filtered else None
                 )
                 found = [key for key in labels[0].tolist() if key in admitted]
                 if len(found) >= k:

@@ -16,6 +16,7 @@ from muvera_core.stage_one.flat import FlatCandidates
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH
 from muvera_core.stage_one.hnsw import HnswCandidates
 from muvera_core.stage_one.settings import Tuning
+from muvera_core.stage_one.view import StageOneView
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
 
 # Candidates per hit, and the least number of them, without a tuning. Reranking 400 short passages takes 3 ms.
@@ -56,6 +57,7 @@ class StageOne:
         self._ef = HnswCandidates.DEFAULT_EF if tuning is None else tuning.ef
         self.graph = DEFAULT_GRAPH if tuning is None else tuning.graph
         self._lock = lock or threading.RLock()
+        self._n_publications = 0
         self.candidates: Candidates = candidates or FlatCandidates(encoder.output_dimension)
         if isinstance(self.candidates, HnswCandidates):
             self.candidates.ef = self._ef
@@ -85,19 +87,27 @@ class StageOne:
             end = min(start + _BATCH, len(keys))
             low, high = embeddings.offsets[start], embeddings.offsets[end]
             batch = TokenEmbeddings(embeddings.vectors[low:high], embeddings.offsets[start : end + 1] - low)
-            vectors = self.encode_documents(batch)
-            flat = self.candidates
-            if isinstance(flat, FlatCandidates) and len(flat) + len(flat.staged[0]) + len(batch) > FLAT_LIMIT:
-                graph = HnswCandidates.from_vectors(flat.keys(), flat.vectors(flat.keys()), self._ef, self.graph)
-                graph.stage(*flat.staged)
-                with self._lock:
-                    self.candidates = graph
+            self._stage_batch(keys[start:end], self.encode_documents(batch))
+
+    def stage_vectors(self, keys: IntArray, vectors: FloatArray) -> None:
+        """Like ``stage``, for documents whose vectors are known."""
+        for start in range(0, len(keys), _BATCH):
+            self._stage_batch(keys[start : start + _BATCH], vectors[start : start + _BATCH])
+
+    def _stage_batch(self, keys: IntArray, vectors: FloatArray) -> None:
+        flat = self.candidates
+        if isinstance(flat, FlatCandidates) and len(flat) + len(flat.staged[0]) + len(keys) > FLAT_LIMIT:
+            graph = HnswCandidates.from_vectors(flat.keys(), flat.vectors(flat.keys()), self._ef, self.graph)
+            graph.stage(*flat.staged)
             with self._lock:
-                self.candidates.stage(keys[start:end], vectors)
+                self.candidates = graph
+        with self._lock:
+            self.candidates.stage(keys, vectors)
 
     def publish(self, removed: IntArray) -> None:
         """Make the staged documents visible to searches, and hide ``removed``."""
         with self._lock:
+            self._n_publications += 1
             self.candidates.publish(removed)
 
     def discard(self) -> None:
@@ -116,7 +126,19 @@ class StageOne:
     def search(self, vector: FloatArray, n_candidates: int, allowed: IntArray | None = None) -> IntArray:
         """Keys of the ``n_candidates`` documents of highest inner product, best first, int64. See ``Candidates``."""
         with self._lock:
-            return self.candidates.search(vector, n_candidates, allowed)
+            candidates = self.candidates
+            if not isinstance(candidates, FlatCandidates):
+                return candidates.search(vector, n_candidates, allowed)
+            candidates = candidates.frozen()
+        return candidates.search(vector, n_candidates, allowed)
+
+    def view(self) -> StageOneView:
+        """What is published now, to be searched without the lock. Take it under the lock, together with a snapshot."""
+        with self._lock:
+            candidates, n = self.candidates, self._n_publications
+            return StageOneView(
+                candidates, self._lock, lambda: self.candidates is candidates and self._n_publications == n
+            )
 
     def is_worth_it(self, n_allowed: int, n_candidates: int) -> bool:
         """Whether finding candidates among ``n_allowed`` documents and reranking them beats reranking all of these."""

@@ -6,10 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from muvera_core.encoders import TokenEncoder, require_encoder
+from muvera_core.batches import batched
+from muvera_core.encoders import TokenEncoder, naming, require_encoder
 from muvera_core.maxsim import maxsim, normalize_scores
 from muvera_core.token_embeddings import FloatArray
-from muvera_core.validation import require_count, require_encoded, require_sequence, require_text, require_unicode
+from muvera_core.validation import (
+    has_visible_text,
+    repaired,
+    require_count,
+    require_encoded,
+    require_string,
+    require_strings,
+)
 
 
 def score_texts(
@@ -21,8 +29,8 @@ def score_texts(
 
     Args:
         encoder: makes the token vectors.
-        query: the query.
-        texts: the texts. A blank text matches nothing and scores 0.
+        query: the query. If it has no visible character, all scores are 0.
+        texts: the texts. A text without a visible character matches nothing and scores 0.
         batch_size: texts per call of the encoder.
 
     Returns:
@@ -30,19 +38,20 @@ def score_texts(
         (texts,) each.
 
     Raises:
-        InvalidInputError: the query is empty, ``texts`` is not a list of Unicode strings, ``batch_size`` is below 1,
-            or ``encoder`` is not an encoder.
+        InvalidInputError: the query is not a string, ``texts`` is not a list of strings, ``batch_size`` is below 1, or
+            ``encoder`` is not an encoder.
         EncoderError: the encoder returned something unusable.
     """
     encoder = require_encoder(encoder)
     batch_size = require_count("batch_size", batch_size)
-    query = require_text("query", query)
-    texts = [require_unicode(f"texts[{i}]", text) for i, text in enumerate(require_sequence("texts", texts))]
-    query_tokens = require_encoded(encoder.encode_queries([query]), 1, encoder.dimension).vectors
+    query, texts = repaired(require_string("query", query)), require_strings("texts", texts)
     scores = np.zeros(len(texts), dtype=np.float32)
-    filled = [i for i, text in enumerate(texts) if text.strip()]
-    for start in range(0, len(filled), batch_size):
-        batch = filled[start : start + batch_size]
-        tokens = encoder.encode_documents([texts[i] for i in batch])
+    if not has_visible_text(query):
+        return scores, scores.copy()
+    query_tokens = require_encoded(encoder.encode_queries([query]), 1, encoder.dimension).vectors
+    visible = [i for i, text in enumerate(texts) if has_visible_text(text)]
+    for batch in batched(visible, batch_size):
+        with naming(batch):
+            tokens = encoder.encode_documents([texts[i] for i in batch])
         scores[batch] = maxsim(query_tokens, require_encoded(tokens, len(batch), encoder.dimension))
     return scores, normalize_scores(scores, len(query_tokens))

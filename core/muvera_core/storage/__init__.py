@@ -19,7 +19,14 @@ from muvera_core.storage.database import (
 from muvera_core.storage.documents import StaleError, StoredDocument
 from muvera_core.storage.folder_lock import claim_folder, claim_new_folder, claimed, remove_unfinished
 from muvera_core.storage.fork_guard import ForkGuard
-from muvera_core.storage.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, read_encoder, read_manifest
+from muvera_core.storage.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    Manifest,
+    holds_index,
+    read_encoder,
+    read_manifest,
+)
 from muvera_core.storage.snapshot import Snapshot
 from muvera_core.storage.store import Store
 from muvera_core.storage.token_codec import Rows, TokenCodec, TokenPrecision
@@ -52,6 +59,7 @@ __all__ = [
     "connect_to_any",
     "empty_database",
     "has_index_schema",
+    "holds_index",
     "read_encoder",
     "read_manifest",
     "read_state",

@@ -34,13 +34,13 @@ class AppendedTokens:
     checksums: IntArray
 
     @classmethod
-    def joined(cls, parts: Sequence[AppendedTokens]) -> AppendedTokens:
-        """The parts, end to end."""
-        return cls(
-            np.concatenate([part.first for part in parts]),
-            np.concatenate([part.count for part in parts]),
-            np.concatenate([part.checksums for part in parts]),
-        )
+    def scattered(cls, parts: Sequence[tuple[Sequence[int], AppendedTokens]]) -> AppendedTokens:
+        """The parts as one, each document at the position that is given with its part."""
+        n = sum(len(positions) for positions, _ in parts)
+        first, count, checksums = (np.empty(n, dtype=np.int64) for _ in range(3))
+        for positions, part in parts:
+            first[positions], count[positions], checksums[positions] = part.first, part.count, part.checksums
+        return cls(first, count, checksums)
 
 
 class Change:

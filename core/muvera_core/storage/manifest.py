@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Manifest:
         fde: settings of stage one's first encoding. They include the dimension of token vectors.
         pool_factor: about one in ``pool_factor`` tokens of a document is stored; see ``token_pooling``.
         tuning: what ``optimize`` chose for stage one. None before that.
+        encoder_info: name and settings of the token encoder, for people to read. Earlier versions did not note them.
 
     Raises:
         InvalidInputError: a setting is invalid.
@@ -53,6 +54,7 @@ class Manifest:
     fde: FDEConfig
     pool_factor: int = 1
     tuning: Tuning | None = None
+    encoder_info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _ = self.codec  # raises if the precision is unknown
@@ -143,9 +145,15 @@ class Manifest:
                 fde=FDEConfig(**content["fde"]),
                 pool_factor=content.get("pool_factor", 1),
                 tuning=None if content.get("tuning") is None else Tuning.from_json(content["tuning"]),
+                encoder_info=dict(content.get("encoder_info", {})),
             )
         except (KeyError, TypeError, ValueError, MuveraError) as error:
             raise _damaged(source, error) from error
+
+
+def holds_index(folder: Path) -> bool:
+    """Whether a folder has a manifest, and so is an index."""
+    return os.path.lexists(folder / MANIFEST_NAME)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -205,6 +205,11 @@ class Store:
                 return self.snapshot
             return self._load(self.snapshot)
 
+    def is_current(self) -> bool:
+        """Whether nothing was committed after ``snapshot``. The caller holds ``IndexLocks.writing``."""
+        with self._using():
+            return read_version(self._write_db) == self.snapshot.version
+
     def read_exclusively(self, read: Callable[[], _T]) -> _T:
         """What ``read`` returns. Other processes cannot commit meanwhile."""
 

@@ -1,0 +1,15 @@
+"""The index that users hold. It checks arguments, encodes texts, and leaves the work to the rooms below.
+
+text → token encoder → token embeddings → store, and from there → set encoder → stage one
+query → token encoder → set encoder → stage one's candidates → exact MaxSim over their stored tokens → hits
+
+Follow ``WritingCalls.add`` and ``SearchingCalls.search`` to see how a passage and a query flow through every stage.
+``collection`` keeps the documents, ``search`` searches.
+"""
+
+from __future__ import annotations
+
+from muvera_core.index.muvera_index import MuveraIndex
+from muvera_core.index.parts import accelerator_of
+
+__all__ = ["MuveraIndex", "accelerator_of"]

@@ -1,0 +1,73 @@
+"""The calls that look after an index."""
+
+from __future__ import annotations
+
+import os
+
+from muvera_core.collection import (
+    copy_collection,
+    refresh,
+)
+from muvera_core.index.parts import IndexParts
+from muvera_core.validation import (
+    require_count,
+    require_path,
+)
+
+
+class KeepingCalls(IndexParts):
+    """Keeps an index up to date, small and safe."""
+
+    def refresh(self) -> bool:
+        """Take in what another process has committed since the index was opened or last refreshed.
+
+        An index that was opened with ``read_only=True`` answers from one snapshot. By default its searches and other
+        reads do this by themselves, once a second at most (``refresh_interval`` of ``open``). They also do it if they
+        must: a document to return is gone, or a filter is answered for the first time. The index that writes is always
+        up to date.
+
+        A new stage one of ``optimize`` is loaded, or derived if the writer has not saved it yet, while searches use the
+        present one. If its learned encoder is lost, the index uses its first encoding, and the log says so.
+
+        Returns:
+            Whether anything had changed.
+
+        Raises:
+            CorruptIndexError: files are missing or damaged.
+        """
+        return refresh(self._collection)
+
+    def compact(self) -> int:
+        """Give back the space of deleted and replaced documents. Searches go on meanwhile.
+
+        This also happens by itself when the tokens of deleted documents take half as much space as the others. It needs
+        room for a copy of the tokens that stay.
+
+        Returns:
+            The number of bytes given back on disk. 0 for an index in memory.
+
+        Raises:
+            ReadOnlyIndexError: the index was opened for reading.
+            StorageError: there is no room for the copy. Nothing was changed.
+            CorruptIndexError: some tokens are damaged. Nothing was changed.
+        """
+        return self._writer.compact()
+
+    def copy_to(self, path: str | os.PathLike[str]) -> None:
+        """Write an index with the same documents and settings to another folder. No text is encoded again.
+
+        The choice of ``optimize`` is not copied.
+
+        Raises:
+            IndexExistsError: the folder is in use.
+            ReadOnlyIndexError: the folder cannot be made or written.
+        """
+        copy_collection(self._collection, require_path("path", path))
+
+    def default_candidates(self, k: int = 10) -> int:
+        """The number of candidates that a search for ``k`` hits reranks by default."""
+        return self._collection.stage_one.n_candidates(require_count("k", k))
+
+    def sizes(self) -> dict[str, int]:
+        """The size of each part in bytes, on disk or in memory, by name."""
+        return self._collection.sizes()

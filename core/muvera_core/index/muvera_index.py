@@ -1,0 +1,370 @@
+"""The index that users hold: how it is made, opened, measured and closed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection as AnyCollection
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, NoReturn
+
+from muvera_core.collection import (
+    create_collection,
+    new_index_id,
+    open_collection,
+    remove_collection,
+)
+from muvera_core.encoders import (
+    PrecomputedEmbeddings,
+    TokenEncoder,
+    default_encoder,
+    describe_encoder,
+    require_encoder,
+    require_pool_factor,
+    require_scipy,
+)
+from muvera_core.errors import (
+    IndexExistsError,
+    IndexLockedError,
+    InvalidInputError,
+    MuveraError,
+)
+from muvera_core.evaluation import Evaluation, evaluate
+from muvera_core.index.keeping import KeepingCalls
+from muvera_core.index.parts import accelerator_of
+from muvera_core.index.reading import ReadingCalls
+from muvera_core.index.searching import SearchingCalls
+from muvera_core.index.writing import WritingCalls
+from muvera_core.set_encoders import FDEConfig, resolve_fde_config
+from muvera_core.stage_one import Tuning
+from muvera_core.storage import Manifest, TokenPrecision, holds_index
+from muvera_core.tuning import optimize
+from muvera_core.validation import (
+    counted,
+    require_count,
+    require_encoded,
+    require_interval,
+    require_known_names,
+    require_path,
+    require_share,
+    require_texts,
+)
+
+# The arguments of ``create`` that ``creating`` passes on.
+_SETTINGS = ("token_precision", "pool_factor", "device", "device_memory")
+
+
+class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
+    """A collection of documents that is searched by late interaction.
+
+    Make one with ``open_or_create``, ``create`` or ``open``. Any number of threads may search while one adds or
+    deletes.
+
+    >>> with MuveraIndex.create(None) as index:
+    ...     _ = index.add(["Ants live in colonies.", "Owls hunt at night."], ids=["ant", "owl"])
+    ...     index.search("Which bird is active after dark?", k=1)[0].id
+    'owl'
+    """
+
+    # Making and opening
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str] | None,
+        encoder: TokenEncoder | None = None,
+        fde: FDEConfig | None = None,
+        *,
+        token_precision: TokenPrecision = "int8",
+        pool_factor: int = 1,
+        device: str = "cpu",
+        device_memory: int | None = None,
+    ) -> MuveraIndex:
+        """Make an empty index.
+
+        Args:
+            path: a folder that does not exist or is empty. None keeps the index in memory.
+            encoder: turns text into token vectors. None takes the bundled encoder.
+            fde: settings of the FDE that stage one starts with. None takes the defaults. Its dimension must be the
+                encoder's.
+            token_precision: how token vectors are stored: "int8", or "float16", which takes twice the space.
+            pool_factor: from 1 to 16. Similar tokens of a document are merged until about one in ``pool_factor`` is
+                left. That saves space and time and loses some recall. Above 1, adding documents needs SciPy.
+            device: the device to search on; see ``open``. It is not part of the index.
+            device_memory: see ``open``.
+
+        Raises:
+            IndexExistsError: the folder is in use.
+            DimensionMismatchError: ``fde`` is for vectors of another width.
+            ReadOnlyIndexError: the folder cannot be made or written.
+            MissingExtraError: ``pool_factor`` is above 1 and SciPy is missing, or the device is CUDA and CuPy is.
+            DeviceError: the device cannot be used.
+        """
+        pool_factor = require_pool_factor(pool_factor)
+        if pool_factor > 1:
+            require_scipy()
+        encoder = default_encoder() if encoder is None else require_encoder(encoder)
+        fde = resolve_fde_config(fde, encoder.dimension)
+        manifest = Manifest(
+            new_index_id(),
+            encoder.fingerprint,
+            token_precision,
+            fde,
+            pool_factor,
+            encoder_info=describe_encoder(encoder),
+        )
+        gpu = accelerator_of(device, device_memory)
+        folder = None if path is None else require_path("path", path)
+        return cls(create_collection(folder, manifest, gpu), encoder)
+
+    @classmethod
+    @contextmanager
+    def creating(
+        cls,
+        path: str | os.PathLike[str] | None,
+        encoder: TokenEncoder | None = None,
+        fde: FDEConfig | None = None,
+        **settings: Any,
+    ) -> Iterator[MuveraIndex]:
+        """Make an index in a ``with`` block that fills it. If the block fails, nothing of the index is left.
+
+        After the block the index stays open.
+
+        >>> with MuveraIndex.creating(None) as index:
+        ...     _ = index.add(["Owls hunt at night."])
+        >>> index.count()
+        1
+
+        Args:
+            path: see ``create``.
+            encoder: see ``create``.
+            fde: see ``create``.
+            **settings: the other arguments of ``create``.
+        """
+        require_known_names("MuveraIndex.creating", settings, _SETTINGS)
+        is_new = path is not None and not require_path("path", path).exists()
+        index = cls.create(path, encoder, fde, **settings)
+        try:
+            yield index
+        except BaseException:
+            index.close()
+            remove_collection(index._collection, with_folder=is_new)
+            raise
+
+    @classmethod
+    def open_or_create(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: TokenEncoder | None = None,
+        fde: FDEConfig | None = None,
+        *,
+        token_precision: TokenPrecision | None = None,
+        pool_factor: int | None = None,
+        show_progress: bool = False,
+        device: str = "cpu",
+        device_memory: int | None = None,
+    ) -> MuveraIndex:
+        """Open the index in a folder for writing. Make it if there is none.
+
+        Args:
+            path: the index's folder.
+            encoder: see ``open``.
+            fde: see ``create``. None takes the index's own, or the defaults.
+            token_precision: see ``create``. None takes the index's own, or "int8".
+            pool_factor: see ``create``. None takes the index's own, or 1.
+            show_progress: see ``open``.
+            device: see ``open``.
+            device_memory: see ``open``.
+
+        Raises:
+            InvalidInputError: the index has another setting than the one given.
+            IndexExistsError: the folder holds something else.
+            IndexFolderError: the same cases as for ``open``.
+        """
+        on_device: dict[str, Any] = {"device": device, "device_memory": device_memory}
+        if not holds_index(require_path("path", path)):
+            try:
+                return cls.create(
+                    path,
+                    encoder,
+                    fde,
+                    token_precision=token_precision or "int8",
+                    pool_factor=1 if pool_factor is None else pool_factor,
+                    **on_device,
+                )
+            except (IndexExistsError, IndexLockedError):
+                if not holds_index(require_path("path", path)):
+                    raise  # otherwise another process has just made it
+        index = cls.open(path, encoder, show_progress=show_progress, **on_device)
+        manifest = index._collection.manifest
+        given = {"fde": fde, "token_precision": token_precision, "pool_factor": pool_factor}
+        for name, value in given.items():
+            if value is not None and value != getattr(manifest, name):
+                index.close()
+                raise InvalidInputError(
+                    f"{path} was made with {name}={getattr(manifest, name)!r}, which cannot be changed, got {value!r}: "
+                    "leave the argument out, or make another index"
+                )
+        return index
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: TokenEncoder | None = None,
+        *,
+        read_only: bool = False,
+        refresh_interval: float | None = 1.0,
+        show_progress: bool = False,
+        device: str = "cpu",
+        device_memory: int | None = None,
+    ) -> MuveraIndex:
+        """Open an index that ``create`` made.
+
+        Args:
+            path: the index's folder.
+            encoder: the encoder that the index was made with. None takes the bundled encoder. An index never loads a
+                model by itself.
+            read_only: refuse changes. Any number of processes can read an index. They need no write permission.
+            refresh_interval: if ``read_only``, the seconds after which a search or another read looks whether the
+                writer has committed something, and takes it in; see ``refresh``. 0 looks every time, None never.
+            show_progress: show bars if stage one has to be derived again, and while documents are copied to a GPU.
+            device: the device to search on. "cpu"; "cuda" or "cuda:N" for a GPU, which must work; "auto" for the first
+                GPU, or the CPU, with a ``DeviceFallbackWarning``, if the GPU cannot be used.
+            device_memory: bytes of GPU memory to cache documents in. None takes half of what is free. A search copies
+                the documents to the GPU that it needs and that are not cached.
+
+        Raises:
+            InvalidInputError: ``device`` is not the name of a device, or ``refresh_interval`` is negative.
+            MissingExtraError: the device is CUDA and CuPy is not installed.
+            DeviceError: the device cannot be used.
+            NotAnIndexError: the folder holds no index.
+            EncoderMismatchError: the index was made with another encoder.
+            UnsupportedFormatError: a newer muvera wrote the index, or an older one did and ``read_only`` is set.
+            IndexLockedError: another writer has the index open.
+            ReadOnlyIndexError: the folder cannot be written and ``read_only`` is not set.
+            CorruptIndexError: files are missing or damaged.
+            StorageError: files cannot be read.
+        """
+        folder = require_path("path", path)
+        refresh_interval = require_interval("refresh_interval", refresh_interval)
+        gpu = accelerator_of(device, device_memory)
+        encoder = default_encoder() if encoder is None else require_encoder(encoder)
+        collection = open_collection(
+            folder,
+            encoder=encoder.fingerprint,
+            read_only=read_only,
+            show_progress=show_progress,
+            accelerator=gpu,
+        )
+        return cls(collection, encoder, refresh_interval=refresh_interval)
+
+    # Measuring
+
+    def evaluate(
+        self,
+        queries: Sequence[str],
+        relevant: Sequence[Mapping[str, float] | AnyCollection[str]] | None = None,
+        *,
+        k: int = 10,
+        n_candidates: int | None = None,
+        show_progress: bool = False,
+    ) -> Evaluation:
+        """Measure how many of exact MaxSim's hits a search finds, and how long it takes.
+
+        Args:
+            queries: example queries, like those that users ask.
+            relevant: for each query the ids of the documents that answer it, or a grade by id.
+            k: number of hits.
+            n_candidates: number of candidates to rerank; see ``search``.
+            show_progress: show bars on standard error.
+
+        Raises:
+            InvalidInputError: there are no queries or no documents, or ``relevant`` is not as long as ``queries``.
+        """
+        self._collection.require_open()
+        return evaluate(self, queries, relevant, k, n_candidates, show_progress=show_progress)
+
+    def optimize(
+        self,
+        target_recall: float = 0.95,
+        queries: Sequence[str] | None = None,
+        *,
+        k: int = 10,
+        n_queries: int = 200,
+        show_progress: bool = False,
+    ) -> Tuning:
+        """Choose stage one for the documents that the index has, and use it from now on.
+
+        Measures the encoding that the index was made with, and learned encodings (``LearnedSetEncoder``) of several
+        widths. The fastest one that reaches the target is taken, with the number of candidates that it needs. With
+        enough documents for a graph, graphs of other parameters are measured, too.
+
+        Searches go on meanwhile; writes wait. The vectors of all documents must fit in memory. Documents that are added
+        later are encoded with the same encoder: optimize again when the index has grown several times over, or is about
+        something else. Processes that read the index use the choice after ``refresh``.
+
+        Args:
+            target_recall: the share of exact MaxSim's ``k`` best documents that a search should find.
+            queries: example queries, the more the better. Of 100 or more, half are for measuring and half for fitting.
+                None takes parts of the documents instead.
+            k: number of hits to tune for.
+            n_queries: number of parts of documents to measure with if ``queries`` is None.
+            show_progress: show bars on standard error.
+
+        Returns:
+            What was chosen and measured. The index's manifest keeps it. If nothing reaches the target, the
+            choice is the one that comes nearest.
+
+        Raises:
+            InvalidInputError: the target is outside [0, 1], ``queries`` is empty, or there are at most ``k`` documents.
+            ReadOnlyIndexError: the index was opened for reading.
+            StorageError: there is no room for the learned encoder.
+        """
+        self._collection.require_open()
+        target_recall, k = require_share("target_recall", target_recall), require_count("k", k)
+        tokens = None
+        if queries is not None:
+            texts = require_texts("queries", queries)
+            if not texts:
+                raise InvalidInputError("queries is empty: give example queries, or None to use parts of documents")
+            tokens = list(require_encoded(self._encoder.encode_queries(texts), len(texts), self._encoder.dimension))
+        return optimize(
+            self._collection,
+            self._writer,
+            tokens,
+            None if isinstance(self._encoder, PrecomputedEmbeddings) else self._encoder,
+            target_recall=target_recall,
+            k=k,
+            n_queries=require_count("n_queries", n_queries),
+            show_progress=show_progress,
+        )
+
+    # Closing
+
+    def close(self) -> None:
+        """Save stage one, which makes the next opening fast, and release the folder. Documents are safe without it.
+
+        A search that is running in another thread ends with its result or with IndexClosedError.
+        """
+        self._collection.close()
+
+    def __enter__(self) -> MuveraIndex:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise MuveraError(
+            "an index cannot be pickled: it holds open files and a lock. Pass its path and open it there with "
+            "MuveraIndex.open(path, read_only=True)"
+        )
+
+    def __repr__(self) -> str:
+        place = "in memory" if self.path is None else repr(str(self.path))
+        content = counted(len(self), "document") if self._collection.is_open else "closed"
+        return f"<MuveraIndex {place}: {content}>"

@@ -1,0 +1,276 @@
+"""The calls that search, rank and explain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy.typing as npt
+
+from muvera_core.errors import (
+    InvalidInputError,
+)
+from muvera_core.filters import compile_filter
+from muvera_core.hits import Hit, TokenMatch
+from muvera_core.index.parts import Filter, IndexParts
+from muvera_core.search import (
+    SearchOptions,
+    SearchPlan,
+    StageClock,
+    diversify,
+    explain,
+    make_plan,
+    search,
+    search_by_vector,
+    without_question,
+)
+from muvera_core.token_embeddings import TokenEmbeddings
+from muvera_core.validation import (
+    has_visible_text,
+    require_count,
+    require_encoded,
+    require_queries,
+    require_share,
+    require_string,
+    require_strings,
+    require_text,
+    require_texts,
+)
+
+
+class SearchingCalls(IndexParts):
+    """Finds documents."""
+
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        n_candidates: int | None = None,
+        *,
+        filter: Filter | None = None,
+        ids: Sequence[str] | None = None,
+        min_score: float | None = None,
+        exact: bool = False,
+        clock: StageClock | None = None,
+    ) -> list[Hit]:
+        """The ``k`` documents that match a query best, best first.
+
+        A query without a visible character, which a model may write, matches nothing. With a filter or ids, the first
+        ``k`` documents that these admit are returned, in the order in which they were added, with a score of 0.
+
+        Args:
+            query: the query's text.
+            k: number of hits. A smaller index returns all its documents.
+            n_candidates: number of candidates to rerank. More candidates find more and take longer. None takes what
+                ``optimize`` chose, or else the larger of 400 and 10 * k.
+            filter: admits documents by their metadata, for example ``{"year": {"$gte": 2020}}``. See
+                ``muvera_core.filters``. If the filter admits at least ``k`` documents, ``k`` are returned.
+            ids: admits only documents with these ids. Unknown ids are ignored.
+            min_score: smallest normalized score of a hit, from 0 to 1.
+            exact: score every document. This is slow. It is the reference for every other search.
+            clock: collects the time of each stage.
+
+        Raises:
+            InvalidInputError: ``k`` or ``n_candidates`` is below 1, ``min_score`` is outside [0, 1], or the filter is
+                invalid.
+        """
+        query = require_string("query", query)
+        return self.search_batch(
+            [query], k, n_candidates, filter=filter, ids=ids, min_score=min_score, exact=exact, clock=clock
+        )[0]
+
+    def search_batch(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        n_candidates: int | None = None,
+        *,
+        filter: Filter | None = None,
+        ids: Sequence[str] | None = None,
+        min_score: float | None = None,
+        exact: bool = False,
+        clock: StageClock | None = None,
+    ) -> list[list[Hit]]:
+        """The hits of each query. Scores can differ from those of ``search`` in their last bits."""
+        self._start_reading()
+        queries = require_strings("queries", queries)
+        options, clock = _options(k, n_candidates, filter, ids, min_score, exact), _require_clock(clock)
+        asked = [query for query in queries if has_visible_text(query)]
+        hits: Iterator[list[Hit]] = iter(())
+        if asked:
+            with clock.stage("encode"):
+                encoded = require_encoded(self._encoder.encode_queries(asked), len(asked), self._encoder.dimension)
+            hits = iter(search(self._collection, list(encoded), options, clock))
+        return [
+            next(hits) if has_visible_text(query) else without_question(self._collection, options) for query in queries
+        ]
+
+    def search_embeddings(
+        self,
+        query_tokens: npt.ArrayLike | TokenEmbeddings,
+        k: int = 10,
+        n_candidates: int | None = None,
+        *,
+        filter: Filter | None = None,
+        ids: Sequence[str] | None = None,
+        min_score: float | None = None,
+        exact: bool = False,
+        clock: StageClock | None = None,
+    ) -> list[Hit]:
+        """The hits of a query that is given by its token embeddings, shape (tokens, dimension). See ``search``."""
+        return self.search_embeddings_batch(
+            [query_tokens], k, n_candidates, filter=filter, ids=ids, min_score=min_score, exact=exact, clock=clock
+        )[0]
+
+    def search_embeddings_batch(
+        self,
+        query_tokens: TokenEmbeddings | Sequence[npt.ArrayLike | TokenEmbeddings],
+        k: int = 10,
+        n_candidates: int | None = None,
+        *,
+        filter: Filter | None = None,
+        ids: Sequence[str] | None = None,
+        min_score: float | None = None,
+        exact: bool = False,
+        clock: StageClock | None = None,
+    ) -> list[list[Hit]]:
+        """The hits of several queries that are given by their token embeddings. See ``search``."""
+        self._start_reading()
+        queries = require_queries(query_tokens, self._encoder.dimension)
+        options = _options(k, n_candidates, filter, ids, min_score, exact)
+        return search(self._collection, queries, options, _require_clock(clock))
+
+    def rerank(
+        self, query: str, ids: Sequence[str], k: int | None = None, *, min_score: float | None = None
+    ) -> list[Hit]:
+        """Rank documents that another search has found, such as BM25, by exact MaxSim with their stored tokens.
+
+        Args:
+            query: the query's text.
+            ids: the documents' ids. Unknown ids are skipped.
+            k: number of hits. None returns all documents.
+            min_score: see ``search``.
+
+        Raises:
+            InvalidInputError: ``k`` is below 1, or ``min_score`` is outside [0, 1].
+        """
+        ids = require_texts("ids", ids)
+        k = max(1, len(ids)) if k is None else k
+        return self.search(query, k, ids=ids, min_score=min_score, exact=True)
+
+    def search_diverse(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        fetch_k: int = 50,
+        relevance_weight: float = 0.5,
+        filter: Filter | None = None,
+        ids: Sequence[str] | None = None,
+        min_score: float | None = None,
+    ) -> list[Hit]:
+        """Hits that match a query well and differ from one another, by maximal marginal relevance.
+
+        The similarity of two documents is the cosine of their FDEs. Among the hits of one query it agrees with their
+        late-interaction similarity (correlation .9), whose cost would grow with the square of their length.
+
+        Args:
+            query: the query's text.
+            k: number of hits. They are returned in the order in which they are chosen.
+            fetch_k: number of best hits to choose from. At least ``k`` are taken.
+            relevance_weight: from 0, which looks at diversity only, to 1, which looks at relevance only.
+            filter: see ``search``.
+            ids: see ``search``.
+            min_score: see ``search``.
+
+        Raises:
+            InvalidInputError: the same cases as for ``search``, or ``relevance_weight`` is outside [0, 1].
+        """
+        relevance_weight = require_share("relevance_weight", relevance_weight)
+        k, fetch_k = require_count("k", k), require_count("fetch_k", fetch_k)
+        hits = self.search(query, max(k, fetch_k), filter=filter, ids=ids, min_score=min_score)
+        return diversify(self._collection, hits, k, relevance_weight)
+
+    def search_by_vector(
+        self,
+        vector: npt.ArrayLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> list[Hit]:
+        """The ``k`` documents whose stage-one vectors are nearest to a vector. This is only a rough order.
+
+        For callers that have one vector and no text, such as parts of a framework. ``TextEncoder(index.encoder).
+        encode_queries`` makes such a vector. Exact MaxSim needs the query's tokens, so no candidate is reranked: see
+        "@100" and the like in docs/benchmarks.md for what stage one finds alone.
+
+        Args:
+            vector: a query's FDE, made with the index's encoder and its FDE settings, shape (output dimension,).
+            k: number of hits.
+            filter: see ``search``.
+            ids: see ``search``.
+
+        Returns:
+            Hits with the cosine of the two vectors as ``score``, and clipped to [0, 1] as ``normalized_score``.
+
+        Raises:
+            InvalidInputError: the vector has another width; or the index compares vectors that no FDE alone can be
+                compared with, because it was optimized or its FDE is centred.
+        """
+        self._start_reading()
+        return search_by_vector(self._collection, vector, _options(k, None, filter, ids, None, False))
+
+    def plan(
+        self,
+        k: int = 10,
+        n_candidates: int | None = None,
+        *,
+        filter: Filter | None = None,
+        ids: Sequence[str] | None = None,
+        exact: bool = False,
+    ) -> SearchPlan:
+        """How a search with these arguments would find its hits, and why. Nothing is searched. See ``search``."""
+        self._start_reading()
+        return make_plan(self._collection, _options(k, n_candidates, filter, ids, None, exact))
+
+    def explain(self, query: str, id: str) -> list[TokenMatch]:
+        """The document token that matches each query token best.
+
+        If the document's tokens were merged (``pool_factor``), the similarity is that of the merged token, because the
+        score is made of it. Of the tokens that were merged, the match names the one that is nearest to the query token.
+        To find it, the document is encoded again.
+
+        Returns:
+            One match per query token, in order. Their similarities add up to the hit's score.
+
+        Raises:
+            InvalidInputError: no document has this id, or the query is empty.
+        """
+        self._start_reading()
+        query, id = require_text("query", query), require_text("id", id)
+        return explain(self._collection, self._encoder, query, id)
+
+
+def _options(
+    k: int,
+    n_candidates: int | None,
+    filter: Filter | None,
+    ids: Sequence[str] | None,
+    min_score: float | None,
+    exact: bool,
+) -> SearchOptions:
+    """The checked options of a search."""
+    return SearchOptions(
+        k=require_count("k", k),
+        n_candidates=None if n_candidates is None else require_count("n_candidates", n_candidates),
+        condition=compile_filter(filter),
+        ids=None if ids is None else tuple(require_texts("ids", ids)),
+        min_score=None if min_score is None else require_share("min_score", min_score),
+        exact=exact,
+    )
+
+
+def _require_clock(clock: StageClock | None) -> StageClock:
+    if clock is not None and not isinstance(clock, StageClock):
+        raise InvalidInputError(f"clock must be a StageClock, got {type(clock).__name__}")
+    return StageClock() if clock is None else clock

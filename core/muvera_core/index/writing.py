@@ -1,0 +1,194 @@
+"""The calls that add, change and delete documents."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from muvera_core.collection import (
+    EncodedTexts,
+    GivenTokens,
+    Record,
+)
+from muvera_core.encoders import (
+    pool_tokens,
+)
+from muvera_core.errors import (
+    InvalidInputError,
+    SkippedTextWarning,
+)
+from muvera_core.filters import compile_filter
+from muvera_core.index.parts import Filter, IndexParts, one_or_more
+from muvera_core.metadata import require_metadatas
+from muvera_core.token_embeddings import TokenEmbeddings, require_dimension
+from muvera_core.validation import (
+    counted,
+    has_visible_text,
+    require_count,
+    require_ids,
+    require_iterable,
+    require_length,
+    require_strings,
+    shown,
+)
+
+# Most ids that a warning lists.
+_SHOWN_IDS = 10
+
+
+class WritingCalls(IndexParts):
+    """Adds, changes and deletes documents."""
+
+    def add(
+        self,
+        texts: Iterable[str],
+        ids: Iterable[str] | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        batch_size: int = 64,
+        force: bool = False,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Encode and add documents, all or none. A document replaces the one with the same id.
+
+        A document that the index has with the same text and metadata is left as it is. If only its metadata differs, it
+        is not encoded again.
+
+        Args:
+            texts: the passages, from a list or any other iterable. A text without a visible character is skipped, with
+                a ``SkippedTextWarning``; what is stored under its id stays. Half of a surrogate pair, which is not
+                Unicode text, becomes U+FFFD.
+            ids: a distinct id for each text. None draws random ids.
+            metadatas: a mapping for each text; see ``muvera_core.metadata`` for the values it can hold. None stands for
+                empty ones.
+            batch_size: texts per call of the encoder.
+            force: encode every text, also those that the index has.
+            show_progress: show a bar on standard error.
+
+        Returns:
+            An id for each text, in order, also for those that were skipped.
+
+        Raises:
+            InvalidInputError: an id repeats or is empty, metadata cannot be stored, or lengths differ.
+            EncoderError: the encoder returned something unusable.
+            ReadOnlyIndexError: the index was opened for reading.
+        """
+        records = _records(require_strings("texts", texts), ids, metadatas)
+        batch_size = require_count("batch_size", batch_size)
+        visible = [record for record in records if has_visible_text(record.text or "")]
+        if len(visible) < len(records):
+            _warn_of_skipped([record.id for record in records if not has_visible_text(record.text or "")], len(records))
+        tokens = EncodedTexts(self._encoder, visible, self.pool_factor, batch_size, show_progress)
+        self._writer.add(visible, tokens, skip_unchanged=not force)
+        return [record.id for record in records]
+
+    def add_embeddings(
+        self,
+        token_embeddings: TokenEmbeddings | Sequence[npt.ArrayLike],
+        ids: Iterable[str] | None = None,
+        texts: Iterable[str] | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> list[str]:
+        """Add documents by their token embeddings, all or none. A document replaces the one with the same id.
+
+        Args:
+            token_embeddings: made by the index's encoder. Or a list of arrays of shape (tokens, dimension).
+            ids: a distinct id for each document. None draws random ids.
+            texts: the passages that the embeddings were made from. Hits return them.
+            metadatas: a mapping for each document; see ``add``.
+
+        Raises:
+            InvalidInputError: the same cases as for ``add``, or a vector holds NaN or infinity.
+            DimensionMismatchError: the vectors have another width than the index's.
+        """
+        if not isinstance(token_embeddings, TokenEmbeddings):
+            token_embeddings = TokenEmbeddings.from_list(token_embeddings)
+        require_dimension(token_embeddings, self._encoder.dimension, "this index")
+        n = len(token_embeddings)
+        records = _records([None] * n if texts is None else require_strings("texts", texts), ids, metadatas, n)
+        tokens = GivenTokens(pool_tokens(token_embeddings, self.pool_factor))
+        self._writer.add(records, tokens, skip_unchanged=False)
+        return [record.id for record in records]
+
+    def update_metadata(
+        self,
+        ids: str | Sequence[str],
+        metadatas: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        replace: bool = False,
+    ) -> int:
+        """Change the metadata of documents, all or none. Nothing is encoded again.
+
+        Args:
+            ids: one or more ids. Unknown ids are skipped.
+            metadatas: one mapping for all documents, or one for each id.
+            replace: replace the present metadata. Otherwise the mapping's keys are added to it, or replaced in it.
+
+        Returns:
+            The number of documents whose metadata changed.
+
+        Raises:
+            InvalidInputError: an id repeats, metadata cannot be stored, or lengths differ.
+            ReadOnlyIndexError: the index was opened for reading.
+        """
+        wanted = one_or_more(ids)
+        wanted = require_ids(wanted, len(wanted))
+        each = [metadatas] * len(wanted) if isinstance(metadatas, Mapping) else metadatas
+        texts = require_metadatas(each, len(wanted))
+        return self._writer.update_metadata(
+            {id: json.loads(text) for id, text in zip(wanted, texts, strict=True)}, replace=replace
+        )
+
+    def delete(self, ids: str | Sequence[str] | None = None, *, filter: Filter | None = None) -> int:
+        """Delete documents by id, by metadata, or by both.
+
+        Args:
+            ids: one or more ids. Unknown ids are skipped.
+            filter: see ``search``. With ``ids`` too, a document is deleted if it has one of the ids and the filter
+                admits it.
+
+        Returns:
+            The number of deleted documents.
+
+        Raises:
+            InvalidInputError: neither argument is given, or the filter is empty or invalid. ``clear`` deletes
+                everything.
+        """
+        if filter is not None and compile_filter(filter) is None:
+            raise InvalidInputError("an empty filter admits every document: to delete all of them call clear()")
+        if ids is None and filter is None:
+            raise InvalidInputError("delete needs ids or a filter; to delete every document call clear()")
+        wanted = None if ids is None else one_or_more(ids)
+        condition = compile_filter(filter)
+        return self._writer.delete(wanted, condition)
+
+    def clear(self) -> int:
+        """Delete every document. Returns their number."""
+        return self._writer.delete(None, None)
+
+
+def _records(
+    texts: Sequence[str | None],
+    ids: Iterable[str] | None,
+    metadatas: Iterable[Mapping[str, Any] | None] | None,
+    n: int | None = None,
+) -> list[Record]:
+    """The checked records of documents to add. There are ``n`` of them, or as many as there are texts."""
+    n = len(texts) if n is None else n
+    require_length("texts", texts, n)
+    checked_ids = require_ids(None if ids is None else require_iterable("ids", ids), n)
+    listed = None if metadatas is None else require_iterable("metadatas", metadatas)
+    return [Record(*parts) for parts in zip(checked_ids, texts, require_metadatas(listed, n), strict=True)]
+
+
+def _warn_of_skipped(ids: Sequence[str], n: int) -> None:
+    shown_ids = ", ".join(map(shown, ids[:_SHOWN_IDS])) + (", …" if len(ids) > _SHOWN_IDS else "")
+    warnings.warn(
+        f"skipped {len(ids)} of {counted(n, 'text')}, without a visible character to match: {shown_ids}",
+        SkippedTextWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,125 @@
+"""How a search finds its candidates: by which path, among how many documents, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from muvera_core.collection import Collection
+from muvera_core.filters import Condition
+from muvera_core.stage_one import HnswCandidates, StageOne
+from muvera_core.storage import Snapshot
+from muvera_core.token_embeddings import IntArray
+
+SearchPath = Literal["every document", "admitted documents", "flat scan", "graph", "filtered graph", "GPU scan"]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """The options of a search.
+
+    Attributes:
+        k: number of hits to return.
+        n_candidates: number of candidates to rerank. None leaves it to stage one, which knows what its encoding needs.
+        condition: the filter; None admits every document.
+        exact: rerank all documents that are admitted.
+        ids: admits only the documents with these ids; unknown ids are ignored. None admits every document.
+        min_score: the smallest normalized score of a hit. None keeps all hits.
+    """
+
+    k: int
+    n_candidates: int | None = None
+    condition: Condition | None = None
+    exact: bool = False
+    ids: tuple[str, ...] | None = None
+    min_score: float | None = None
+
+    @property
+    def admits_all(self) -> bool:
+        """Whether neither a filter nor ids restrict the search."""
+        return self.condition is None and self.ids is None
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """How a search finds the candidates that it reranks by exact MaxSim.
+
+    Attributes:
+        path: "every document" and "admitted documents" rerank all that are admitted, without stage one. "flat scan"
+            and "GPU scan" compare the query's vector with those of all admitted documents. "graph" and "filtered
+            graph" find most of the nearest vectors and look at a part of them.
+        n_documents: number of documents of the index.
+        n_admitted: number of documents that the filter and the ids admit.
+        n_candidates: number of documents to rerank.
+        ef: size of the list of best documents that a graph search keeps. None if there is no graph search.
+        reason: why this path is taken, in one sentence.
+    """
+
+    path: SearchPath
+    n_documents: int
+    n_admitted: int
+    n_candidates: int
+    ef: int | None
+    reason: str
+
+
+def admitted_keys(collection: Collection, snapshot: Snapshot, options: SearchOptions) -> IntArray:
+    """Keys of the documents that a search may return, int64, ascending.
+
+    Raises:
+        StaleError: something was committed after this snapshot.
+    """
+    if options.ids is None:
+        return collection.store.matching(snapshot, options.condition)
+    named = np.array(sorted(collection.store.keys_of(snapshot, options.ids).values()), dtype=np.int64)
+    if options.condition is None:
+        return named
+    return np.intersect1d(named, collection.store.matching(snapshot, options.condition), assume_unique=True)
+
+
+def plan_search(
+    stage_one: StageOne, n_documents: int, n_admitted: int, options: SearchOptions, *, gpu_scans: bool
+) -> SearchPlan:
+    """Choose how to find the candidates of a search.
+
+    Args:
+        stage_one: the index's stage one.
+        n_documents: number of documents of the index.
+        n_admitted: number of documents that the filter and the ids admit.
+        options: the search's options.
+        gpu_scans: whether a GPU would scan the vectors of all documents.
+    """
+    k, all_of_them = options.k, "every document" if options.admits_all else "admitted documents"
+    n = max(k, stage_one.n_candidates(k) if options.n_candidates is None else options.n_candidates)
+
+    def plan(path: SearchPath, reason: str, ef: int | None = None) -> SearchPlan:
+        n_candidates = n_admitted if path in ("every document", "admitted documents") else n
+        return SearchPlan(path, n_documents, n_admitted, n_candidates, ef, reason)
+
+    def rerank_all(reason: str) -> SearchPlan:
+        return plan("every document" if options.admits_all else "admitted documents", reason)
+
+    if options.exact:
+        return rerank_all(f"exact=True reranks {all_of_them}.")
+    if n_admitted <= n:
+        return rerank_all(f"A search reranks {n} candidates, and there are no more {_documents(options)} than that.")
+    if not stage_one.is_worth_it(n_admitted, n):
+        return rerank_all(f"To rerank {n_admitted} documents is faster than to find {n} candidates with the graph.")
+    if gpu_scans and options.admits_all:
+        return plan("GPU scan", "The GPU holds all vectors, and was faster than the CPU when both were timed.")
+    if not isinstance(stage_one.candidates, HnswCandidates):
+        return plan("flat scan", "Stage one has no graph, because a scan of so few vectors is as fast.")
+    ef = max(stage_one.candidates.ef, n)
+    if options.admits_all:
+        return plan("graph", "Every document is admitted, and a graph search looks at a part of them only.", ef)
+    return plan(
+        "filtered graph",
+        f"A graph search that passes over what is not admitted is faster than to rerank {n_admitted} documents.",
+        ef,
+    )
+
+
+def _documents(options: SearchOptions) -> str:
+    return "documents" if options.admits_all else "admitted documents"
