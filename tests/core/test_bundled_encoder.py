@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 import warnings
 from collections.abc import Callable
@@ -28,6 +30,14 @@ FILLER = "The committee met on Tuesday and discussed the minutes of the previous
 @pytest.fixture(scope="module")
 def encoder() -> BundledEncoder:
     return BundledEncoder(num_threads=2)
+
+
+class Labelled(BundledEncoder):
+    """An encoder whose constructor takes other arguments."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(max_query_tokens=3)
+        self.label = label
 
 
 def maxsim(query: npt.NDArray[np.float32], document: npt.NDArray[np.float32]) -> float:
@@ -130,11 +140,12 @@ def test_a_needle_at_the_end_of_a_long_text_is_matched(encoder: BundledEncoder) 
 
 def test_what_is_left_out_is_reported() -> None:
     encoder = BundledEncoder(max_document_tokens=300, max_query_tokens=4)
-    with pytest.warns(TruncatedTextWarning, match=r"starts with 'word .* has 400 tokens; the last 100 .* limit is 300"):
+    message = r"text 2 of this call \('word .*…'\) is too long: its characters 1499 to 2000 \(25% of it\) are left out"
+    with pytest.warns(TruncatedTextWarning, match=message + ".* limit is 300 tokens. .* raise max_document_tokens"):
         embeddings = encoder.encode_documents(["short", "word " * 400])
     kept = encoder.encode_documents(["word " * 300])
     np.testing.assert_array_equal(embeddings[1], kept[0])
-    with pytest.warns(TruncatedTextWarning, match="has 6 tokens; the last 2"):
+    with pytest.warns(TruncatedTextWarning, match="the question is too long: .* 18 to 27 .* max_query_tokens"):
         encoder.encode_queries(["one two three four five six"])
     assert len(encoder.query_spans("one two three four five six")) == 6
 
@@ -143,6 +154,17 @@ def test_a_text_at_the_limit_is_encoded_silently() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         BundledEncoder(max_query_tokens=4).encode_queries(["one two three four"])
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])  # noqa: S301
+def test_a_copy_encodes_alike_and_keeps_its_class(copied: Callable[[BundledEncoder], BundledEncoder]) -> None:
+    made = Labelled("mine")
+    again = copied(made)
+    assert type(again) is Labelled
+    assert again.label == "mine"
+    assert again.settings == made.settings == {"max_document_tokens": 16_384, "max_query_tokens": 3}
+    assert len(again.query_spans("one two three")) == 5
+    np.testing.assert_array_equal(again.encode_documents(TEXTS[:1])[0], made.encode_documents(TEXTS[:1])[0])
 
 
 def test_pinned_similarities(encoder: BundledEncoder) -> None:

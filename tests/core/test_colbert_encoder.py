@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pickle
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from muvera_core.errors import (
     InvalidInputError,
     MissingExtraError,
     TruncatedTextWarning,
+    UnknownTextWarning,
 )
 
 DOC_MAXLEN, QUERY_MAXLEN, DIMENSION = 48, 32, 128
@@ -43,6 +46,16 @@ TEXTS = [
     "words like [MASK], [PAD] and [SEP] in the text itself",
     " ".join(["owl"] * (QUERY_MAXLEN - 3)),  # fills a query to the last token
 ]
+
+
+class Labelled(ColBERTEncoder):
+    """An encoder whose constructor takes other arguments."""
+
+    def __init__(self, checkpoint: Path, label: str) -> None:
+        super().__init__(checkpoint, device="cpu", doc_maxlen=40, batch_size=4)
+        self.label = label
+
+
 FULL_DOCUMENT = " ".join(["owl"] * (DOC_MAXLEN - 3))
 
 
@@ -342,7 +355,7 @@ def test_a_needle_at_the_end_of_a_long_document_is_found(encoder: ColBERTEncoder
 @needs_colbert
 def test_a_document_beyond_the_limit_is_cut_with_a_warning(folder: Path) -> None:
     encoder = ColBERTEncoder(folder, device="cpu", max_document_tokens=100)
-    with pytest.warns(TruncatedTextWarning, match=r"starts with 'owl .* has 130 tokens; the last 30 ") as caught:
+    with pytest.warns(TruncatedTextWarning, match=r"text 2 of this call \('owl .* characters 399 to 520 ") as caught:
         embeddings = encoder.encode_documents(["fits", "owl " * 130, "owl " * 100])
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -360,7 +373,7 @@ def test_a_long_query_is_encoded_whole(encoder: ColBERTEncoder) -> None:
 
 @needs_colbert
 def test_a_query_beyond_the_models_positions_is_cut_with_a_warning(encoder: ColBERTEncoder) -> None:
-    with pytest.warns(TruncatedTextWarning, match=r"has 600 tokens; the last 91 .* limit is 509") as caught:
+    with pytest.warns(TruncatedTextWarning, match=r"characters 2035 to 2400 .* limit is 509 tokens. Shorten") as caught:
         embeddings = encoder.encode_queries(["owl " * 600, "owl"])
     assert len(caught) == 1
     assert embeddings.lengths.tolist() == [512, QUERY_MAXLEN]
@@ -388,6 +401,58 @@ def test_spans_count_characters(encoder: ColBERTEncoder) -> None:
     text = "naïve 🦉 café in 東京"
     spans = encoder.document_spans(text)
     assert [text[start:end] for start, end in spans if start < end] == ["naïve", "🦉", "café", "in", "東", "京"]
+
+
+# Unknown words
+
+
+@needs_colbert
+def test_unknown_words_match_only_the_same_characters(folder: Path) -> None:
+    encoder = ColBERTEncoder(folder, device="cpu")
+    with pytest.warns(UnknownTextWarning, match=r"100% of .* text 1 of this call \('สุนัข"):
+        dog, rain, mixed = encoder.encode_documents(["สุนัขวิ่งเล่น", "ฝนตกหนัก", "a dog, สุนัข"])
+    with pytest.warns(UnknownTextWarning, match="the question"):
+        query = encoder.encode_queries(["สุนัข"])[0]
+    # One vector per unknown word, and no markers or masks, which would match those of every unknown text.
+    assert [len(tokens) for tokens in (dog, rain, mixed, query)] == [1, 1, 6, 1]
+    np.testing.assert_allclose(np.linalg.norm(np.concatenate([dog, rain, mixed, query]), axis=1), 1, atol=1e-5)
+    to_dog, to_rain, to_mixed = ((query @ document.T).max() for document in (dog, rain, mixed))
+    assert to_mixed > 0.99
+    assert to_rain < 0.3 < 0.5 < to_dog
+    for text, tokens in (("สุนัขวิ่งเล่น", dog), ("a dog, สุนัข", mixed)):
+        assert len(encoder.document_spans(text)) == len(tokens)
+    assert encoder.query_spans("สุนัข").tolist() == [[0, 5]]
+
+
+# Copies
+
+
+@needs_colbert
+def test_a_copy_is_made_from_the_same_folder(folder: Path) -> None:
+    made = Labelled(folder, "mine")
+    for again in (pickle.loads(pickle.dumps(made)), deepcopy(made)):  # noqa: S301
+        assert type(again) is Labelled
+        assert (again.label, again.doc_maxlen, again.batch_size) == ("mine", 40, 4)
+        assert again.fingerprint == made.fingerprint
+        np.testing.assert_array_equal(again.encode_documents(["a red owl"])[0], made.encode_documents(["a red owl"])[0])
+    assert made.settings == {
+        "checkpoint": folder.name,
+        "content": made.fingerprint,
+        "doc_maxlen": 40,
+        "query_maxlen": QUERY_MAXLEN,
+        "max_document_tokens": 16384,
+    }
+
+
+@needs_colbert
+def test_a_copy_of_a_changed_or_missing_folder_is_refused(copy: Path) -> None:
+    packed = pickle.dumps(ColBERTEncoder(copy, device="cpu"))
+    write_settings(copy, mask_punctuation=False)
+    with pytest.raises(EncoderError, match="no longer has the content"):
+        pickle.loads(packed)  # noqa: S301
+    shutil.rmtree(copy)
+    with pytest.raises(EncoderError, match="is not a folder"):
+        pickle.loads(packed)  # noqa: S301
 
 
 # Loading

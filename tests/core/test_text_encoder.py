@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import copy
+import json
+import pickle
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -9,6 +14,10 @@ from muvera_core.errors import DimensionMismatchError, InvalidInputError
 
 TEXTS = ["Owls hunt at night.", "Ants live in colonies.", "Rye bread keeps long."]
 QUERY = "Which bird is active after dark?"
+
+
+class Shouting(TextEncoder):
+    """Gives texts in capitals the vectors of small letters, as its encoder does anyway."""
 
 
 def test_vectors_are_those_of_stage_one(encoder: BundledEncoder) -> None:
@@ -61,8 +70,60 @@ def test_texts_are_scored_by_exact_maxsim(encoder: BundledEncoder, batch_size: i
     assert scores.argmax() == 0
 
 
-def test_no_texts_and_an_empty_query(encoder: BundledEncoder) -> None:
+def test_no_texts_have_no_scores(encoder: BundledEncoder) -> None:
     scores, normalized = score_texts(encoder, QUERY, [])
     assert scores.shape == normalized.shape == (0,)
-    with pytest.raises(InvalidInputError, match="query is empty"):
-        score_texts(encoder, " ", TEXTS)
+
+
+@pytest.mark.parametrize("query", ["", " \n", "\u200b\x00"])
+def test_a_query_without_visible_text_scores_every_text_0(encoder: BundledEncoder, query: str) -> None:
+    for scores in score_texts(encoder, query, TEXTS):
+        assert scores.tolist() == [0, 0, 0]
+
+
+def test_texts_without_visible_characters_score_0(encoder: BundledEncoder) -> None:
+    scores, normalized = score_texts(encoder, QUERY, [TEXTS[0], "\u200b\ufeff", "\x00", "\u2003"])
+    assert scores[0] > 1
+    assert scores[1:].tolist() == normalized[1:].tolist() == [0, 0, 0]
+
+
+def test_halves_of_surrogate_pairs_are_replaced(encoder: BundledEncoder) -> None:
+    broken, mended = "Owls \ud83e hunt at night.", "Owls \ufffd hunt at night."
+    np.testing.assert_array_equal(
+        score_texts(encoder, f"{QUERY}\udd89", [broken]), score_texts(encoder, f"{QUERY}\ufffd", [mended])
+    )
+    text_encoder = TextEncoder(encoder)
+    for encode in (text_encoder.encode_documents, text_encoder.encode_queries):
+        np.testing.assert_array_equal(encode([broken]), encode([mended]))
+
+
+def test_blank_texts_have_vectors(encoder: BundledEncoder) -> None:
+    vectors = TextEncoder(encoder).encode_documents(["", " ", "\u200b"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_what_is_no_text_is_refused(encoder: BundledEncoder) -> None:
+    for texts in ("one text", ["fine", None]):
+        with pytest.raises(InvalidInputError, match=r"texts(\[1\])? must be a"):
+            score_texts(encoder, QUERY, texts)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError, match=r"texts(\[1\])? must be a"):
+            TextEncoder(encoder).encode_documents(texts)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="query must be a string"):
+        score_texts(encoder, None, TEXTS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])  # noqa: S301
+def test_a_copy_gives_the_same_vectors(encoder: BundledEncoder, copied: Callable[[TextEncoder], TextEncoder]) -> None:
+    class_of_its_own = Shouting(encoder, FDEConfig(num_repetitions=3), normalize=False, batch_size=2)
+    again = copied(class_of_its_own)
+    assert type(again) is Shouting
+    assert (again.fingerprint, again.batch_size) == (class_of_its_own.fingerprint, 2)
+    assert again.settings == class_of_its_own.settings
+    assert json.loads(json.dumps(again.settings)) == again.settings
+    np.testing.assert_array_equal(again.encode_documents(TEXTS), class_of_its_own.encode_documents(TEXTS))
+
+
+def test_an_encoder_of_precomputed_embeddings_can_be_copied() -> None:
+    made = PrecomputedEmbeddings(64, "model-a")
+    again = pickle.loads(pickle.dumps(made))  # noqa: S301
+    assert (again.fingerprint, again.settings) == (made.fingerprint, {"dimension": 64, "model": "model-a"})

@@ -67,8 +67,12 @@ class Wordpieces:
         ]
 
     def unknown_characters(self) -> tuple[int, int]:
-        """The number of characters in unknown words, and of all that are encoded, both without whitespace."""
-        words = (self.text[word.spans[0][0] : word.spans[-1][1]] for word in self.unknown.values())
+        """The number of characters in unknown words, and of all that are encoded, both without whitespace.
+
+        Words of ASCII characters do not count: they are codes of more than 100 characters, not words of a language.
+        """
+        others = (word for word in self.unknown.values() if not word.is_whole)
+        words = (self.text[word.spans[0][0] : word.spans[-1][1]] for word in others)
         return sum(map(len, words)), len("".join(self.text[: self.end].split()))
 
 

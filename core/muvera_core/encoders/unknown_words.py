@@ -33,34 +33,38 @@ class UnknownWord:
     Attributes:
         parts: characters with their marks; the whole word if all its characters are ASCII.
         spans: start and end of each part in the text.
+        before: the letter or digit, with its marks, that touches the word on the left; otherwise empty.
         is_whole: whether the only part is the whole word.
     """
 
     parts: Sequence[str]
     spans: Sequence[tuple[int, int]]
+    before: str
     is_whole: bool
 
     @classmethod
     def read(cls, text: str, start: int, end: int, at_most: int) -> UnknownWord:
         """The word at ``text[start:end]``, its first ``at_most`` parts. Marks that follow it belong to it."""
         if text[start:end].isascii():
-            return cls([text[start:end].casefold()], [(start, end)], True)
+            return cls([text[start:end].casefold()], [(start, end)], "", True)
         spans = list(islice(_characters(text, start, end), at_most))
-        return cls([_folded(text[first:last]) for first, last in spans], spans, False)
+        return cls([_folded(text[first:last]) for first, last in spans], spans, _before(text, start), False)
 
     def first(self, n_parts: int) -> UnknownWord:
         """The word without the parts after the first ``n_parts``."""
-        return UnknownWord(self.parts[:n_parts], self.spans[:n_parts], self.is_whole)
+        return UnknownWord(self.parts[:n_parts], self.spans[:n_parts], self.before, self.is_whole)
 
     def vectors(self, dimension: int) -> FloatArray:
         """One vector of unit length per part, shape (parts, dimension).
 
         The vector of a character is made of itself and of the pair with the character before it, so that it is nearest
-        to the same character in the same word.
+        to the same character in the same word. The character before can be of another word, because a tokenizer takes
+        each ideograph for a word.
         """
         if self.is_whole:
             return _hashed("word", self.parts[0], dimension)[None]
-        return np.stack([_character(*pair, dimension) for pair in zip(["", *self.parts], self.parts, strict=False)])
+        pairs = zip([self.before, *self.parts], self.parts, strict=False)
+        return np.stack([_character(before, part, dimension) for before, part in pairs])
 
     def vector(self, dimension: int) -> FloatArray:
         """One vector of unit length for the whole word: the direction of the sum of its parts' vectors."""
@@ -75,6 +79,13 @@ def _characters(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
             stop += 1
         yield start, stop
         start = stop
+
+
+def _before(text: str, start: int) -> str:
+    first = start - 1
+    while first > 0 and _joins_the_one_before(text[first]):
+        first -= 1
+    return _folded(text[first:start]) if start > 0 and text[first].isalnum() else ""
 
 
 def _joins_the_one_before(character: str) -> bool:
