@@ -14,6 +14,7 @@ from collections import OrderedDict, UserDict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -1021,6 +1022,7 @@ NASTY_DOCUMENTS: list[dict[str, Any]] = [
     {"n": ["1", 1.0]},
     {"n": "é"},
     {"n": "e\u0301"},
+    {"n": "C:\\a_b"},
 ]
 NASTY_FILTERS: list[dict[str, Any]] = [
     *({"n": document["n"]} for document in NASTY_DOCUMENTS if "n" in document and not isinstance(document["n"], dict)),
@@ -1075,6 +1077,10 @@ NASTY_FILTERS: list[dict[str, Any]] = [
             "%a" * 200,
             "É",
             "_\u0301",
+            "s_",
+            "%s%",
+            "\\%",
+            "a\\_b",
         )
     ),
     {"n": 10**400},
@@ -1121,7 +1127,7 @@ def test_nasty_filters_are_answered_as_the_rules_say() -> None:
                 assert found == [id for id, doc in zip(ids, NASTY_DOCUMENTS, strict=True) if holds(filter, doc)]
 
 
-text_values = st.text(alphabet="ab%_*[\0ßé", max_size=6)
+text_values = st.text(alphabet="abS%_*[\\\0ßé", max_size=6)
 comparable = st.integers(-(2**66), 2**66) | st.floats(allow_nan=False, allow_infinity=False) | text_values
 stored = st.dictionaries(
     st.sampled_from(["a", "b", "a.b"]),
@@ -1136,7 +1142,7 @@ operand = st.none() | st.booleans() | st.integers(-2, 2) | comparable
 operations = st.one_of(
     st.dictionaries(st.sampled_from(["$eq", "$ne"]), operand, min_size=1, max_size=1),
     st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), st.integers(-2, 2) | comparable, min_size=1),
-    st.dictionaries(st.sampled_from(["$in", "$nin", "$all"]), st.lists(operand, min_size=1, max_size=4), min_size=1),
+    st.dictionaries(st.sampled_from(["$in", "$nin", "$all"]), st.lists(operand, max_size=4), min_size=1),
     st.dictionaries(st.sampled_from(["$like", "$ilike", "$contains", "$icontains"]), text_values, min_size=1),
     st.dictionaries(st.sampled_from(["$exists", "$empty"]), st.booleans(), min_size=1),
 )
@@ -1220,7 +1226,7 @@ def _compares(operator: str, operand: Any, values: list[Any]) -> bool:
         case "$nin":
             return not _compares("$in", operand, values)
         case "$all":
-            return all(_compares("$eq", element, values) for element in operand)
+            return len(operand) > 0 and all(_compares("$eq", element, values) for element in operand)
         case "$exists":
             return operand is bool(values)
         case "$empty":
@@ -1232,7 +1238,7 @@ def _compares(operator: str, operand: Any, values: list[Any]) -> bool:
         case "$like":
             return any(isinstance(value, str) and _like(operand, value) for value in values)
         case "$ilike":
-            return any(isinstance(value, str) and _like(operand.casefold(), value.casefold()) for value in values)
+            return any(isinstance(value, str) and _like(operand, value, fold=True) for value in values)
     kind, wanted = _kind(operand)
     comparable = [value for value_kind, value in map(_kind, values) if value_kind == kind]
     if operator == "$gt":
@@ -1279,15 +1285,28 @@ def _kind(value: Any) -> tuple[str, Any]:
     return ("string", str.__str__(value)) if isinstance(value, str) else (type(value).__name__, None)
 
 
-def _like(pattern: str, text: str) -> bool:
-    """SQL's LIKE, minding case, by the textbook: which lengths of the text the pattern so far can cover."""
-    reachable = {0}
-    for character in pattern:
-        if character == "%":
-            reachable = set(range(min(reachable), len(text) + 1)) if reachable else set()
+def _like(pattern: str, text: str, *, fold: bool = False) -> bool:
+    """SQL's LIKE by the textbook: which lengths of the text the pattern so far can cover.
+
+    With ``fold``, lengths count case-folded characters, but "_" covers one character of the text itself.
+    """
+    pieces = [character.casefold() if fold else character for character in text]
+    whole, ends = "".join(pieces), list(accumulate(map(len, pieces), initial=0))
+    one_more = dict(pairwise(ends))
+    reachable, escaped = {0}, False
+    for place, character in enumerate(pattern):
+        if character == "\\" and not escaped and pattern[place + 1 : place + 2] in ("%", "_", "\\"):
+            escaped = True
+            continue
+        if character == "%" and not escaped:
+            reachable = set(range(min(reachable), len(whole) + 1)) if reachable else set()
+        elif character == "_" and not escaped:
+            reachable = {one_more[i] for i in reachable if i in one_more}
         else:
-            reachable = {i + 1 for i in reachable if i < len(text) and character in ("_", text[i])}
-    return len(text) in reachable
+            literal = character.casefold() if fold else character
+            reachable = {i + len(literal) for i in reachable if whole.startswith(literal, i)}
+        escaped = False
+    return len(whole) in reachable
 
 
 # Paths

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from muvera_core.errors import InvalidInputError
+from muvera_core.filters.patterns import LikePattern
 from muvera_core.token_embeddings import IntArray
 
 
@@ -45,6 +45,12 @@ class FieldIndex:
         ).fetchall()
         return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows)))
 
+    def has(self, path: str, where: str = "1") -> bool:
+        """Whether a document has a field at ``path`` that meets the SQL condition."""
+        self.verify(path)
+        sql = f"SELECT EXISTS (SELECT 1 FROM fields WHERE path = ? AND {where})"
+        return bool(self.database.execute(sql, (path,)).fetchone()[0])
+
 
 @dataclass(frozen=True)
 class Has(Condition):
@@ -71,15 +77,56 @@ class Like(Condition):
 
     def keys(self, fields: FieldIndex) -> IntArray:
         fields.verify(self.path)
-        value, pattern = ("casefold(value)", self.pattern.casefold()) if self.fold_case else ("value", self.pattern)
-        # A match contains each literal part of the pattern. SQLite quickly finds the values with the longest part.
-        literal = max(re.split("[%_]", pattern), key=len)
+        pattern = LikePattern(self.pattern, fold_case=self.fold_case)
+        # SQLite quickly finds the values with the longest literal part of the pattern.
+        value = "casefold(value)" if self.fold_case else "value"
         rows = fields.database.execute(
-            f"SELECT key, {value} FROM fields WHERE path = ? AND kind = 'string' AND instr({value}, ?) > 0",
-            (self.path, literal),
+            f"SELECT key, value FROM fields WHERE path = ? AND kind = 'string' AND instr({value}, ?) > 0",
+            (self.path, pattern.longest_literal),
         ).fetchall()
-        is_like = re.compile(fnmatch.translate(_as_glob(pattern))).match
-        return np.unique(np.array([key for key, text in rows if is_like(text)], dtype=np.int64))
+        return np.unique(np.array([key for key, text in rows if pattern.matches(text)], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Nothing(Condition):
+    """Matches no document."""
+
+    def keys(self, fields: FieldIndex) -> IntArray:
+        return np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class NestedField(Condition):
+    """Matches what ``inner`` matches, a field in the object at ``path`` whose name looks like an operator's.
+
+    If documents have the field ``path``, but none has an object there, the operator was meant.
+    """
+
+    path: str
+    message: str
+    inner: Condition
+
+    def keys(self, fields: FieldIndex) -> IntArray:
+        if fields.has(self.path) and not fields.has(self.path, "kind = 'object'"):
+            raise InvalidInputError(self.message)
+        return self.inner.keys(fields)
+
+
+@dataclass(frozen=True)
+class TopField(Condition):
+    """Matches what ``inner`` matches, a field at ``path`` that looks like a logical operator.
+
+    If no document has the field, the operator was meant.
+    """
+
+    path: str
+    message: str
+    inner: Condition
+
+    def keys(self, fields: FieldIndex) -> IntArray:
+        if len(fields.all_keys) and not fields.has(self.path):
+            raise InvalidInputError(self.message)
+        return self.inner.keys(fields)
 
 
 @dataclass(frozen=True)
@@ -110,10 +157,3 @@ class Or(Condition):
 
     def keys(self, fields: FieldIndex) -> IntArray:
         return reduce(np.union1d, (condition.keys(fields) for condition in self.inner))
-
-
-def _as_glob(pattern: str) -> str:
-    """Convert an SQL LIKE pattern (% is any text, _ any character) to a glob pattern."""
-    return "".join(
-        {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}.get(character, character) for character in pattern
-    )

@@ -21,7 +21,7 @@ import numpy as np
 
 from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError
 from muvera_core.files import DATABASE_ERRORS, is_plain_file, open_plain, storage_errors
-from muvera_core.filters import FIELDS_SCHEMA
+from muvera_core.filters import FIELDS_SCHEMA, moment
 from muvera_core.storage.snapshot import SnapshotRows
 from muvera_core.token_embeddings import IntArray
 
@@ -116,6 +116,7 @@ def connect_to_any(path: Path | None, mode: str = "rw") -> sqlite3.Connection:
         ):
             db.execute(f"PRAGMA {setting}")
         db.create_function("casefold", 1, str.casefold, deterministic=True)
+        db.create_function("moment", 1, moment, deterministic=True)
     except BaseException:
         db.close()
         raise
