@@ -105,8 +105,9 @@ class Collection:
             except StaleError:
                 if self.read_only:  # otherwise this index itself has replaced the snapshot
                     self.catch_up()
-        with self.locks.writing if self.read_only else nullcontext(), self.locks.state:
-            self.require_open()
+        with self.locks.writing if self.read_only else nullcontext():
+            if self.read_only:
+                self.catch_up()  # most of the work, before the writer has to wait
             return self.store.read_exclusively(latest)
 
     def is_current(self) -> bool:
@@ -117,16 +118,14 @@ class Collection:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each part, by name."""
+        snapshot = self.snapshot()
+        on_disk = self.store.size_on_disk()
+        parts = {"documents and tokens on disk": on_disk} if on_disk else {}
+        if self.accelerator is not None:
+            parts[f"on {self.accelerator.name}"] = self.accelerator.n_bytes
         with self.locks.state:
-            on_disk = self.store.size_on_disk()
-            snapshot = self.snapshot()
-            parts = {"documents and tokens on disk": on_disk} if on_disk else {}
-            if self.accelerator is not None:
-                parts[f"on {self.accelerator.name}"] = self.accelerator.n_bytes
-            return parts | {
-                "stage one in memory": self.stage_one.candidates.n_bytes,
-                "directory in memory": sum(column.nbytes for column in snapshot.rows.columns),
-            }
+            parts["stage one in memory"] = self.stage_one.candidates.n_bytes
+        return parts | {"directory in memory": sum(column.nbytes for column in snapshot.rows.columns)}
 
     @property
     def device(self) -> str:

@@ -130,10 +130,9 @@ class Writer:
         collection = self._collection
         with collection.locks.writing:
             collection.require_writable()
-            with collection.locks.state:
-                snapshot = self._store.snapshot
-                named = None if ids is None else np.array(sorted(self._store.keys_of(snapshot, ids).values()), np.int64)
-                admitted = self._store.matching(snapshot, condition)
+            snapshot = collection.snapshot()
+            named = None if ids is None else np.array(sorted(self._store.keys_of(snapshot, ids).values()), np.int64)
+            admitted = self._store.matching(snapshot, condition)
             if named is None:
                 keys = admitted
             else:

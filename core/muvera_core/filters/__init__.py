@@ -26,15 +26,25 @@ from __future__ import annotations
 from muvera_core.filters.conditions import Condition, FieldIndex
 from muvera_core.filters.language import compile_filter
 from muvera_core.filters.moments import moment
-from muvera_core.filters.table import FIELDS_SCHEMA, damaged_paths, delete_fields, insert_fields, verify_path
+from muvera_core.filters.table import (
+    FIELDS_SCHEMA,
+    Fetch,
+    damaged_paths,
+    delete_fields,
+    fetch_from,
+    insert_fields,
+    verify_path,
+)
 
 __all__ = [
     "FIELDS_SCHEMA",
     "Condition",
+    "Fetch",
     "FieldIndex",
     "compile_filter",
     "damaged_paths",
     "delete_fields",
+    "fetch_from",
     "insert_fields",
     "moment",
     "verify_path",

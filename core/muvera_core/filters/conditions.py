@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -12,7 +11,11 @@ import numpy as np
 
 from muvera_core.errors import InvalidInputError
 from muvera_core.filters.patterns import LikePattern
+from muvera_core.filters.table import FIELDS_AT_ONCE, FIRST, LAST, Fetch, damaged_fields, n_fields
 from muvera_core.token_embeddings import IntArray
+
+# Kind, value and key: the place of a field among those of its path.
+Position = tuple[Any, Any, Any]
 
 
 class Condition:
@@ -28,28 +31,64 @@ class FieldIndex:
     """The data from which conditions are answered.
 
     Attributes:
-        database: the database with the table of fields.
+        fetch: runs one short statement.
         all_keys: the keys of all documents, int64, ascending.
         verify: checks the fields at a path; raises CorruptIndexError if they are damaged.
     """
 
-    database: sqlite3.Connection
+    fetch: Fetch
     all_keys: IntArray
     verify: Callable[[str], None]
 
     def select(self, path: str, where: str = "1", parameters: Sequence[Any] = ()) -> IntArray:
         """Keys of the documents with a field at ``path`` that meets the SQL condition, ascending."""
+        keys = [key for page in self.rows(path, "key", where, parameters) for (key,) in page]
+        return np.unique(np.array(keys, dtype=np.int64))
+
+    def rows(
+        self, path: str, columns: str, where: str = "1", parameters: Sequence[Any] = ()
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """Columns of the fields at ``path`` that meet the SQL condition, in pages, in any order.
+
+        A condition that SQLite answers fast is answered at once. Another is answered for a page of fields at a time,
+        from the first field that meets it to the last.
+        """
         self.verify(path)
-        rows = self.database.execute(
-            f"SELECT DISTINCT key FROM fields WHERE path = ? AND {where}", (path, *parameters)
-        ).fetchall()
-        return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows)))
+        matching, values = f"FROM fields WHERE path = ? AND ({where})", (path, *parameters)
+        page = self.fetch(f"SELECT {columns} {matching}", values, limited=True)
+        if page is not None:
+            yield page
+            return
+        first, last = (
+            self.fetch(f"SELECT kind, value, key {matching} ORDER BY {order} LIMIT 1", values, limited=True)
+            for order in ("kind, value, key", "kind DESC, value DESC, key DESC")
+        )
+        if first == []:
+            return
+        for start, end in self._spans(path, first[0] if first else FIRST, last[0] if last else LAST):
+            span = "(kind, value, key) >= (?, ?, ?) AND (kind, value, key) <= (?, ?, ?)"
+            yield self.fetch(f"SELECT {columns} {matching} AND {span}", (*values, *start, *end)) or []
+
+    def _spans(self, path: str, low: Position, high: Position) -> Iterator[tuple[Position, Position]]:
+        """First and last field of each page between two fields, these included."""
+        sql = (
+            "SELECT kind, value, key FROM fields WHERE path = ? AND (kind, value, key) >= (?, ?, ?) "
+            f"ORDER BY kind, value, key LIMIT 2 OFFSET {FIELDS_AT_ONCE - 1}"
+        )
+        for _ in range(n_fields(self.fetch, path) // FIELDS_AT_ONCE + 1):
+            ends = self.fetch(f"SELECT * FROM ({sql}) WHERE (kind, value, key) <= (?, ?, ?)", (path, *low, *high)) or []
+            if len(ends) < 2:
+                yield low, high
+                return
+            yield low, ends[0]
+            low = ends[1]
+        raise damaged_fields(path)  # the pages go round in a circle
 
     def has(self, path: str, where: str = "1") -> bool:
         """Whether a document has a field at ``path`` that meets the SQL condition."""
         self.verify(path)
         sql = f"SELECT EXISTS (SELECT 1 FROM fields WHERE path = ? AND {where})"
-        return bool(self.database.execute(sql, (path,)).fetchone()[0])
+        return self.fetch(sql, (path,)) == [(1,)]
 
 
 @dataclass(frozen=True)
@@ -76,15 +115,13 @@ class Like(Condition):
     fold_case: bool
 
     def keys(self, fields: FieldIndex) -> IntArray:
-        fields.verify(self.path)
         pattern = LikePattern(self.pattern, fold_case=self.fold_case)
         # SQLite quickly finds the values with the longest literal part of the pattern.
         value = "casefold(value)" if self.fold_case else "value"
-        rows = fields.database.execute(
-            f"SELECT key, value FROM fields WHERE path = ? AND kind = 'string' AND instr({value}, ?) > 0",
-            (self.path, pattern.longest_literal),
-        ).fetchall()
-        return np.unique(np.array([key for key, text in rows if pattern.matches(text)], dtype=np.int64))
+        where = f"kind = 'string' AND instr({value}, ?) > 0"
+        pages = fields.rows(self.path, "key, value", where, (pattern.longest_literal,))
+        found = [key for page in pages for key, text in page if pattern.matches(text)]
+        return np.unique(np.array(found, dtype=np.int64))
 
 
 @dataclass(frozen=True)

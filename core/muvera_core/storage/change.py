@@ -17,6 +17,7 @@ from muvera_core.files import id_hash, record_checksum, storage_errors
 from muvera_core.filters import delete_fields, insert_fields
 from muvera_core.storage.database import State, insert_snapshot_rows, read_version, write_state
 from muvera_core.storage.documents import DocumentReader
+from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot, SnapshotRows
 from muvera_core.storage.token_log import TokenLog
 from muvera_core.token_embeddings import IntArray
@@ -60,7 +61,7 @@ class Change:
             snapshot: the snapshot to change.
         """
         self._db, self._path, self._snapshot = db, path, snapshot
-        self._reader = DocumentReader(db)
+        self._reader = DocumentReader(SharedConnection(db, path))
         self._added = SnapshotRows.empty()
         self._state: State = {}
         self.removed: IntArray = np.empty(0, dtype=np.int64)

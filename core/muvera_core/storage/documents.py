@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from muvera_core.batches import batched
 from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError, MuveraError
 from muvera_core.files import id_hash, record_checksum
 from muvera_core.storage.database import DATABASE_NAME, read_version, select_by_key
+from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot
 from muvera_core.token_embeddings import IntArray
+
+# Documents that are read at a time: others who need the connection wait for a millisecond.
+_READ_TOGETHER = 256
 
 
 class StaleError(MuveraError):
@@ -37,10 +41,11 @@ class StoredDocument:
 
 
 class DocumentReader:
-    """Reads documents of a snapshot through one connection. The caller guards the connection."""
+    """Reads documents of a snapshot through one connection, some at a time, so that others can use it in between."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, connection: SharedConnection) -> None:
+        """Read through this connection."""
+        self._connection = connection
 
     def documents(self, snapshot: Snapshot, keys: Sequence[int] | IntArray) -> list[StoredDocument]:
         """The documents with these keys, which must be in ``snapshot``, in the order of the keys.
@@ -49,29 +54,37 @@ class DocumentReader:
             StaleError: a document was deleted after this snapshot.
             CorruptIndexError: a document is damaged.
         """
-        wanted = [int(key) for key in keys]
-        found = {row[0]: row for row in select_by_key(self._db, "key, id, text, metadata, checksum", wanted)}
-        if len(found) < len(set(wanted)):
-            self._raise_missing(snapshot, [key for key in wanted if key not in found])
-        return [_document(found[key]) for key in wanted]
+        found: list[StoredDocument] = []
+        for batch in batched(keys, _READ_TOGETHER):
+            wanted = [int(key) for key in batch]
+            rows = self._select(snapshot, "key, id, text, metadata, checksum", wanted)
+            found += [_document(rows[key]) for key in wanted]
+        return found
 
     def keys_of(self, snapshot: Snapshot, ids: Sequence[str]) -> dict[str, int]:
         """The key of each id that is in ``snapshot``, by id. Raises the same errors as ``documents``."""
-        possible, wanted = snapshot.possible_keys(ids), set(ids)
-        rows = list(select_by_key(self._db, "key, id", possible.tolist()))
-        if len(rows) < len(possible):
-            self._raise_missing(snapshot, sorted(set(possible.tolist()) - {key for key, _ in rows}))
-        id_hashes = snapshot.rows.id_hashes[snapshot.places(possible)]
-        hashes = dict(zip(possible.tolist(), id_hashes.tolist(), strict=True))
-        for key, id in rows:
-            if not isinstance(id, str) or id_hash(id) != hashes[key]:
-                raise _damaged_document(key)
-        return {id: key for key, id in rows if id in wanted}
+        possible, wanted, found = snapshot.possible_keys(ids), set(ids), dict[str, int]()
+        hashes = snapshot.rows.id_hashes[snapshot.places(possible)]
+        for batch in batched(zip(possible.tolist(), hashes.tolist(), strict=True), _READ_TOGETHER):
+            rows = self._select(snapshot, "key, id", [key for key, _ in batch])
+            for key, hash in batch:
+                id = rows[key][1]
+                if not isinstance(id, str) or id_hash(id) != hash:
+                    raise _damaged_document(key)
+                if id in wanted:
+                    found[id] = key
+        return found
 
-    def _raise_missing(self, snapshot: Snapshot, keys: Sequence[int]) -> None:
-        if snapshot.version != read_version(self._db):
-            raise StaleError
-        raise _damaged_document(keys[0])
+    def _select(self, snapshot: Snapshot, columns: str, keys: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+        """Columns of documents, the key first, by key."""
+        with self._connection.lock, self._connection.checked() as db:
+            rows = {row[0]: row for row in select_by_key(db, columns, keys)}
+            missing = [key for key in keys if key not in rows]
+            if missing and snapshot.version != read_version(db):
+                raise StaleError
+        if missing:
+            raise _damaged_document(missing[0])
+        return rows
 
 
 def _document(row: tuple[Any, ...]) -> StoredDocument:

@@ -20,7 +20,7 @@ import numpy as np
 
 from muvera_core.errors import CLOSED, RUN_REPAIR, CorruptIndexError, IndexClosedError, MuveraError
 from muvera_core.files import DATABASE_ERRORS, storage_errors
-from muvera_core.filters import Condition, FieldIndex, verify_path
+from muvera_core.filters import Condition
 from muvera_core.storage.change import COPY_BATCH, AppendedTokens, Change
 from muvera_core.storage.committed import read_committed
 from muvera_core.storage.database import (
@@ -33,15 +33,15 @@ from muvera_core.storage.database import (
     read_version,
     select_by_key,
 )
-from muvera_core.storage.documents import DocumentReader, StaleError, StoredDocument
+from muvera_core.storage.documents import DocumentReader, StoredDocument
+from muvera_core.storage.filter_reader import FilterReader
 from muvera_core.storage.locks import IndexLocks
+from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot, SnapshotRows
 from muvera_core.storage.token_codec import Rows, TokenCodec
 from muvera_core.storage.token_log import FileTokenLog, MemoryTokenLog, TokenLog, token_generations, tokens_path
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
-# Applications use few filters at a time (a tenant, a language), and one that many documents match is slow to evaluate.
-_MAX_CACHED_FILTERS = 16
 # The token file is rewritten when deleted tokens take more bytes than this, and than half of what the others take.
 _MIN_WASTE = 1 << 20
 # Free pages of the database to release at a time: searches wait meanwhile.
@@ -90,10 +90,10 @@ class Store:
         self._writable = not read_only
         self._closed = False
         self._compacted: TokenLog | None = None
-        self._verified_paths: set[str] = set()
         new = create is not None or folder is None
         self._db = connect(self._path, write=new, create=new)
-        self._reader = DocumentReader(self._db)
+        self._shared = SharedConnection(self._db, self._path, self.locks.state)
+        self._reader, self._filters = DocumentReader(self._shared), FilterReader(self._shared)
         # A second connection, for changes and for loading new states, so that searches need not wait for these.
         self._write_db = self._db
         try:
@@ -121,18 +121,18 @@ class Store:
             StaleError: a document was deleted after this snapshot.
             CorruptIndexError: a document is damaged.
         """
-        with self.locks.state, self._using():
+        with self._using():
             return self._reader.documents(snapshot, keys)
 
     def documents_by_id(self, snapshot: Snapshot, ids: Sequence[str]) -> list[StoredDocument]:
         """The documents with these ids, in the order of the ids. Unknown ids are skipped. Raises like ``documents``."""
-        with self.locks.state, self._using():
+        with self._using():
             keys = self._reader.keys_of(snapshot, ids)
             return self._reader.documents(snapshot, [keys[id] for id in ids if id in keys])
 
     def keys_of(self, snapshot: Snapshot, ids: Sequence[str]) -> dict[str, int]:
         """The key of each id that is in ``snapshot``, by id. Raises the same errors as ``documents``."""
-        with self.locks.state, self._using():
+        with self._using():
             return self._reader.keys_of(snapshot, ids)
 
     def matching(self, snapshot: Snapshot, condition: Condition | None) -> IntArray:
@@ -144,14 +144,8 @@ class Store:
         """
         if condition is None:
             return snapshot.keys
-        with self.locks.state, self._using():
-            cached = snapshot.filter_matches
-            if condition not in cached:
-                matches = read_one_state(self._db, lambda: self._evaluate(snapshot, condition))
-                if len(cached) >= _MAX_CACHED_FILTERS:
-                    del cached[next(iter(cached))]
-                cached[condition] = matches
-            return cached[condition]
+        with self._using():
+            return self._filters.matching(snapshot, condition)
 
     def token_rows(self, snapshot: Snapshot, keys: Sequence[int] | IntArray) -> tuple[Rows, IntArray]:
         """Token rows of documents in ``snapshot``, end to end, and their offsets, int64, shape (documents + 1,).
@@ -211,14 +205,22 @@ class Store:
             return read_version(self._write_db) == self.snapshot.version
 
     def read_exclusively(self, read: Callable[[], _T]) -> _T:
-        """What ``read`` returns. Other processes cannot commit meanwhile."""
+        """What ``read`` returns. Nothing can be committed meanwhile, but other threads can read.
 
-        def with_lock() -> _T:
-            read_version(self._db)  # the first read takes the lock; BEGIN alone does not
+        The caller holds ``IndexLocks.writing`` if the store is read-only: then other processes are kept from commits.
+        """
+        if self._writable:  # no other process can commit
+            with self.locks.change:
+                return read()
+        try:
+            with self.locks.state, self._using():
+                self._db.execute("BEGIN")
+                read_version(self._db)  # the first read takes the lock; BEGIN alone does not
             return read()
-
-        with self.locks.state, self._using():
-            return read_one_state(self._db, with_lock)
+        finally:
+            with self.locks.state:
+                if not self._closed and self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
     # Writing
 
@@ -312,7 +314,7 @@ class Store:
         """Close the database. The token file is closed when the last search that reads it ends."""
         with self.locks.state:
             self._closed = True
-            self._db.close()
+            self._shared.close()
             self._write_db.close()
             no_tokens = MemoryTokenLog(self.codec.row_dtype, 0)
             self.snapshot = Snapshot.of(self.snapshot.version, SnapshotRows.empty(), no_tokens)
@@ -380,20 +382,6 @@ class Store:
 
     def _free_pages(self) -> int:
         return int(self._write_db.execute("PRAGMA freelist_count").fetchone()[0])
-
-    def _evaluate(self, snapshot: Snapshot, condition: Condition) -> IntArray:
-        if read_version(self._db) != snapshot.version:
-            raise StaleError
-        matches = condition.keys(FieldIndex(self._db, snapshot.keys, self._verify_path))
-        if not snapshot.has(matches).all():
-            raise CorruptIndexError(
-                f"the index over metadata fields in {self._path} names documents that do not exist: {RUN_REPAIR}"
-            )
-        return matches
-
-    def _verify_path(self, path: str) -> None:
-        if path not in self._verified_paths and verify_path(self._db, path):
-            self._verified_paths.add(path)
 
     def _describe(self, key: int) -> str:
         with suppress(MuveraError, *DATABASE_ERRORS), self.locks.state:
