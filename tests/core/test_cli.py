@@ -194,8 +194,6 @@ BAD_LINES = {
     "[" * 100_000: "not JSON",
     "[1]": "JSON object",
     '{"no": "text"}': "text must be a string",
-    '{"text": ""}': "text is empty",
-    '{"text": "\\ud800"}': "surrogate",
     '{"text": "x", "id": true}': "id must be",
     '{"text": "x", "id": " "}': "id is empty",
     '{"text": "x", "v": Infinity}': "is infinite",
@@ -219,6 +217,25 @@ def test_lines_that_cannot_be_used_are_named_and_nothing_is_changed(tmp_path: Pa
     assert "late.jsonl:2: it is not UTF-8 text" in result.stderr
     assert "--skip-bad" in result.stderr.splitlines()[-1]
     assert summary(muvera("index", index, tmp_path, "--skip-bad")) == {"added": 3, "skipped": len(BAD_LINES) + 2}
+
+
+def test_blank_lines_and_pages_are_told_and_skipped_by_themselves(tmp_path: Path, index: Path) -> None:
+    (tmp_path / "pages.jsonl").write_text('{"text": "Owls"}\n{"text": " "}\n{"text": "Ants \\ud835"}\n')
+    (tmp_path / "blank.txt").write_text("\u200b\n", encoding="utf-8")
+    result = muvera("index", index, tmp_path)
+    assert summary(result) == {"added": 2, "skipped": 1}
+    assert "pages.jsonl:2: text is empty" in result.stderr
+    assert ids(index) == {"pages.jsonl#1", "pages.jsonl#3"}
+
+
+def test_a_lowest_score_leaves_out_hits(shared_index: Path) -> None:
+    assert muvera("search", shared_index, "owls", "--min-score", 0).stdout
+    result = muvera("search", shared_index, "owls", "--min-score", 1)
+    assert (result.stdout, result.stderr) == ("", "no document matches a score of 1.0\n")
+
+
+def test_info_names_the_encoder_and_its_settings(shared_index: Path) -> None:
+    assert "BundledEncoder(" in muvera("info", shared_index).stdout
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -527,7 +544,7 @@ def test_misuse_has_status_2(command: list[str]) -> None:
 def test_errors_say_what_to_do_on_the_command_line(notes: Path, index: Path, tmp_path: Path) -> None:
     assert "is not empty" in muvera("index", notes, notes, status=1).stderr
     muvera("index", index, notes)
-    assert "is empty" in muvera("search", index, " ", status=1).stderr
+    assert "the query is empty" in muvera("search", index, " ").stderr
     with MuveraIndex.open(index):
         assert "is open for writing elsewhere" in muvera("index", index, notes, status=1).stderr
         assert hits(index, "owls", "-k", 1)
@@ -629,7 +646,8 @@ def test_texts_that_are_cut_give_one_line_of_warning(tmp_path: Path, index: Path
     (tmp_path / "long.txt").write_text("word " * 20_000)
     result = muvera("index", index, tmp_path)
     (line,) = result.stderr.splitlines()
-    assert line.startswith("Warning: the text that starts with 'word word")
+    assert line.startswith("Warning: document 'long.txt' is too long")
+    assert "--max-words" in line
     assert summary(result) == {"added": 1}
 
 

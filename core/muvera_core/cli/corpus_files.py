@@ -16,7 +16,7 @@ from typing import Any
 from muvera_core.cli.passages import Splitting, split_into_passages
 from muvera_core.errors import InvalidInputError
 from muvera_core.metadata import normalize_metadata
-from muvera_core.validation import require_text, require_unicode, shown
+from muvera_core.validation import has_visible_text, repaired, require_string, require_text, shown
 
 TEXT_SUFFIXES = (".txt", ".md")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -81,11 +81,13 @@ class Unusable:
         file: the file.
         line: number of the line; None for the whole file.
         reason: why it cannot be used.
+        is_blank: whether it has no visible text, which happens in good files, too, and only needs to be told.
     """
 
     file: SourceFile
     line: int | None
     reason: str
+    is_blank: bool = False
 
     def __str__(self) -> str:
         return f"{place(self.file, self.line)}: {self.reason}"
@@ -185,7 +187,7 @@ def _from_text(file: SourceFile, splitting: Splitting) -> Iterator[SourceDocumen
         line = error.object.count(b"\n", 0, error.start) + 1
         yield Unusable(file, line, f"it is not UTF-8 text ({_not_utf8(error)}): convert the file")
         return
-    passages = split_into_passages(text, splitting)
+    passages = [passage for passage in split_into_passages(text, splitting) if has_visible_text(passage)]
     if any(len(passage.encode()) > MAX_TEXT_BYTES for passage in passages):
         advice = "split the text, for example with --max-words"
         yield Unusable(file, None, f"a passage has more than {MAX_TEXT_BYTES >> 20} MiB: {advice}")
@@ -223,7 +225,7 @@ def _lines(stream: io.BufferedIOBase) -> Iterator[bytes | None]:
         yield None
 
 
-def _from_json(file: SourceFile, number: int, line: bytes) -> SourceDocument:
+def _from_json(file: SourceFile, number: int, line: bytes) -> SourceDocument | Unusable:
     try:
         content = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -232,9 +234,11 @@ def _from_json(file: SourceFile, number: int, line: bytes) -> SourceDocument:
         raise InvalidInputError(f"it is not JSON ({error})") from None
     if not isinstance(content, dict):
         raise InvalidInputError(f"it must hold a JSON object, got {shown(content)}")
-    text = require_unicode("text", content.pop("text", None))
-    title = "" if content.get("title") is None else require_unicode("title", content["title"])
-    text = require_text("text", f"{title} {text}" if title else text)
+    text = repaired(require_string("text", content.pop("text", None)))
+    title = "" if content.get("title") is None else repaired(require_string("title", content["title"]))
+    text = f"{title} {text}" if title else text
+    if not has_visible_text(text):
+        return Unusable(file, number, "text is empty", is_blank=True)
     own_id = _own_id(content)
     metadata = content.pop("metadata", None)
     if not isinstance(metadata, dict | None):

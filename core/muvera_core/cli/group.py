@@ -20,6 +20,7 @@ from muvera_core.errors import (
     EncoderMismatchError,
     MuveraError,
     NotAnIndexError,
+    SkippedTextWarning,
     StageOneNotSavedWarning,
     TruncatedTextWarning,
     UnknownTextWarning,
@@ -33,7 +34,14 @@ _ADVICE: dict[type[MuveraError], str] = {
     EncoderMismatchError: "--encoder names the folder of a ColBERT checkpoint",
     UnsupportedFormatError: "`muvera compact INDEX` converts an index of an older format",
 }
-_OUR_WARNINGS = (DeviceFallbackWarning, StageOneNotSavedWarning, TruncatedTextWarning, UnknownTextWarning)
+# Our own warnings, with what the command line can do about them.
+_WARNINGS: dict[type[Warning], str | None] = {
+    DeviceFallbackWarning: None,
+    SkippedTextWarning: None,
+    StageOneNotSavedWarning: None,
+    TruncatedTextWarning: "--max-words splits text files into passages",
+    UnknownTextWarning: "--encoder names the folder of a ColBERT checkpoint",
+}
 
 
 class Failure(click.ClickException):
@@ -90,12 +98,13 @@ def _warnings_on_one_line() -> Iterator[None]:
         show_other = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *details: Any, **more: Any) -> None:
-            if issubclass(category, _OUR_WARNINGS):
-                say(f"Warning: {message}")
+            if issubclass(category, tuple(_WARNINGS)):
+                advice = next(text for kind, text in _WARNINGS.items() if issubclass(category, kind))
+                say(f"Warning: {message}" + (f". On the command line, {advice}" if advice else ""))
             else:
                 show_other(message, category, *details, **more)
 
-        for category in _OUR_WARNINGS:
+        for category in _WARNINGS:
             warnings.simplefilter("always", category)
         warnings.showwarning = show
         yield

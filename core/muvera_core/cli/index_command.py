@@ -146,12 +146,13 @@ def _read_documents(
 
 
 def _report_unusable(found: Comparison, skip: bool) -> None:
-    """Print what cannot be used. Ends the program if there is such a file or line and it may not be skipped."""
-    reported = found.unusable if skip else found.unusable[:_REPORTED]
+    """Print what cannot be used. Ends the program if it may not be skipped. What is blank is always skipped."""
+    bad = [entry for entry in found.unusable if not entry.is_blank]
+    reported = found.unusable if skip or not bad else bad[:_REPORTED]
     for entry in reported:
         say(str(entry))
-    if found.unusable and not skip:
-        n, others = len(found.unusable), len(found.unusable) - len(reported)
+    if bad and not skip:
+        n, others = len(bad), len(bad) - len(reported)
         raise Failure(
             (f"… and {others} more. " if others else "")
             + f"{n} {'file or line' if n == 1 else 'files or lines'} cannot be used, and nothing was changed: correct "
