@@ -108,13 +108,20 @@ class Collection:
         with self.locks.writing if self.read_only else nullcontext():
             if self.read_only:
                 self.catch_up()  # most of the work, before the writer has to wait
-            return self.store.read_exclusively(latest)
+            return self.store.read_exclusively(lambda: self._read_undisturbed(latest))
 
     def is_current(self) -> bool:
         """Whether no other process has committed anything since the snapshot. This is cheap."""
         with self.locks.writing:
             self.require_open()
             return self.store.is_current()
+
+    def _read_undisturbed(self, read: Callable[[], _T]) -> _T:
+        """What ``read`` returns while nothing can be committed. What follows a commit may still disturb it, once."""
+        try:
+            return read()
+        except StaleError:
+            return read()
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each part, by name."""

@@ -8,9 +8,10 @@ import numpy.typing as npt
 from muvera_core.collection import Collection
 from muvera_core.errors import DimensionMismatchError, InvalidInputError
 from muvera_core.hits import Hit
-from muvera_core.search.plan import SearchOptions, admitted_keys
+from muvera_core.search.moment import admitted_keys, take_moment
+from muvera_core.search.plan import SearchOptions
 from muvera_core.set_encoders import FixedDimensionalEncoder
-from muvera_core.storage import Snapshot, StoredDocument
+from muvera_core.storage import Snapshot, StaleError, StoredDocument
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings, unit_length
 
 _USE_TEXT = "search by the query's text, or by its token vectors with search_embeddings"
@@ -21,10 +22,13 @@ def search_by_vector(collection: Collection, vector: npt.ArrayLike, options: Sea
     query = _require_own_vector(collection, vector)
 
     def read(snapshot: Snapshot) -> tuple[list[StoredDocument], FloatArray]:
+        moment = take_moment(collection, snapshot, options)
+        (keys,) = moment.search(query[None], options.k)
         with collection.locks.state:
-            admitted = admitted_keys(collection, snapshot, options)
-            keys = collection.stage_one.search(query, options.k, admitted)
-            cosines = collection.stage_one.candidates.vectors(np.sort(keys))[np.argsort(np.argsort(keys))] @ query
+            if collection.snapshot() is not snapshot or collection.stage_one is not moment.stage_one:
+                raise StaleError
+            vectors = moment.stage_one.candidates.vectors(np.sort(keys))
+        cosines: FloatArray = vectors[np.argsort(np.argsort(keys))] @ query
         return collection.store.documents(snapshot, keys), cosines
 
     documents, cosines = collection.read_with_retry(read)

@@ -10,11 +10,10 @@ from muvera_core.batches import batched
 from muvera_core.collection import Collection, RerankRequest
 from muvera_core.hits import Hit
 from muvera_core.maxsim import Ranking, normalize_scores
-from muvera_core.search.plan import SearchOptions, SearchPlan, admitted_keys, plan_search
+from muvera_core.search.moment import Moment, take_moment
+from muvera_core.search.plan import SearchOptions, SearchPlan
 from muvera_core.search.reranking import rerank
 from muvera_core.search.stage_clock import StageClock
-from muvera_core.stage_one import StageOne
-from muvera_core.storage import Snapshot, StaleError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 # Queries that are searched together: their candidates are of one snapshot, and they are searched again together if a
@@ -46,7 +45,7 @@ def search(
 
 def make_plan(collection: Collection, options: SearchOptions) -> SearchPlan:
     """How a search with these options would find its candidates now."""
-    return collection.read_with_retry(lambda _: _begin(collection, options)[0])
+    return collection.read_with_retry(lambda snapshot: take_moment(collection, snapshot, options).plan)
 
 
 def find_candidates(
@@ -57,37 +56,27 @@ def find_candidates(
     Raises:
         StaleError: a write has replaced the snapshot meanwhile.
     """
-    plan, snapshot, stage_one, admitted = _begin(collection, options)
+    moment = take_moment(collection, collection.snapshot(), options)
+    plan, snapshot = moment.plan, moment.snapshot
     if plan.path in ("every document", "admitted documents"):
-        return [RerankRequest(query, snapshot, admitted) for query in queries]
-    vectors = stage_one.encoder.encode_queries(TokenEmbeddings.from_list(list(queries)))
-    if plan.path == "GPU scan" and collection.accelerator is not None:
-        found = [collection.accelerator.search(stage_one, snapshot, vector, plan.n_candidates) for vector in vectors]
-        if all(keys is not None for keys in found):
-            return _requests(queries, snapshot, [keys for keys in found if keys is not None])
-    allowed = None if options.admits_all else admitted
-    with collection.locks.state:
-        if collection.snapshot() is not snapshot or collection.stage_one is not stage_one:
-            raise StaleError
-        keys = [stage_one.search(vector, plan.n_candidates, allowed) for vector in vectors]
-    return _requests(queries, snapshot, keys)
-
-
-def _begin(collection: Collection, options: SearchOptions) -> tuple[SearchPlan, Snapshot, StageOne, IntArray]:
-    """The plan of a search, and what it is carried out on: a snapshot, stage one, and the keys that are admitted."""
-    snapshot = collection.snapshot()
-    admitted = admitted_keys(collection, snapshot, options)
-    with collection.locks.state:
-        if collection.snapshot() is not snapshot:
-            raise StaleError
-        stage_one, gpu = collection.stage_one, collection.accelerator
-        gpu_scans = gpu is not None and gpu.scans(stage_one, snapshot)
-        plan = plan_search(stage_one, len(snapshot), len(admitted), options, gpu_scans=gpu_scans)
-    return plan, snapshot, stage_one, admitted
-
-
-def _requests(queries: Sequence[FloatArray], snapshot: Snapshot, found: Sequence[IntArray]) -> list[RerankRequest]:
+        return [RerankRequest(query, snapshot, moment.admitted) for query in queries]
+    vectors = moment.stage_one.encoder.encode_queries(TokenEmbeddings.from_list(list(queries)))
+    found = _search_on_gpu(collection, moment, vectors) if plan.path == "GPU scan" else None
+    if found is None:
+        found = moment.search(vectors, plan.n_candidates)
     return [RerankRequest(query, snapshot, np.sort(keys)) for query, keys in zip(queries, found, strict=True)]
+
+
+def _search_on_gpu(collection: Collection, moment: Moment, vectors: FloatArray) -> list[IntArray] | None:
+    """The keys of each query's candidates; None if the GPU leaves the work to the CPU."""
+    found = []
+    for vector in vectors:
+        gpu = collection.accelerator
+        keys = None if gpu is None else gpu.search(moment.stage_one, moment.snapshot, vector, moment.plan.n_candidates)
+        if keys is None:
+            return None
+        found.append(keys)
+    return found
 
 
 def _as_hits(collection: Collection, request: RerankRequest, ranking: Ranking, min_score: float | None) -> list[Hit]:

@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from muvera_core.collection import Collection
 from muvera_core.filters import Condition
 from muvera_core.stage_one import HnswCandidates, StageOne
-from muvera_core.storage import Snapshot
-from muvera_core.token_embeddings import IntArray
 
 SearchPath = Literal["every document", "admitted documents", "flat scan", "graph", "filtered graph", "GPU scan"]
 
@@ -63,20 +58,6 @@ class SearchPlan:
     n_candidates: int
     ef: int | None
     reason: str
-
-
-def admitted_keys(collection: Collection, snapshot: Snapshot, options: SearchOptions) -> IntArray:
-    """Keys of the documents that a search may return, int64, ascending.
-
-    Raises:
-        StaleError: something was committed after this snapshot.
-    """
-    if options.ids is None:
-        return collection.store.matching(snapshot, options.condition)
-    named = np.array(sorted(collection.store.keys_of(snapshot, options.ids).values()), dtype=np.int64)
-    if options.condition is None:
-        return named
-    return np.intersect1d(named, collection.store.matching(snapshot, options.condition), assume_unique=True)
 
 
 def plan_search(

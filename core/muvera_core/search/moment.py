@@ -1,0 +1,76 @@
+"""What one search works on: a snapshot, stage one, and the documents that are admitted, all of the same moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from muvera_core.collection import Collection
+from muvera_core.search.plan import SearchOptions, SearchPlan, plan_search
+from muvera_core.stage_one import StageOne, StageOneView
+from muvera_core.storage import Snapshot, StaleError
+from muvera_core.token_embeddings import FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """The state of an index that a search works on, without holding a lock.
+
+    Attributes:
+        snapshot: the documents.
+        stage_one: the stage one of the same moment.
+        view: what it had published.
+        admitted: keys of the documents that the search may return, int64, ascending.
+        admits_all: whether these are all documents.
+        plan: how the search finds its candidates.
+    """
+
+    snapshot: Snapshot
+    stage_one: StageOne
+    view: StageOneView
+    admitted: IntArray
+    admits_all: bool
+    plan: SearchPlan
+
+    def search(self, vectors: FloatArray, n: int) -> list[IntArray]:
+        """For each stage-one vector the keys of the ``n`` admitted documents of highest inner product, best first.
+
+        Raises:
+            StaleError: a write has changed the graph meanwhile.
+        """
+        found = self.view.search_many(vectors, n, None if self.admits_all else self.admitted)
+        if found is None:
+            raise StaleError
+        return found
+
+
+def take_moment(collection: Collection, snapshot: Snapshot, options: SearchOptions) -> Moment:
+    """Find out what is admitted in a snapshot, and take stage one together with it.
+
+    Raises:
+        StaleError: a write has replaced the snapshot.
+    """
+    admitted = admitted_keys(collection, snapshot, options)
+    with collection.locks.state:
+        if collection.snapshot() is not snapshot:
+            raise StaleError
+        stage_one, gpu = collection.stage_one, collection.accelerator
+        view = stage_one.view()
+        gpu_scans = gpu is not None and gpu.scans(stage_one, snapshot)
+        plan = plan_search(stage_one, len(snapshot), len(admitted), options, gpu_scans=gpu_scans)
+    return Moment(snapshot, stage_one, view, admitted, options.admits_all, plan)
+
+
+def admitted_keys(collection: Collection, snapshot: Snapshot, options: SearchOptions) -> IntArray:
+    """Keys of the documents that a search may return, int64, ascending.
+
+    Raises:
+        StaleError: something was committed after this snapshot.
+    """
+    if options.ids is None:
+        return collection.store.matching(snapshot, options.condition)
+    named = np.array(sorted(collection.store.keys_of(snapshot, options.ids).values()), dtype=np.int64)
+    if options.condition is None:
+        return named
+    return np.intersect1d(named, collection.store.matching(snapshot, options.condition), assume_unique=True)
