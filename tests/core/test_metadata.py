@@ -140,6 +140,7 @@ def test_what_holds_values_becomes_a_list_or_a_dictionary(value: Any, expected: 
 
 def test_what_pandas_holds_is_stored() -> None:
     pandas = pytest.importorskip("pandas")
+    assert normalize_metadata({"a": pandas.NA, "b": [pandas.NaT], pandas.NA: 1}) == {"a": None, "b": [None], "null": 1}
     frame = pandas.DataFrame(
         {
             "n": [1, None],
