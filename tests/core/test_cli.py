@@ -646,7 +646,7 @@ def test_texts_that_are_cut_give_one_line_of_warning(tmp_path: Path, index: Path
     (tmp_path / "long.txt").write_text("word " * 20_000)
     result = muvera("index", index, tmp_path)
     (line,) = result.stderr.splitlines()
-    assert line.startswith("Warning: document 'long.txt' is too long")
+    assert line.startswith("Warning: document 'long.txt' is too long: its characters 81919 to 99999 ")
     assert "--max-words" in line
     assert summary(result) == {"added": 1}
 
