@@ -25,7 +25,6 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.retrievers.muvera import MuveraVectorStore, NoEmbedding
 
-from muvera_core import MuveraIndex
 from muvera_core.evaluation.collections import read_beir
 
 COLLECTION = Path(__file__).parent / "data" / "nq-gold"
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("questions", nargs="*", default=QUESTIONS, help="questions to ask, one after the other")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        store = MuveraVectorStore(MuveraIndex.create(Path(folder) / "muvera"))
+        store = MuveraVectorStore.open_or_create(Path(folder) / "muvera")
         index = ingest(store, read_passages(arguments.passages))
         converse(index, MockLLM(), arguments.questions)
         store.client.close()

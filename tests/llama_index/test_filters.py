@@ -157,7 +157,7 @@ def test_an_index_filled_through_the_core_is_filtered_too(store: MuveraVectorSto
 
 def test_no_filter_asks_nothing() -> None:
     assert to_filter(None) is None
-    assert to_filter(MetadataFilters(filters=[]), node_ids=[], ref_doc_ids=[]) is None
+    assert to_filter(MetadataFilters(filters=[]), ref_doc_ids=[]) is None
 
 
 @pytest.mark.parametrize(

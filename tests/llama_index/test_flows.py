@@ -117,10 +117,23 @@ async def test_a_pipeline_run_asynchronously_leaves_no_orphan(store: MuveraVecto
     assert _texts(store) == "Owls sleep."
 
 
-def test_a_pipeline_drops_nodes_when_no_embedding_stands_in(store: MuveraVectorStore) -> None:
-    """Why ``NoEmbedding`` has to be the last transformation."""
+def test_a_pipeline_drops_nodes_when_no_embedding_stands_in(
+    store: MuveraVectorStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Why ``NoEmbedding`` has to be the last transformation. The first search says so."""
     IngestionPipeline(transformations=[SPLITTER], vector_store=store).run(documents=[_document("owls", OWLS)])
     assert store.get_nodes() == []
+    index = VectorStoreIndex.from_vector_store(store, embed_model=NoEmbedding())
+    for retriever in (index.as_retriever(), MuveraRetriever(store.client)):
+        caplog.clear()
+        assert retriever.retrieve("owls") == []
+        assert "put NoEmbedding() last" in caplog.text
+    IngestionPipeline(transformations=[SPLITTER, NoEmbedding()], vector_store=store).run(
+        documents=[_document("a", ANTS)]
+    )
+    caplog.clear()
+    assert index.as_retriever().retrieve("owls") != []
+    assert caplog.text == ""
 
 
 def test_objects_behind_index_nodes_are_followed(store: MuveraVectorStore) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import date
-from pathlib import Path
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import UUID
 
+import numpy as np
 import pytest
+from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import (
     BaseNode,
     Document,
@@ -98,15 +104,53 @@ def test_a_users_own_kind_of_node_comes_back_as_text_node(store: MuveraVectorSto
     assert store.get_nodes(["x"]) == [TextNode(id_="x", text="Owls hunt.")]
 
 
-def test_metadata_become_json(store: MuveraVectorStore) -> None:
-    store.add([TextNode(id_="x", text="owls", metadata={"day": date(2024, 5, 1), "pair": (1, 2)})])
-    assert store.get_nodes(["x"])[0].metadata == {"day": "2024-05-01", "pair": [1, 2]}
+class Kind(Enum):
+    BIRD = "bird"
 
 
-@pytest.mark.parametrize("value", [float("nan"), object()], ids=["nan", "object"])
+EVERYDAY: dict[str, tuple[Any, Any]] = {
+    "date": (date(2024, 5, 1), "2024-05-01"),
+    "moment": (datetime(2024, 5, 1, 12, tzinfo=UTC), "2024-05-01T12:00:00+00:00"),
+    "path": (PurePosixPath("notes/owls.txt"), "notes/owls.txt"),
+    "uuid": (UUID(int=7), str(UUID(int=7))),
+    "member": (Kind.BIRD, "bird"),
+    "tuple": ((1, "a"), [1, "a"]),
+    "set": ({"b", "a"}, ["a", "b"]),
+    "numpy": (np.float32(0.5), 0.5),
+    "decimal": (Decimal("2.50"), 2.5),
+    "bytes": (b"owls", "owls"),
+    "not a number": (float("nan"), None),
+    "nested": ({"pages": (1, 2), "on": date(2024, 5, 1)}, {"pages": [1, 2], "on": "2024-05-01"}),
+}
+
+
+@pytest.mark.parametrize("case", list(EVERYDAY))
+def test_everyday_metadata_come_back_as_json_has_them(store: MuveraVectorStore, case: str) -> None:
+    given, stored = EVERYDAY[case]
+    document = Document(id_="doc", text="owls hunt", metadata={"x": given})
+    nodes = SentenceSplitter().get_nodes_from_documents([document])  # which copies metadata into a relationship
+    index_node = IndexNode(text="about owls", index_id="owls", obj=TextNode(text="owls", metadata={"x": given}))
+    store.add([document, *nodes, index_node])
+    assert [node.metadata for node in store.get_nodes()] == [{"x": stored}, {"x": stored}, {}]
+    again = store.get_nodes()
+    assert again[1].source_node is not None
+    assert again[1].source_node.metadata == {"x": stored}
+    assert store.add(again) == [node.node_id for node in again]  # what comes back can be stored as it is
+    assert store.get_nodes() == again
+    assert document.metadata == {"x": given}  # the caller's node stays as it is
+
+
+@pytest.mark.parametrize("value", [float("inf"), object()], ids=["infinity", "object"])
 def test_metadata_that_json_cannot_hold_are_refused(store: MuveraVectorStore, value: object) -> None:
-    with pytest.raises(InvalidInputError, match="stored as JSON"):
-        store.add([TextNode(text="owls", metadata={"x": value})])
+    related = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="doc", metadata={"x": value})}
+    for node in (
+        TextNode(id_="a", text="owls", metadata={"x": value}),
+        TextNode(id_="a", text="owls", relationships=related),
+        IndexNode(id_="a", text="owls", index_id="owls", obj=TextNode(id_="a", metadata={"x": value})),
+    ):
+        with pytest.raises(InvalidInputError, match=r"node 'a'.*\['x'\]"):
+            store.add([TextNode(text="fine"), node])
+    assert store.get_nodes() == []
 
 
 def test_the_reserved_key_is_refused(store: MuveraVectorStore) -> None:

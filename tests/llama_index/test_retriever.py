@@ -21,7 +21,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.retrievers import QueryFusionRetriever, RecursiveRetriever
-from llama_index.core.schema import IndexNode, MetadataMode, QueryBundle, TextNode
+from llama_index.core.schema import IndexNode, QueryBundle, TextNode
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 from llama_index.retrievers.muvera import MuveraRetriever, NoEmbedding
 
@@ -40,15 +40,7 @@ def test_nodes_carry_id_text_metadata_and_score(nq_index: MuveraIndex, query: st
     (found,) = MuveraRetriever(nq_index, similarity_top_k=1).retrieve(query)
     hit = nq_index.search(QUESTION, k=1)[0]
     assert (found.node_id, found.text, found.score) == ("nq-0", hit.text, hit.normalized_score)
-    assert found.metadata == {"title": "List of Nobel laureates in Physics", "maxsim_score": hit.score}
-
-
-def test_the_raw_score_is_kept_from_models(nq_index: MuveraIndex) -> None:
-    (found,) = MuveraRetriever(nq_index, similarity_top_k=1).retrieve(QUESTION)
-    for mode in (MetadataMode.LLM, MetadataMode.EMBED):
-        content = found.node.get_content(mode)
-        assert "List of Nobel laureates in Physics" in content
-        assert "maxsim_score" not in content
+    assert found.metadata == {"title": "List of Nobel laureates in Physics"}
 
 
 async def test_async_gives_the_same(nq_index: MuveraIndex) -> None:

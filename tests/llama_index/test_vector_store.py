@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
+    FilterCondition,
     FilterOperator,
     MetadataFilter,
     MetadataFilters,
@@ -23,7 +23,7 @@ from llama_index.core.vector_stores.types import (
 from llama_index.retrievers.muvera import MuveraRetriever, MuveraVectorStore
 
 from muvera_core import MuveraIndex, TokenEncoder
-from muvera_core.errors import CorruptIndexError, InvalidInputError, NotAnIndexError
+from muvera_core.errors import CorruptIndexError, InvalidInputError, NotAnIndexError, SkippedTextWarning
 
 
 def _node(id: str, text: str, source: str | None = None, **metadata: Any) -> TextNode:
@@ -82,6 +82,51 @@ def test_options_of_a_query_reach_the_index(filled: MuveraVectorStore) -> None:
         filled.query(query, n_candidates=0)
 
 
+def test_nodes_below_a_score_are_left_out(filled: MuveraVectorStore) -> None:
+    query = VectorStoreQuery(query_str="owls hunt", similarity_top_k=3)
+    for mode in (VectorStoreQueryMode.DEFAULT, VectorStoreQueryMode.MMR):
+        query.mode = mode
+        assert filled.query(query, min_score=0.9).ids == ["owl"]
+        with pytest.raises(InvalidInputError, match="min_score must be"):
+            filled.query(query, min_score=2)
+    retriever = MuveraRetriever(filled.client, similarity_top_k=3, min_score=0.4)
+    assert [node.node_id for node in retriever.retrieve("owls hunt")] == ["owl", "bat"]
+    retriever.min_score = 0.9
+    assert [node.node_id for node in retriever.retrieve("owls hunt")] == ["owl"]
+
+
+def test_documents_that_were_not_added_as_nodes_can_be_asked_for(filled: MuveraVectorStore) -> None:
+    filled.client.add(["owls by day", "owls by night"], ids=["first", "second"])
+    assert _ids(filled, node_ids=["second", "ant"]) == ["second", "ant"]
+    assert _ids(filled, doc_ids=["day", "first"]) == ["first", "ant"]
+    assert _ids(filled, doc_ids=["day", "first"], node_ids=["ant"]) == ["ant"]
+    assert _ids(filled, doc_ids=["day", "first"], node_ids=["bat"]) == []
+
+
+def test_stored_nodes_can_be_ranked_and_counted(filled: MuveraVectorStore) -> None:
+    ranked = filled.rerank("owls hunt", ["ant", "owl", "gone"])
+    assert [(node.node_id, node.node) for node in ranked] == [("owl", BIRDS[0]), ("ant", BIRDS[2])]
+    assert ranked[0].score == pytest.approx(1, abs=2e-3)
+    assert len(filled.rerank("owls hunt", ["ant", "owl"], 1)) == len(
+        filled.rerank("owls", ["ant", "owl"], min_score=0.9)
+    )
+    with pytest.raises(InvalidInputError, match="top_n must be"):
+        filled.rerank("owls", ["owl"], 0)
+    assert (filled.count(), filled.count(TWO_LEGS), filled.count({"legs": 6})) == (3, 2, 1)
+
+
+def test_metadata_can_be_changed(filled: MuveraVectorStore) -> None:
+    assert filled.update_metadata("bat", {"tags": "mammal", "legs": 2}) == 1
+    assert filled.get_nodes(["bat"])[0].metadata == {"legs": 2, "tags": "mammal"}
+    # LlamaIndex's filters tell a list from a single value.
+    assert _ids(filled, filters=MetadataFilters(filters=[MetadataFilter(key="tags", value="mammal")])) == ["bat"]
+    assert filled.update_metadata(["owl", "ant", "gone"], [{"kind": "predator"}, {}, {}], replace=True) == 2
+    assert [node.metadata for node in filled.get_nodes(["owl", "ant"])] == [{"kind": "predator"}, {}]
+    assert _ids(filled, "predator", k=1) == ["owl"]  # metadata is part of the text that is matched
+    with pytest.raises(InvalidInputError, match="metadatas has length 1"):
+        filled.update_metadata(["owl", "ant"], [{}])
+
+
 def test_mmr_trades_relevance_for_diversity(store: MuveraVectorStore) -> None:
     store.add([_node("a", "owls hunt mice"), _node("b", "owls hunt mice"), _node("c", "owls sing")])
     mode = VectorStoreQueryMode.MMR
@@ -93,8 +138,8 @@ def test_mmr_trades_relevance_for_diversity(store: MuveraVectorStore) -> None:
 
 
 def test_what_cannot_be_answered_is_refused(filled: MuveraVectorStore) -> None:
-    with pytest.raises(InvalidInputError, match="as text"):
-        filled.query(VectorStoreQuery(query_embedding=[1.0], similarity_top_k=1))
+    with pytest.raises(InvalidInputError, match="neither query_str nor query_embedding"):
+        filled.query(VectorStoreQuery(similarity_top_k=1))
     with pytest.raises(InvalidInputError, match="'svm' is not supported"):
         _ids(filled, mode=VectorStoreQueryMode.SVM)
 
@@ -114,15 +159,41 @@ def test_adding_again_replaces(filled: MuveraVectorStore) -> None:
 
 
 def test_of_two_nodes_with_one_id_the_last_stays(store: MuveraVectorStore) -> None:
-    assert store.add([_node("x", "first"), _node("x", "second")]) == ["x"]
+    assert store.add([_node("x", "first"), _node("x", "second")]) == ["x", "x"]
     assert store.get_nodes(["x"])[0].get_content() == "second"
 
 
-def test_nodes_without_text_are_left_out(store: MuveraVectorStore, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        assert store.add([_node("blank", " \n"), _node("owl", "owls")]) == ["owl"]
-    assert "left out 1 node" in caplog.text
-    assert store.add([_node("blank", "")]) == []
+@pytest.mark.parametrize("text", ["", " \n", "\u200b\ufeff"], ids=["empty", "blank", "zero width"])
+def test_a_node_without_visible_text_is_skipped_with_a_warning(store: MuveraVectorStore, text: str) -> None:
+    with pytest.warns(SkippedTextWarning, match="'blank page'"):
+        assert store.add([_node("blank page", text), _node("owl", "owls")]) == ["blank page", "owl"]
+    assert [node.node_id for node in store.get_nodes()] == ["owl"]
+
+
+def test_a_node_without_text_is_matched_by_its_metadata(store: MuveraVectorStore) -> None:
+    store.add([_node("image", "", caption="owls at night"), _node("ant", "ants live in colonies")])
+    assert _ids(store, k=1) == ["image"]
+
+
+def test_halves_of_surrogate_pairs_are_replaced(store: MuveraVectorStore) -> None:
+    node = _node("owl", "owls \ud83e hunt", title="\udd89 night")
+    assert store.add([node]) == ["owl"]
+    (stored,) = store.get_nodes()
+    assert stored.get_content() == "owls \ufffd hunt"
+    assert stored.metadata == {"title": "\ufffd night"}
+    assert _ids(store, "owls \ud83e") == ["owl"]
+
+
+@pytest.mark.parametrize("question", ["", " ", "\u200b"])
+def test_an_empty_question_finds_what_the_restrictions_admit(filled: MuveraVectorStore, question: str) -> None:
+    assert _ids(filled, question) == []
+    assert _ids(filled, question, filters=TWO_LEGS) == ["owl", "bat"]
+    assert _ids(filled, question, k=1, node_ids=["ant", "bat"]) == ["bat"]
+    assert _ids(filled, question, doc_ids=["day"]) == ["ant"]
+    assert _ids(filled, question, mode=VectorStoreQueryMode.MMR, filters=TWO_LEGS) == ["owl", "bat"]
+    assert MuveraRetriever(filled.client).retrieve(question) == []
+    found = MuveraRetriever(filled.client, filters=TWO_LEGS).retrieve(question)
+    assert [(node.node_id, node.score) for node in found] == [("owl", 0), ("bat", 0)]
 
 
 def test_deleting_a_document_deletes_its_nodes_only(filled: MuveraVectorStore) -> None:
@@ -156,6 +227,34 @@ def test_deleting_nodes_by_id_and_filter(filled: MuveraVectorStore) -> None:
     assert len(filled.client) == 0
     with pytest.raises(InvalidInputError, match=r"call clear\(\)"):
         filled.delete_nodes()
+
+
+def test_filters_without_a_condition_delete_nothing(filled: MuveraVectorStore) -> None:
+    nothing = MetadataFilters(filters=[])
+    either = MetadataFilters(filters=[nothing, nothing], condition=FilterCondition.OR)
+    conditions: list[Any] = [nothing, MetadataFilters(filters=[nothing]), either, {}]
+    for filters in conditions:
+        with pytest.raises(InvalidInputError, match=r"call clear\(\)"):
+            filled.delete_nodes(filters=filters)
+    assert filled.count() == 3
+
+
+def test_one_id_stands_for_a_list_of_it(filled: MuveraVectorStore) -> None:
+    assert filled.get_nodes("owl") == [BIRDS[0]]  # type: ignore[arg-type]
+    assert _ids(filled, node_ids="ant") == _ids(filled, doc_ids="day") == ["ant"]
+    filled.delete_nodes("owl")  # type: ignore[arg-type]
+    assert filled.get_nodes() == BIRDS[1:]
+
+
+def test_nodes_come_from_any_iterable_and_nothing_else_is_taken(store: MuveraVectorStore) -> None:
+    assert store.add(iter(BIRDS)) == ["owl", "bat", "ant"]  # type: ignore[arg-type]
+    assert store.get_nodes() == BIRDS
+    wrong: list[Any] = [BIRDS[0], ["owls hunt"], None, 3]
+    for given in wrong:
+        for call in (store.add, MuveraRetriever.from_nodes):
+            with pytest.raises(InvalidInputError, match="must be a"):
+                call(given)
+    assert store.get_nodes() == BIRDS
 
 
 def test_clear(filled: MuveraVectorStore) -> None:

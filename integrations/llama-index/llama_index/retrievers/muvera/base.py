@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.ingestion import run_transformations
 from llama_index.core.schema import BaseNode, Document, IndexNode, NodeWithScore, QueryBundle, TransformComponent
 from llama_index.core.settings import Settings
-from llama_index.core.vector_stores.types import MetadataFilters
-from llama_index.retrievers.muvera.filters import to_filter
+from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE
+from llama_index.core.vector_stores.types import DEFAULT_PERSIST_DIR
+from llama_index.retrievers.muvera.filters import Filters, require_filters, to_filter
+from llama_index.retrievers.muvera.names import Check, optional, refuse_unknown, require_index, require_nodes
 from llama_index.retrievers.muvera.nodes import to_scored_node
-from llama_index.retrievers.muvera.persistence import open_persisted
+from llama_index.retrievers.muvera.persistence import open_or_create_persisted, open_persisted
+from llama_index.retrievers.muvera.queries import hint_if_empty
 from llama_index.retrievers.muvera.vector_store import MuveraVectorStore
 
-from muvera_core import MuveraIndex, TokenEncoder
-from muvera_core.errors import InvalidInputError
+from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
+from muvera_core.errors import InvalidInputError, MuveraError
+from muvera_core.validation import require_count, require_share
+
+_CHECKS: dict[str, Check] = {
+    "similarity_top_k": require_count,
+    "n_candidates": optional(require_count),
+    "filters": require_filters,
+    "min_score": optional(require_share),
+}
 
 
 class MuveraRetriever(BaseRetriever):
     """Finds the nodes of a ``MuveraIndex`` that match a query best, by late interaction.
 
     Each node is returned as it was stored. ``NodeWithScore.score`` is the normalized score: the mean per query token,
-    clipped to [0, 1]. It can be compared between queries, so a cutoff is meaningful. ``metadata["maxsim_score"]`` is
-    the score, the raw MaxSim sum. It is hidden from language models and embedding models.
+    clipped to [0, 1]. It can be compared between queries, so a cutoff is meaningful.
 
     Several ``custom_embedding_strs`` in a ``QueryBundle`` are joined: MaxSim is a sum over query tokens, so each string
     counts.
@@ -50,7 +61,13 @@ class MuveraRetriever(BaseRetriever):
         index: MuveraIndex,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
         n_candidates: int | None = None,
-        filters: MetadataFilters | None = None,
+        filters: Filters | None = None,
+        min_score: float | None = None,
+        *,
+        callback_manager: CallbackManager | None = None,
+        object_map: dict[str, Any] | None = None,
+        objects: list[IndexNode] | None = None,
+        verbose: bool = False,
         **kwargs: Any,
     ) -> None:
         """Search an index.
@@ -59,22 +76,49 @@ class MuveraRetriever(BaseRetriever):
             index: the index to search.
             similarity_top_k: number of nodes to return. If fewer match, all of them are returned.
             n_candidates: number of candidates to rerank by exact MaxSim. None leaves it to the index.
-            filters: conditions on metadata.
-            **kwargs: arguments of LlamaIndex's ``BaseRetriever``: callback_manager, object_map, objects, verbose.
+            filters: conditions on metadata: ``MetadataFilters``, or a dictionary, which is a filter of muvera_core.
+            min_score: smallest normalized score of a node, from 0 to 1. A good value depends on the encoder.
+            callback_manager: LlamaIndex's; it is told what happens.
+            object_map: what the index nodes stand for, by their ``index_id``.
+            objects: index nodes with what they stand for. They replace ``object_map``.
+            verbose: print what is retrieved from objects.
+            **kwargs: refused.
+
+        Raises:
+            InvalidInputError: an argument is unknown or invalid. Setting an attribute later raises it, too.
         """
-        self._index = index
+        refuse_unknown("MuveraRetriever", kwargs, MuveraRetriever.__init__)
+        super().__init__(callback_manager, object_map, objects, verbose)
+        self._index = require_index(index)
         self.similarity_top_k = similarity_top_k
         self.n_candidates = n_candidates
         self.filters = filters
-        super().__init__(**kwargs)
+        self.min_score = min_score
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = _CHECKS.get(name)
+        if check is not None:
+            value = check(name, value)
+        elif self._is_unknown(name):
+            refuse_unknown("MuveraRetriever", [name], *_CHECKS, *(known for known in vars(self) if known[0] != "_"))
+        super().__setattr__(name, value)
+
+    def _is_unknown(self, name: str) -> bool:
+        if type(self) is not MuveraRetriever or "_index" not in vars(self):
+            return False  # a subclass may have more attributes, and LlamaIndex's constructor sets its own
+        return not (name.startswith("_") or name in vars(self) or hasattr(MuveraRetriever, name))
+
+    def __reduce__(self) -> NoReturn:
+        raise MuveraError(
+            "a MuveraRetriever cannot be pickled: it holds an open index. Open the index where you need it, with "
+            "MuveraRetriever.from_persist_dir"
+        )
 
     @classmethod
     def from_documents(
         cls,
         documents: Sequence[Document],
         *,
-        persist_dir: str | os.PathLike[str] | None = None,
-        encoder: TokenEncoder | None = None,
         transformations: Sequence[TransformComponent] | None = None,
         show_progress: bool = False,
         **kwargs: Any,
@@ -83,15 +127,14 @@ class MuveraRetriever(BaseRetriever):
 
         Args:
             documents: the documents.
-            persist_dir: a folder that does not exist or is empty. None keeps the index in memory.
-            encoder: turns text into token vectors. None takes the bundled encoder.
             transformations: turn documents into nodes. None takes those of LlamaIndex's ``Settings``.
             show_progress: show bars on standard error.
-            **kwargs: arguments of the constructor.
+            **kwargs: arguments of ``from_nodes``.
         """
+        _refuse_unknown(kwargs, MuveraRetriever.from_nodes, MuveraRetriever.from_documents)
         steps = Settings.transformations if transformations is None else transformations
         nodes = run_transformations(list(documents), list(steps), show_progress=show_progress)
-        return cls.from_nodes(nodes, persist_dir=persist_dir, encoder=encoder, show_progress=show_progress, **kwargs)
+        return cls.from_nodes(nodes, show_progress=show_progress, **kwargs)
 
     @classmethod
     def from_nodes(
@@ -100,10 +143,13 @@ class MuveraRetriever(BaseRetriever):
         *,
         persist_dir: str | os.PathLike[str] | None = None,
         encoder: TokenEncoder | None = None,
+        fde: FDEConfig | None = None,
+        pool_factor: int = 1,
+        device: str = "cpu",
         show_progress: bool = False,
         **kwargs: Any,
     ) -> MuveraRetriever:
-        """Make an index of these nodes.
+        """Make an index of these nodes. If that fails, nothing is left of it.
 
         The retriever follows the object of an ``IndexNode``. The index does not store that object.
 
@@ -111,21 +157,27 @@ class MuveraRetriever(BaseRetriever):
             nodes: the nodes.
             persist_dir: a folder that does not exist or is empty. None keeps the index in memory.
             encoder: turns text into token vectors. None takes the bundled encoder.
+            fde: settings of the FDE that stage one starts with. None takes the defaults.
+            pool_factor: about one in ``pool_factor`` tokens is stored; see ``MuveraIndex.create``.
+            device: the device to search on.
             show_progress: show a bar on standard error.
             **kwargs: arguments of the constructor.
+
+        Raises:
+            InvalidInputError: an argument is unknown or invalid, or a node cannot be stored.
+            IndexExistsError: the folder is in use. To add to its index, call ``open_or_create``.
         """
+        _refuse_unknown(kwargs, MuveraRetriever.from_nodes)
+        nodes = require_nodes(nodes)
         objects = [node for node in nodes if isinstance(node, IndexNode) and node.obj is not None]
         kwargs["object_map"] = {node.index_id: node.obj for node in objects} | (kwargs.get("object_map") or {})
-        index = MuveraIndex.create(persist_dir, encoder)
-        try:
+        with MuveraIndex.creating(persist_dir, encoder, fde, pool_factor=pool_factor, device=device) as index:
+            retriever = cls(index, **kwargs)
             MuveraVectorStore(index).add(
                 [node.model_copy(update={"obj": None}) if isinstance(node, IndexNode) else node for node in nodes],
                 show_progress=show_progress,
             )
-            return cls(index, **kwargs)
-        except BaseException:
-            index.close()
-            raise
+        return retriever
 
     @classmethod
     def from_index(cls, index: MuveraIndex | BaseIndex[Any], **kwargs: Any) -> MuveraRetriever:
@@ -149,14 +201,79 @@ class MuveraRetriever(BaseRetriever):
     @classmethod
     def from_persist_dir(
         cls,
-        persist_dir: str | os.PathLike[str],
-        *,
+        persist_dir: str | os.PathLike[str] = DEFAULT_PERSIST_DIR,
+        namespace: str = DEFAULT_VECTOR_STORE,
         encoder: TokenEncoder | None = None,
+        read_only: bool = True,
+        device: str = "cpu",
+        refresh_interval: float | None = 1.0,
+        **kwargs: Any,
+    ) -> MuveraRetriever:
+        """Open an index that is on disk, to search it. See ``MuveraVectorStore.from_persist_dir``.
+
+        By default the index is opened for reading, so any number of processes can open it, such as the workers of a
+        web server, beside one that adds documents. What that one adds is found after a second at most.
+
+        Args:
+            persist_dir: the folder that was given to ``StorageContext.persist``, or the index's own folder.
+            namespace: the store's name in the storage context.
+            encoder: the encoder that the index was made with. None takes the bundled encoder.
+            read_only: False opens the index for writing, too, which one process at a time can do.
+            device: the device to search on.
+            refresh_interval: if ``read_only``, the seconds after which a search looks for what the writer has
+                committed. None never looks.
+            **kwargs: arguments of the constructor.
+        """
+        _refuse_unknown(kwargs, MuveraRetriever.from_persist_dir)
+        index = open_persisted(
+            persist_dir,
+            namespace=namespace,
+            encoder=encoder,
+            read_only=read_only,
+            device=device,
+            refresh_interval=refresh_interval,
+        )
+        return cls._over(index, kwargs)
+
+    @classmethod
+    def open_or_create(
+        cls,
+        persist_dir: str | os.PathLike[str],
+        encoder: TokenEncoder | None = None,
+        fde: FDEConfig | None = None,
+        *,
+        pool_factor: int | None = None,
+        namespace: str = DEFAULT_VECTOR_STORE,
         device: str = "cpu",
         **kwargs: Any,
     ) -> MuveraRetriever:
-        """Open an index that is on disk. See ``MuveraVectorStore.from_persist_dir``."""
-        return cls(open_persisted(persist_dir, encoder=encoder, device=device), **kwargs)
+        """Open the index in a folder for writing. Make it if there is none.
+
+        Add nodes with ``MuveraVectorStore(retriever.index)``.
+
+        Args:
+            persist_dir: see ``MuveraVectorStore.open_or_create``, also for the other arguments.
+            encoder: turns text into token vectors. None takes the bundled encoder.
+            fde: settings of the FDE that stage one starts with. None takes the index's own, or the defaults.
+            pool_factor: about one in ``pool_factor`` tokens is stored. None takes the index's own, or 1.
+            namespace: the store's name in the storage context.
+            device: the device to search on.
+            **kwargs: arguments of the constructor.
+        """
+        _refuse_unknown(kwargs, MuveraRetriever.open_or_create)
+        index = open_or_create_persisted(
+            persist_dir, namespace=namespace, encoder=encoder, fde=fde, pool_factor=pool_factor, device=device
+        )
+        return cls._over(index, kwargs)
+
+    @classmethod
+    def _over(cls, index: MuveraIndex, kwargs: dict[str, Any]) -> MuveraRetriever:
+        """A retriever over an index that was opened for it."""
+        try:
+            return cls(index, **kwargs)
+        except BaseException:
+            index.close()
+            raise
 
     @property
     def index(self) -> MuveraIndex:
@@ -169,9 +286,16 @@ class MuveraRetriever(BaseRetriever):
             k=self.similarity_top_k,
             n_candidates=self.n_candidates,
             filter=to_filter(self.filters),
+            min_score=self.min_score,
         )
+        hint_if_empty(self._index)
         return [to_scored_node(hit) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         # The base class would call _retrieve on the event loop and block it.
         return await asyncio.to_thread(self._retrieve, query_bundle)
+
+
+def _refuse_unknown(kwargs: dict[str, Any], *calls: Callable[..., Any]) -> None:
+    # Before anything is encoded or opened, although the constructor would refuse them, too.
+    refuse_unknown("MuveraRetriever", kwargs, MuveraRetriever.__init__, *calls)

@@ -4,6 +4,8 @@ A filter admits the same nodes as llama-index-core's ``build_metadata_filter_fn`
 operators. So ``==`` compares a list as a whole; ``contains``, ``any`` and ``all`` look into it. ``!=`` and ``nin`` hold
 if the key is missing. True equals 1, except among the elements of a list.
 
+A dictionary is taken as a filter of muvera_core, and means what it means there.
+
 There are two differences. If a document's value has another type than the filter's, the document does not match;
 ``build_metadata_filter_fn`` raises a ``TypeError``. Nested filters work; that function refuses them.
 """
@@ -11,44 +13,78 @@ There are two differences. If a document's value has another type than the filte
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
-from llama_index.retrievers.muvera.nodes import LISTS_FIELD, NODE_ID_FIELD, REF_DOC_ID_FIELD, RESERVED_KEY
+from llama_index.retrievers.muvera.nodes import LISTS_FIELD, REF_DOC_ID_FIELD, RESERVED_KEY
 
 from muvera_core.errors import InvalidInputError
+from muvera_core.filters import compile_filter
+from muvera_core.validation import require_mapping, shown
 
 Filter = dict[str, Any]
+Filters = MetadataFilters | Mapping[str, Any]
 
 _NEVER: Filter = {RESERVED_KEY: {"$exists": True, "$not": {"$exists": True}}}
 _ALWAYS: Filter = {"$not": _NEVER}
 
 
 def to_filter(
-    filters: MetadataFilters | None,
+    filters: Filters | None,
     *,
-    node_ids: Sequence[str] | None = None,
     ref_doc_ids: Sequence[str] | None = None,
 ) -> Filter | None:
     """The core's filter for documents that match all arguments. None if no argument restricts them.
 
     Args:
-        filters: conditions on metadata.
-        node_ids: ids of the admitted nodes. None and an empty list, which LlamaIndex's retriever passes, admit all.
-        ref_doc_ids: ids of the documents whose nodes are admitted. None and an empty list admit all.
+        filters: conditions on metadata: LlamaIndex's, or a dictionary, which is a filter of muvera_core.
+        ref_doc_ids: ids of the documents whose nodes are admitted. None and an empty list admit all nodes.
 
     Raises:
-        InvalidInputError: a filter's value does not suit its operator.
+        InvalidInputError: ``filters`` is something else, or a filter's value does not suit its operator.
     """
-    parts: list[Filter] = []
-    if filters is not None and filters.filters:
-        parts.append(_group(filters))
-    if node_ids:
-        parts.append({NODE_ID_FIELD: {"$in": list(node_ids)}})
+    parts = [] if filters is None or is_empty(filters) else [_translated(filters)]
     if ref_doc_ids:
         parts.append({REF_DOC_ID_FIELD: {"$in": list(ref_doc_ids)}})
     return _all(parts) if parts else None
+
+
+def require_filters(name: str, filters: Filters | None) -> Filters | None:
+    """Conditions that can be searched with, as they were given.
+
+    Raises:
+        InvalidInputError: they cannot.
+    """
+    compile_filter(to_filter(filters))
+    return filters
+
+
+def is_empty(filters: Filters) -> bool:
+    """Whether filters have no condition, so that they admit every node.
+
+    Raises:
+        InvalidInputError: ``filters`` is neither ``MetadataFilters`` nor a dictionary.
+    """
+    if isinstance(filters, MetadataFilters):
+        return not filters.filters
+    if isinstance(filters, Mapping):
+        return not filters
+    raise InvalidInputError(
+        f"filters must be MetadataFilters or a dictionary, got {shown(filters)}: "
+        "write MetadataFilters(filters=[MetadataFilter(key=…, value=…)]) or {key: value}"
+    )
+
+
+def say_nothing(filters: Filters) -> bool:
+    """Whether filters have no condition at any level, so that they admit every node."""
+    if not isinstance(filters, MetadataFilters) or filters.condition == FilterCondition.NOT:
+        return is_empty(filters)
+    return all(isinstance(part, MetadataFilters) and say_nothing(part) for part in filters.filters)
+
+
+def _translated(filters: Filters) -> Filter:
+    return _group(filters) if isinstance(filters, MetadataFilters) else require_mapping("filters", filters)
 
 
 def _group(filters: MetadataFilters) -> Filter:

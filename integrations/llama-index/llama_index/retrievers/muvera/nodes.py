@@ -17,18 +17,17 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, NodeWithScore, TextNode
+from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, NodeWithScore, RelatedNodeInfo, TextNode
 from llama_index.core.storage.docstore.utils import doc_to_json, json_to_doc
 from pydantic_core import to_jsonable_python
 
 from muvera_core import Document, Hit
 from muvera_core.errors import InvalidInputError
+from muvera_core.metadata import normalize_metadata
 
 RESERVED_KEY = "_llama_index"
-NODE_ID_FIELD = f"{RESERVED_KEY}.node_id"
 REF_DOC_ID_FIELD = f"{RESERVED_KEY}.ref_doc_id"
 LISTS_FIELD = f"{RESERVED_KEY}.lists"
-MAXSIM_SCORE = "maxsim_score"
 
 
 class Record(NamedTuple):
@@ -45,19 +44,18 @@ def to_record(node: BaseNode) -> Record:
     Raises:
         InvalidInputError: the node's metadata uses the reserved key, or JSON cannot hold the node.
     """
+    node = _with_plain_metadata(node)
+    if RESERVED_KEY in node.metadata:
+        raise InvalidInputError(
+            f"node {node.node_id!r} has metadata under {RESERVED_KEY!r}, which is reserved: rename that key"
+        )
     try:
-        # Keep NaN, so that the index refuses it. By default pydantic replaces it by null.
-        metadata = to_jsonable_python(node.metadata, inf_nan_mode="constants")
         data = node.model_dump(mode="json", exclude={"embedding", "metadata"}, exclude_defaults=True)
         if isinstance(node, IndexNode) and isinstance(node.obj, BaseNode):
             # Before llama-index-core 0.14.24, a dump lacks the type of the node.
             data["obj"] = to_jsonable_python(doc_to_json(node.obj))
     except (ValueError, TypeError) as error:
         raise InvalidInputError(f"node {node.node_id!r} cannot be stored as JSON: {error}") from error
-    if RESERVED_KEY in metadata:
-        raise InvalidInputError(
-            f"node {node.node_id!r} has metadata under {RESERVED_KEY!r}, which is reserved: rename that key"
-        )
     del data["id_"]
     text = node.get_content(metadata_mode=MetadataMode.EMBED)
     if isinstance(node, TextNode):
@@ -66,14 +64,18 @@ def to_record(node: BaseNode) -> Record:
         "node_id": node.node_id,
         # A node without a source counts as a document, as in an ingestion pipeline.
         "ref_doc_id": node.ref_doc_id or node.node_id,
-        "lists": list(_list_paths(metadata)),
+        "lists": list(_list_paths(node.metadata)),
         "node": json.dumps([node.get_type(), data], ensure_ascii=False),
     }
-    return Record(node.node_id, text, {**metadata, RESERVED_KEY: reserved})
+    return Record(node.node_id, text, {**node.metadata, RESERVED_KEY: reserved})
 
 
 def to_node(document: Document) -> BaseNode:
-    """The node of a document. It equals the node that was stored, except that it has no embedding."""
+    """The node of a document.
+
+    It equals the node that was stored, except that it has no embedding, and that its metadata is as JSON holds it: see
+    ``muvera_core.metadata``.
+    """
     metadata = dict(document.metadata)
     reserved = metadata.pop(RESERVED_KEY, None)
     if reserved is None:
@@ -85,17 +87,37 @@ def to_node(document: Document) -> BaseNode:
 
 
 def to_scored_node(hit: Hit) -> NodeWithScore:
-    """A hit's node with its normalized score, and with the score in metadata that is hidden from models."""
-    node = to_node(hit)
-    node.metadata[MAXSIM_SCORE] = hit.score
-    node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, MAXSIM_SCORE]
-    node.excluded_embed_metadata_keys = [*node.excluded_embed_metadata_keys, MAXSIM_SCORE]
-    return NodeWithScore(node=node, score=hit.normalized_score)
+    """A hit's node with its normalized score.
+
+    Nothing about the query is written into the node: LlamaIndex recognizes a node by a hash over text and metadata.
+    """
+    return NodeWithScore(node=to_node(hit), score=hit.normalized_score)
 
 
 def is_plain(document: Document) -> bool:
     """Whether a document was added through muvera_core and not as a node."""
     return RESERVED_KEY not in document.metadata
+
+
+def _with_plain_metadata(node: BaseNode) -> BaseNode:
+    """A copy whose metadata, and that of other nodes that it holds, is as JSON holds it.
+
+    A splitter copies a document's metadata to its nodes and to their relationship with the document.
+    """
+    relationships = {
+        kind: [_related(node, each) for each in related] if isinstance(related, list) else _related(node, related)
+        for kind, related in node.relationships.items()
+    }
+    metadata = normalize_metadata(node.metadata, f"the metadata of node {node.node_id!r}")
+    changes: dict[str, Any] = {"metadata": metadata, "relationships": relationships}
+    if isinstance(node, IndexNode) and isinstance(node.obj, BaseNode):
+        changes["obj"] = _with_plain_metadata(node.obj)
+    return node.model_copy(update=changes)
+
+
+def _related(node: BaseNode, related: RelatedNodeInfo) -> RelatedNodeInfo:
+    name = f"the metadata of a node that node {node.node_id!r} is related to"
+    return related.model_copy(update={"metadata": normalize_metadata(related.metadata, name)})
 
 
 def _list_paths(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

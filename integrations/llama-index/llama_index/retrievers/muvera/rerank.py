@@ -12,12 +12,21 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index.retrievers.muvera.names import Check, assign, fixed, own_errors, refuse_unknown
+from llama_index.retrievers.muvera.travel import remake, require_fingerprint, settings_of
 
 from muvera_core import TokenEncoder, score_texts
-from muvera_core.encoders import BundledEncoder
+from muvera_core.encoders import default_encoder, require_encoder
 from muvera_core.errors import InvalidInputError
+from muvera_core.validation import require_count
 
 dispatcher = get_dispatcher(__name__)
+
+_CHECKS: dict[str, Check] = {
+    "top_n": require_count,
+    "batch_size": require_count,
+    "model": fixed("it is the encoder's fingerprint; make another MaxSimRerank"),
+}
 
 
 class MaxSimRerank(BaseNodePostprocessor):
@@ -66,23 +75,37 @@ class MaxSimRerank(BaseNodePostprocessor):
             encoder: turns text into token vectors. None takes the bundled encoder.
             top_n: number of nodes to keep.
             batch_size: texts per call of the encoder.
-            keep_retrieval_score: keep the retriever's score in ``metadata["retrieval_score"]``.
+            keep_retrieval_score: keep the retriever's score in ``metadata["retrieval_score"]`` of the returned copies.
+                That is LlamaIndex's convention. It changes ``node.hash``, by which LlamaIndex's fusion recognizes a
+                node, so leave it off if something after the reranker compares nodes.
             **kwargs: arguments of LlamaIndex's ``BaseNodePostprocessor``: callback_manager.
+
+        Raises:
+            InvalidInputError: an argument is unknown or invalid.
         """
-        encoder = BundledEncoder() if encoder is None else encoder
-        fields = {
-            "top_n": top_n,
-            "batch_size": batch_size,
+        refuse_unknown("MaxSimRerank", kwargs, MaxSimRerank.__init__, *type(self).model_fields)
+        encoder = default_encoder() if encoder is None else require_encoder(encoder)
+        require_fingerprint("model", kwargs.get("model"), encoder.fingerprint, "encoder=")
+        own = {
+            "top_n": require_count("top_n", top_n),
+            "batch_size": require_count("batch_size", batch_size),
             "keep_retrieval_score": keep_retrieval_score,
             "model": encoder.fingerprint,
         }
-        super().__init__(**{**kwargs, **fields})
+        with own_errors("MaxSimRerank"):
+            super().__init__(**{**kwargs, **own})
         self._encoder = encoder
 
     @classmethod
     def class_name(cls) -> str:
         """The name of the class in LlamaIndex."""
         return "MaxSimRerank"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        assign(self, name, value, _CHECKS, super().__setattr__)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return remake, (type(self), {**settings_of(self), "encoder": self._encoder})
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None

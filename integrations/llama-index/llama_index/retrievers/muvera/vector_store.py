@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.schema import BaseNode, MetadataMode
+from llama_index.core.schema import BaseNode, NodeWithScore
 from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE
 from llama_index.core.vector_stores.types import (
     DEFAULT_PERSIST_DIR,
-    BasePydanticVectorStore,
-    MetadataFilters,
     VectorStoreQuery,
-    VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
-from llama_index.retrievers.muvera.filters import to_filter
-from llama_index.retrievers.muvera.nodes import REF_DOC_ID_FIELD, is_plain, to_node, to_record
-from llama_index.retrievers.muvera.persistence import open_persisted, write_pointer
+from llama_index.retrievers.muvera.filters import Filters, say_nothing, to_filter
+from llama_index.retrievers.muvera.names import (
+    Check,
+    assign,
+    fixed,
+    one_or_more,
+    refuse_unknown,
+    require_index,
+    require_nodes,
+)
+from llama_index.retrievers.muvera.nodes import REF_DOC_ID_FIELD, is_plain, to_node, to_record, to_scored_node
+from llama_index.retrievers.muvera.persistence import open_or_create_persisted, open_persisted, write_pointer
+from llama_index.retrievers.muvera.queries import answer, hint_if_empty
+from llama_index.retrievers.muvera.threads import ThreadedVectorStore
 
-from muvera_core import Hit, MuveraIndex, TokenEncoder
-from muvera_core.errors import InvalidInputError
+from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
+from muvera_core.errors import InvalidInputError, MuveraError
+from muvera_core.metadata import normalize_metadata
+from muvera_core.validation import require_count, require_length
 
-logger = logging.getLogger(__name__)
-
-_MMR_FETCH_K = 50
-_MMR_FETCH_PER_HIT = 4
+_CHECKS: dict[str, Check] = {"stores_text": fixed("the index stores texts")}
 
 
-class MuveraVectorStore(BasePydanticVectorStore):
+class MuveraVectorStore(ThreadedVectorStore):
     """Stores nodes in a ``MuveraIndex`` and finds them by late interaction.
 
     A node's similarity is the normalized score: the mean per query token, clipped to [0, 1]. It can be compared between
@@ -65,10 +70,21 @@ class MuveraVectorStore(BasePydanticVectorStore):
     is_embedding_query: bool = False
     _index: MuveraIndex = PrivateAttr()
 
-    def __init__(self, index: MuveraIndex) -> None:
-        """Store nodes in ``index``. The caller closes it."""
-        super().__init__(stores_text=True, is_embedding_query=False)
-        self._index = index
+    def __init__(self, index: MuveraIndex, is_embedding_query: bool = False, **kwargs: Any) -> None:
+        """Store nodes in ``index``. The caller closes it.
+
+        Args:
+            index: the index.
+            is_embedding_query: let LlamaIndex embed each query. Only parts of it that ask with a vector alone need
+                that, such as a ``DocumentSummaryIndex``; see ``query``.
+            **kwargs: refused.
+
+        Raises:
+            InvalidInputError: ``index`` is something else, or another argument is given.
+        """
+        refuse_unknown("MuveraVectorStore", kwargs, MuveraVectorStore.__init__)
+        super().__init__(stores_text=True, is_embedding_query=is_embedding_query)
+        self._index = require_index(index)
 
     @classmethod
     def class_name(cls) -> str:
@@ -83,6 +99,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         encoder: TokenEncoder | None = None,
         read_only: bool = False,
         device: str = "cpu",
+        refresh_interval: float | None = 1.0,
     ) -> MuveraVectorStore:
         """Open an index that is on disk. See ``MuveraIndex.open``.
 
@@ -92,52 +109,158 @@ class MuveraVectorStore(BasePydanticVectorStore):
             encoder: the encoder that the index was made with. None takes the bundled encoder.
             read_only: refuse changes. Any number of processes can read an index.
             device: the device to search on.
+            refresh_interval: if ``read_only``, the seconds after which a call looks for what the writer has committed.
+                None never looks.
 
         Raises:
             NotAnIndexError: the folder holds no index, or points to one outside the folder.
             CorruptIndexError: files are missing or damaged.
             IndexFolderError: the same cases as for ``MuveraIndex.open``.
         """
-        index = open_persisted(persist_dir, namespace=namespace, encoder=encoder, read_only=read_only, device=device)
+        index = open_persisted(
+            persist_dir,
+            namespace=namespace,
+            encoder=encoder,
+            read_only=read_only,
+            device=device,
+            refresh_interval=refresh_interval,
+        )
         return cls(index)
+
+    @classmethod
+    def open_or_create(
+        cls,
+        persist_dir: str | os.PathLike[str],
+        encoder: TokenEncoder | None = None,
+        fde: FDEConfig | None = None,
+        *,
+        pool_factor: int | None = None,
+        namespace: str = DEFAULT_VECTOR_STORE,
+        device: str = "cpu",
+    ) -> MuveraVectorStore:
+        """Open the index in a folder for writing. Make it if there is none. See ``MuveraIndex.open_or_create``.
+
+        Args:
+            persist_dir: the index's own folder, or a folder that was given to ``StorageContext.persist``.
+            encoder: turns text into token vectors. None takes the bundled encoder.
+            fde: settings of the FDE that stage one starts with. None takes the index's own, or the defaults.
+            pool_factor: about one in ``pool_factor`` tokens is stored. None takes the index's own, or 1.
+            namespace: the store's name in the storage context.
+            device: the device to search on.
+
+        Raises:
+            InvalidInputError: the index has another setting than the one given.
+            IndexExistsError: the folder holds something else.
+            IndexFolderError: the same cases as for ``from_persist_dir``.
+        """
+        index = open_or_create_persisted(
+            persist_dir, namespace=namespace, encoder=encoder, fde=fde, pool_factor=pool_factor, device=device
+        )
+        return cls(index)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> NoReturn:
+        """Not available: a dictionary cannot hold an index."""
+        raise InvalidInputError(
+            "a MuveraVectorStore cannot be made from a dictionary, which does not hold its index: open the index with "
+            "MuveraVectorStore.from_persist_dir"
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        assign(self, name, value, _CHECKS, super().__setattr__)
+
+    def __reduce__(self) -> NoReturn:
+        raise MuveraError(
+            "a MuveraVectorStore cannot be pickled: it holds an open index. Open the index where you need it, with "
+            "MuveraVectorStore.from_persist_dir"
+        )
 
     @property
     def client(self) -> MuveraIndex:
         """The index."""
         return self._index
 
-    def add(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[str]:
+    def add(
+        self, nodes: Sequence[BaseNode], show_progress: bool = False, batch_size: int = 64, **kwargs: Any
+    ) -> list[str]:
         """Encode and add nodes, all or none. A node replaces the one with the same id.
 
-        A node that has neither text nor metadata to match is left out.
+        A node without a visible character, in its text or the metadata to match, is not stored, with a
+        ``SkippedTextWarning``. A node that is stored already, and is unchanged, is not encoded again.
+
+        Args:
+            nodes: the nodes.
+            show_progress: show a bar on standard error.
+            batch_size: texts per call of the encoder.
+            **kwargs: refused.
 
         Returns:
-            The ids of the nodes that were stored, in order.
+            The id of each node, in order, also of those that were not stored.
 
         Raises:
-            InvalidInputError: JSON cannot hold a node, or its metadata uses the reserved key.
+            InvalidInputError: JSON cannot hold a node, its metadata uses the reserved key, or an argument is unknown.
         """
-        distinct = {node.node_id: node for node in nodes}
-        records = [to_record(node) for node in distinct.values() if _content(node).strip()]
-        if len(records) < len(distinct):
-            logger.warning("left out %d nodes without text", len(distinct) - len(records))
-        if not records:
-            return []
-        return self._index.add(
+        refuse_unknown("add", kwargs, MuveraVectorStore.add)
+        nodes = require_nodes(nodes)
+        # Of several nodes with one id, the last is stored.
+        records = [to_record(node) for node in {node.node_id: node for node in nodes}.values()]
+        self._index.add(
             [record.text for record in records],
             ids=[record.id for record in records],
             metadatas=[record.metadata for record in records],
+            batch_size=batch_size,
             show_progress=show_progress,
         )
+        return [node.node_id for node in nodes]
+
+    def update_metadata(
+        self,
+        node_ids: str | Sequence[str],
+        metadatas: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        replace: bool = False,
+    ) -> int:
+        """Change the metadata of nodes, all or none.
+
+        A node is encoded again only if the metadata that changes is part of the text that is matched, which it is
+        unless its keys are among the node's ``excluded_embed_metadata_keys``.
+
+        Args:
+            node_ids: one or more ids. Unknown ids are skipped.
+            metadatas: one mapping for all nodes, or one for each id.
+            replace: replace the present metadata. Otherwise the mapping's keys are added to it, or replaced in it.
+
+        Returns:
+            The number of nodes whose metadata changed.
+
+        Raises:
+            InvalidInputError: metadata cannot be stored, or lengths differ.
+        """
+        ids = one_or_more(node_ids)
+        each = [metadatas] * len(ids) if isinstance(metadatas, Mapping) else list(metadatas)
+        require_length("metadatas", each, len(ids), "node")
+        given = {id: normalize_metadata(metadata) for id, metadata in zip(ids, each, strict=True)}
+        changed = []
+        for node in self.get_nodes(ids):
+            metadata = given[node.node_id] if replace else {**node.metadata, **given[node.node_id]}
+            if metadata != node.metadata:
+                changed.append(node.model_copy(update={"metadata": metadata}))
+        return len(self.add(changed))
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Delete all nodes of a document. A node without a source counts as a document."""
+        """Delete all nodes of a document. A node without a source counts as a document.
+
+        Args:
+            ref_doc_id: the document's id. An unknown id is skipped.
+            **delete_kwargs: refused.
+        """
+        refuse_unknown("delete", delete_kwargs, MuveraVectorStore.delete)
         self._index.delete(filter={REF_DOC_ID_FIELD: ref_doc_id})
         if any(is_plain(document) for document in self._index.get([ref_doc_id])):
             self._index.delete([ref_doc_id])
 
     def delete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+        self, node_ids: list[str] | None = None, filters: Filters | None = None, **delete_kwargs: Any
     ) -> None:
         """Delete nodes by id, by metadata, or by both.
 
@@ -145,16 +268,17 @@ class MuveraVectorStore(BasePydanticVectorStore):
             node_ids: the ids. Unknown ids are skipped.
             filters: conditions on metadata. With ``node_ids`` too, a node is deleted if it has one of the ids and the
                 filters admit it.
-            **delete_kwargs: ignored.
+            **delete_kwargs: refused.
 
         Raises:
             InvalidInputError: neither argument is given, or a filter is invalid. ``clear`` deletes everything.
         """
-        if node_ids is None and (filters is None or not filters.filters):
+        refuse_unknown("delete_nodes", delete_kwargs, MuveraVectorStore.delete_nodes)
+        if node_ids is None and (filters is None or say_nothing(filters)):
             raise InvalidInputError("delete_nodes needs node_ids or filters; to delete every node call clear()")
         self._index.delete(node_ids, filter=to_filter(filters))
 
-    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+    def get_nodes(self, node_ids: list[str] | None = None, filters: Filters | None = None) -> list[BaseNode]:
         """The nodes that have one of these ids and that the filters admit.
 
         Args:
@@ -167,7 +291,7 @@ class MuveraVectorStore(BasePydanticVectorStore):
         condition = to_filter(filters)
         if node_ids is None:
             return [to_node(document) for document in self._index.find(condition)]
-        wanted = self._index.get(list(dict.fromkeys(node_ids)))
+        wanted = self._index.get(list(dict.fromkeys(one_or_more(node_ids))))
         if condition is not None:
             matching = {document.id for document in self._index.find(condition)}
             wanted = [document for document in wanted if document.id in matching]
@@ -180,48 +304,54 @@ class MuveraVectorStore(BasePydanticVectorStore):
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """The nodes that match a query best, best first, each with its normalized score. See ``MuveraIndex.search``.
 
+        A query with ``query_embedding`` only is answered from stage one alone, which gives a rough order: the vector
+        must come from a ``MuveraEmbedding`` with the index's encoder and FDE settings, and the index must not be
+        optimized. Its similarities are cosines, which cannot be compared with those of other queries. With
+        ``query_str``, the vector is ignored.
+
         Args:
             query: its ``query_str`` is searched for. ``mode`` is DEFAULT or MMR (maximal marginal relevance). In MMR,
                 ``mmr_threshold`` goes from 0, which looks at diversity only, to 1, which looks at relevance only.
-            **kwargs: ``n_candidates`` and ``exact`` in the default mode. In MMR ``mmr_threshold``, and
-                ``mmr_prefetch_k``, the number of best nodes to choose from.
+                ``filters`` can be a dictionary, too. Fields for hybrid search are refused.
+            **kwargs: ``min_score``, the smallest normalized score of a node. ``n_candidates`` and ``exact`` in the
+                default mode. In MMR ``mmr_threshold``, and ``mmr_prefetch_k``, the number of best nodes to choose from.
 
         Raises:
-            InvalidInputError: ``query_str`` is None or empty, the mode is not supported, or another argument is
-                invalid.
+            InvalidInputError: the query has neither text nor a usable vector, the mode is not supported, or another
+                argument is invalid or unknown.
         """
-        if query.query_str is None:
-            raise InvalidInputError("the query has no query_str: late interaction needs the query as text")
-        condition = to_filter(query.filters, node_ids=query.node_ids, ref_doc_ids=query.doc_ids)
-        if query.mode == VectorStoreQueryMode.DEFAULT:
-            options = {name: kwargs[name] for name in ("n_candidates", "exact") if name in kwargs}
-            hits = self._index.search(query.query_str, k=query.similarity_top_k, filter=condition, **options)
-        elif query.mode == VectorStoreQueryMode.MMR:
-            hits = self._search_diverse(query, condition, kwargs)
-        else:
-            raise InvalidInputError(f"query mode {query.mode.value!r} is not supported: use 'default' or 'mmr'")
+        hits = answer(self._index, query, kwargs)
+        hint_if_empty(self._index)
         return VectorStoreQueryResult(
             nodes=[to_node(hit) for hit in hits],
             similarities=[hit.normalized_score for hit in hits],
             ids=[hit.id for hit in hits],
         )
 
-    def _search_diverse(
-        self, query: VectorStoreQuery, condition: dict[str, Any] | None, options: dict[str, Any]
-    ) -> list[Hit]:
-        threshold = options.get("mmr_threshold", query.mmr_threshold)
-        return self._index.search_diverse(
-            query.query_str or "",
-            k=query.similarity_top_k,
-            fetch_k=options.get("mmr_prefetch_k", max(_MMR_FETCH_K, _MMR_FETCH_PER_HIT * query.similarity_top_k)),
-            relevance_weight=0.5 if threshold is None else threshold,
-            filter=condition,
-        )
+    def rerank(
+        self, query_str: str, node_ids: Sequence[str], top_n: int | None = None, *, min_score: float | None = None
+    ) -> list[NodeWithScore]:
+        """Rank stored nodes that another search has found, such as BM25, by exact MaxSim. Nothing is encoded again.
+
+        Args:
+            query_str: the query's text.
+            node_ids: the nodes' ids. Unknown ids are skipped.
+            top_n: number of nodes. None returns all.
+            min_score: smallest normalized score of a node, from 0 to 1.
+        """
+        top_n = None if top_n is None else require_count("top_n", top_n)
+        return [to_scored_node(hit) for hit in self._index.rerank(query_str, node_ids, top_n, min_score=min_score)]
+
+    def count(self, filters: Filters | None = None) -> int:
+        """The number of nodes that the filters admit."""
+        return self._index.count(to_filter(filters))
 
     def persist(self, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
-        """Write a small file that says where the index is, in the folder of ``persist_path``.
+        """Write small files that say where the index is, in the folder of ``persist_path``.
 
-        The documents are on disk already. An index in memory is copied to that folder first.
+        The documents are on disk already. An index in memory is copied to that folder first. Load the folder with
+        ``from_persist_dir``. ``StorageContext.from_defaults(persist_dir=…)`` alone would look for LlamaIndex's own
+        vector store, so one of the files makes it fail, with a message that says what to do.
 
         Raises:
             InvalidInputError: ``fs`` is not the local file system.
@@ -229,37 +359,3 @@ class MuveraVectorStore(BasePydanticVectorStore):
         if fs is not None and not isinstance(fs, LocalFileSystem):
             raise InvalidInputError(f"an index needs a local disk, got {type(fs).__name__}: leave fs out")
         write_pointer(self._index, persist_path)
-
-    # The same in a thread, so that the event loop is not blocked
-
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """See ``add``."""
-        return await asyncio.to_thread(self.add, nodes, **kwargs)
-
-    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """See ``delete``."""
-        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
-
-    async def adelete_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
-    ) -> None:
-        """See ``delete_nodes``."""
-        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
-
-    async def aget_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
-    ) -> list[BaseNode]:
-        """See ``get_nodes``."""
-        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
-
-    async def aclear(self) -> None:
-        """See ``clear``."""
-        await asyncio.to_thread(self.clear)
-
-    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """See ``query``."""
-        return await asyncio.to_thread(self.query, query, **kwargs)
-
-
-def _content(node: BaseNode) -> str:
-    return node.get_content(metadata_mode=MetadataMode.EMBED)

@@ -1,0 +1,150 @@
+"""Answers a LlamaIndex ``VectorStoreQuery`` by a search of the index."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
+from llama_index.retrievers.muvera.filters import Filter, to_filter
+from llama_index.retrievers.muvera.names import one_or_more, refuse_unknown
+from llama_index.retrievers.muvera.nodes import REF_DOC_ID_FIELD, is_plain
+
+from muvera_core import Hit, MuveraIndex
+from muvera_core.errors import InvalidInputError
+from muvera_core.validation import require_count, require_share, shown
+
+logger = logging.getLogger(__name__)
+
+_MMR_FETCH_K = 50
+_MMR_FETCH_PER_HIT = 4
+_OPTIONS = {
+    VectorStoreQueryMode.DEFAULT: ("n_candidates", "exact", "min_score"),
+    VectorStoreQueryMode.MMR: ("mmr_threshold", "mmr_prefetch_k", "min_score"),
+}
+# Fields that would change a query's meaning, but have none here. LlamaIndex leaves them out unless a user sets them.
+_MEANINGLESS = {
+    "alpha": "there is one score, not two to weigh",
+    "sparse_top_k": "there is one search, not a sparse one beside it",
+    "hybrid_top_k": "there is one search, whose number of nodes is similarity_top_k",
+    "output_fields": "nodes are returned whole",
+    "embedding_field": "an index has one set of vectors",
+}
+_FIELDS = {
+    name: f"set {field} of the VectorStoreQuery, or of the retriever"
+    for field, names in {
+        "filters": ("filter", "filters", "where"),
+        "node_ids": ("ids", "node_ids"),
+        "doc_ids": ("doc_ids",),
+        "similarity_top_k": ("k", "top_k", "similarity_top_k"),
+    }.items()
+    for name in names
+}
+_NO_TEXT = (
+    "the query has neither query_str nor query_embedding. Parts of LlamaIndex, such as a DocumentSummaryIndex, ask "
+    "with a vector only: set store.is_embedding_query = True, and give them embed_model=MuveraEmbedding()"
+)
+
+
+class Admitted(NamedTuple):
+    """The documents that a query admits: those that the filter admits and that have one of the ids."""
+
+    filter: Filter | None
+    ids: list[str] | None
+
+
+def answer(index: MuveraIndex, query: VectorStoreQuery, options: Mapping[str, Any]) -> list[Hit]:
+    """The hits of a query, best first.
+
+    Args:
+        index: the index.
+        query: the query.
+        options: what a user passes beside the query, by name.
+
+    Raises:
+        InvalidInputError: the query or an option cannot be used, or has no meaning here.
+    """
+    mode = _mode_of(query)
+    _refuse_meaningless(query, mode)
+    refuse_unknown(f"a query in mode {mode.value!r}", options, *_OPTIONS[mode], aliases=_FIELDS)
+    k = require_count("similarity_top_k", query.similarity_top_k)
+    admitted = _admitted(index, query)
+    if query.query_str is None:
+        return _by_vector(index, query, k, admitted, mode, options)
+    if mode == VectorStoreQueryMode.DEFAULT:
+        return index.search(query.query_str, k, **admitted._asdict(), **options)
+    threshold = options.get("mmr_threshold", query.mmr_threshold)
+    prefetch_k = options.get("mmr_prefetch_k", max(_MMR_FETCH_K, _MMR_FETCH_PER_HIT * k))
+    return index.search_diverse(
+        query.query_str,
+        k,
+        fetch_k=require_count("mmr_prefetch_k", prefetch_k),
+        relevance_weight=0.5 if threshold is None else require_share("mmr_threshold", threshold),
+        min_score=options.get("min_score"),
+        **admitted._asdict(),
+    )
+
+
+def hint_if_empty(index: MuveraIndex) -> None:
+    """Log why an index may be empty.
+
+    LlamaIndex gives a vector store no sign of the nodes that it drops, so a search is the first chance to tell.
+    """
+    if len(index) == 0:
+        logger.warning(
+            "the index is empty. If an IngestionPipeline should have filled it, put NoEmbedding() last in its "
+            "transformations: a pipeline drops nodes without an embedding"
+        )
+
+
+def _by_vector(
+    index: MuveraIndex,
+    query: VectorStoreQuery,
+    k: int,
+    admitted: Admitted,
+    mode: VectorStoreQueryMode,
+    options: Mapping[str, Any],
+) -> list[Hit]:
+    if query.query_embedding is None:
+        raise InvalidInputError(_NO_TEXT)
+    if mode != VectorStoreQueryMode.DEFAULT:
+        raise InvalidInputError(
+            f"a query in mode {mode.value!r} needs query_str: a vector alone gives a rough order only"
+        )
+    refuse_unknown("a query without query_str", options)
+    try:
+        return index.search_by_vector(query.query_embedding, k, **admitted._asdict())
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"{error}. In LlamaIndex, set query_str; where it asks with a vector only, use "
+            "embed_model=MuveraEmbedding() with the index's encoder and FDE settings"
+        ) from error
+
+
+def _admitted(index: MuveraIndex, query: VectorStoreQuery) -> Admitted:
+    node_ids = one_or_more(query.node_ids) if query.node_ids else None
+    doc_ids = one_or_more(query.doc_ids) if query.doc_ids else []
+    alone = [document.id for document in index.get(doc_ids) if is_plain(document)]
+    if not alone:
+        return Admitted(to_filter(query.filters, ref_doc_ids=doc_ids), node_ids)
+    # Documents that were not added as nodes have no field for the document that they are from: they are their own.
+    of_nodes = [document.id for document in index.find({REF_DOC_ID_FIELD: {"$in": doc_ids}})]
+    ids = [id for id in of_nodes + alone if node_ids is None or id in set(node_ids)]
+    return Admitted(to_filter(query.filters), ids)
+
+
+def _mode_of(query: VectorStoreQuery) -> VectorStoreQueryMode:
+    mode = next((mode for mode in _OPTIONS if mode == query.mode), None)
+    if mode is None:
+        given = query.mode.value if isinstance(query.mode, VectorStoreQueryMode) else query.mode
+        raise InvalidInputError(f"query mode {shown(given)} is not supported: use 'default' or 'mmr'")
+    return mode
+
+
+def _refuse_meaningless(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> None:
+    for name, reason in _MEANINGLESS.items():
+        if getattr(query, name) is not None:
+            raise InvalidInputError(f"the query sets {name}={shown(getattr(query, name))}, but {reason}: leave it out")
+    if query.mmr_threshold is not None and mode != VectorStoreQueryMode.MMR:
+        raise InvalidInputError(f"the query sets mmr_threshold, but its mode is {mode.value!r}: use mode 'mmr'")
