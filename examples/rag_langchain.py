@@ -25,7 +25,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 
-from langchain_muvera import MaxSimReranker, MuveraRetriever, MuveraVectorStore
+from langchain_muvera import MaxSimReranker, MuveraRetriever, MuveraVectorStore, ScoredDocument
 from muvera_core.evaluation.collections import read_beir
 
 COLLECTION = Path(__file__).parent / "data" / "nq-gold"
@@ -91,13 +91,13 @@ def best_sentence(reranker: MaxSimReranker, question: str, documents: list[Docum
 
 def ask(chain: Runnable[dict[str, str], Any], question: str) -> None:
     print(f"\n{question}?")
-    documents: list[Document] = []
+    documents: list[ScoredDocument] = []
     for piece in chain.stream({"question": question}):
         documents = piece.get("documents", documents)
         print(piece.get("answer", ""), end="", flush=True)
     print("\nSources:")
     for i, document in enumerate(documents, start=1):
-        print(f"  [{i}] {document.metadata['title']} ({document.id}, {document.metadata['relevance_score']:.2f})")
+        print(f"  [{i}] {document.metadata['title']} ({document.id}, {document.normalized_score:.2f})")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from __future__ import annotations
 RUN_REPAIR = "run muvera_core.repair_index on the folder"
 REPAIR_ADVICE = f"{RUN_REPAIR}, or restore the file from a backup"
 # The message of IndexClosedError.
-CLOSED = "the index is closed: open it again with MuveraIndex.open"
+CLOSED = "the index is closed: open it again"
 
 
 class MuveraError(Exception):

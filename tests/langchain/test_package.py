@@ -12,11 +12,14 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("code", EXAMPLES)
-def test_every_example_of_the_readme_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_example_of_the_readme_runs_and_runs_again(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if "langchain_classic" in code:
         pytest.importorskip("langchain_classic", reason="langchain-classic isn't installed")
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, str(README), "exec"), {})
+    for _ in range(2):
+        exec(compile(code, str(README), "exec"), {})
 
 
 def test_all_public_names_are_there_and_typed() -> None:

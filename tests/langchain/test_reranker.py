@@ -9,9 +9,8 @@ import pytest
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from pydantic import ValidationError
 
-from langchain_muvera import MaxSimReranker
+from langchain_muvera import MaxSimReranker, ScoredDocument
 from muvera_core import MuveraIndex, TokenEmbeddings
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import InvalidInputError
@@ -19,7 +18,7 @@ from muvera_core.errors import InvalidInputError
 QUESTION = "Which bird is active after dark?"
 DOCUMENTS = [
     Document(id="ant", page_content="Ants live in colonies.", metadata={"page": 1}),
-    Document(id="owl", page_content="Owls hunt at night.", metadata={"page": 2, "relevance_score": "theirs"}),
+    Document(id="owl", page_content="Owls hunt at night.", metadata={"page": 2, "score": "theirs"}),
     Document(page_content="Herons stand still in shallow water.", metadata={"page": 3}),
     Document(id="none", page_content=" "),
 ]
@@ -52,28 +51,29 @@ def test_it_scores_as_an_index_does_in_exact_mode(encoder: BundledEncoder, docum
         hits = index.search(QUESTION, k=3, exact=True)
     assert [document.page_content for document in reranked] == [hit.text for hit in hits]
     for document, hit in zip(reranked, hits, strict=True):
-        assert document.metadata["maxsim_score"] == pytest.approx(hit.score, abs=0.01)
-        assert document.metadata["relevance_score"] == pytest.approx(hit.normalized_score, abs=0.001)
+        assert document.score == pytest.approx(hit.score, abs=0.01)
+        assert document.normalized_score == pytest.approx(hit.normalized_score, abs=0.001)
 
 
 def test_it_scores_copies(encoder: BundledEncoder, documents: list[Document]) -> None:
     best = MaxSimReranker(encoder=encoder, top_n=1).compress_documents(documents, QUESTION)[0]
     assert documents == DOCUMENTS
-    assert (best.id, best.metadata["page"]) == ("owl", 2)
-    assert 0 < best.metadata["relevance_score"] <= 1
+    assert best == DOCUMENTS[1]
+    assert best.metadata is not documents[1].metadata
+    assert 0 < best.normalized_score <= 1
 
 
 def test_top_n_bounds_what_is_kept(encoder: BundledEncoder, documents: list[Document]) -> None:
     for top_n, kept in ((1, 1), (2, 2), (9, 4), (None, 4)):
         assert len(MaxSimReranker(encoder=encoder, top_n=top_n).compress_documents(documents, QUESTION)) == kept
     assert MaxSimReranker(encoder=encoder).compress_documents([], QUESTION) == []
-    with pytest.raises(ValidationError, match="top_n"):
+    with pytest.raises(InvalidInputError, match="top_n"):
         MaxSimReranker(encoder=encoder, top_n=0)
 
 
 def test_a_document_without_text_comes_last_with_no_score(encoder: BundledEncoder, documents: list[Document]) -> None:
     last = MaxSimReranker(encoder=encoder, top_n=None).compress_documents(documents, QUESTION)[-1]
-    assert (last.id, last.metadata["relevance_score"], last.metadata["maxsim_score"]) == ("none", 0, 0)
+    assert (last.id, last.normalized_score, last.score) == ("none", 0, 0)
 
 
 def test_equal_documents_keep_their_order(encoder: BundledEncoder) -> None:
@@ -89,12 +89,7 @@ def test_passages_are_encoded_in_batches(encoder: BundledEncoder, documents: lis
     at_once = MaxSimReranker(encoder=encoder, top_n=None).compress_documents(documents, QUESTION)
     assert [document.page_content for document in in_batches] == [document.page_content for document in at_once]
     for one, other in zip(in_batches, at_once, strict=True):
-        assert one.metadata["maxsim_score"] == pytest.approx(other.metadata["maxsim_score"], abs=1e-5)
-
-
-def test_an_empty_question_is_refused(encoder: BundledEncoder, documents: list[Document]) -> None:
-    with pytest.raises(InvalidInputError, match="query is empty"):
-        MaxSimReranker(encoder=encoder).compress_documents(documents, " ")
+        assert one.score == pytest.approx(other.score, abs=1e-5)
 
 
 def test_the_bundled_encoder_is_the_default() -> None:
@@ -130,4 +125,6 @@ async def test_reranking_leaves_the_event_loop_free(encoder: BundledEncoder, doc
         await asyncio.sleep(0.001)
         ticks += 1
     assert ticks > 10
-    assert np.diff([document.metadata["maxsim_score"] for document in await reranking]).max() <= 0
+    scores = [document.score for document in await reranking if isinstance(document, ScoredDocument)]
+    assert len(scores) == 3
+    assert np.diff(scores).max() <= 0

@@ -13,7 +13,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from langchain_muvera import MuveraRetriever, MuveraVectorStore
+from langchain_muvera import MuveraRetriever, MuveraVectorStore, ScoredDocument
 from muvera_core import MuveraIndex
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import InvalidInputError
@@ -41,14 +41,10 @@ def test_documents_carry_id_metadata_and_both_scores(nq_index: MuveraIndex) -> N
     question = "who got the first nobel prize in physics"
     document = MuveraRetriever(index=nq_index, k=1).invoke(question)[0]
     hit = nq_index.search(question, k=1)[0]
-    assert isinstance(document, Document)
+    assert isinstance(document, ScoredDocument)
     assert (document.id, document.page_content) == (hit.id, hit.text) == ("nq-0", hit.text)
-    assert document.metadata == {
-        "title": "List of Nobel laureates in Physics",
-        "relevance_score": hit.normalized_score,
-        "maxsim_score": hit.score,
-    }
-    assert nq_index.get("nq-0")[0].metadata == {"title": "List of Nobel laureates in Physics"}
+    assert document.metadata == hit.metadata == {"title": "List of Nobel laureates in Physics"}
+    assert (document.score, document.normalized_score) == (hit.score, hit.normalized_score)
 
 
 async def test_k_and_candidates_can_be_set_for_one_call(nq_index: MuveraIndex) -> None:
@@ -119,20 +115,15 @@ async def test_filters_are_the_retrievers_or_the_calls(nq_index: MuveraIndex) ->
         await retriever.ainvoke(question, filter={"title": {"$near": title}})
 
 
-async def test_thresholds_are_the_retrievers_or_the_calls(nq_index: MuveraIndex) -> None:
+async def test_smallest_scores_are_the_retrievers_or_the_calls(nq_index: MuveraIndex) -> None:
     question = "who got the first nobel prize in physics"
-    scores = [document.metadata["relevance_score"] for document in MuveraRetriever(index=nq_index).invoke(question)]
-    retriever = MuveraRetriever(index=nq_index, score_threshold=scores[1])
+    scores = [hit.normalized_score for hit in nq_index.search(question, k=4)]
+    retriever = MuveraRetriever(index=nq_index, min_score=scores[1])
     assert len(retriever.invoke(question)) == len(await retriever.ainvoke(question)) == 2
-    assert len(retriever.invoke(question, score_threshold=scores[0])) == 1
-    assert len(await retriever.ainvoke(question, score_threshold=0)) == 4
+    assert len(retriever.invoke(question, min_score=scores[0])) == 1
+    assert len(await retriever.ainvoke(question, min_score=0)) == 4
     with pytest.raises(ValueError, match="less than or equal to 1"):
-        MuveraRetriever(index=nq_index, score_threshold=1.5)
-
-
-def test_an_unknown_keyword_is_not_swallowed(nq_index: MuveraIndex) -> None:
-    with pytest.raises(TypeError, match="filters"):
-        MuveraRetriever(index=nq_index).invoke("physics", filters={"title": "Physics"})
+        MuveraRetriever(index=nq_index, min_score=1.5)
 
 
 async def test_traces_name_the_store_the_encoder_and_the_tags(nq_index: MuveraIndex) -> None:
@@ -189,8 +180,8 @@ def test_callbacks_and_errors_reach_the_caller(nq_index: MuveraIndex) -> None:
 
     recorder, retriever = Recorder(), MuveraRetriever(index=nq_index, k=2)
     retriever.invoke("physics", config={"callbacks": [recorder]})
-    with pytest.raises(InvalidInputError, match="is empty"):
-        retriever.invoke("  ", config={"callbacks": [recorder]})
+    with pytest.raises(InvalidInputError, match="k must be"):
+        retriever.invoke("physics", config={"callbacks": [recorder]}, k=0)
     assert recorder.seen == ["end 2", "InvalidInputError"]
 
 

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import copy
-import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from langchain_core.vectorstores import VectorStore
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
 from langchain_muvera import MuveraEmbeddings, MuveraVectorStore
-from muvera_core import FDEConfig, MuveraError, MuveraIndex
+from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import IndexClosedError, IndexExistsError, InvalidInputError, ReadOnlyIndexError
 
@@ -92,10 +91,53 @@ def test_an_index_is_never_overwritten_by_from_texts(tmp_path: Path, encoder: Bu
         assert ids_of(store.get_by_ids(["owl"])) == ["owl"]
 
 
-def test_a_failed_from_texts_leaves_the_folder_as_it_was(tmp_path: Path, encoder: BundledEncoder) -> None:
-    with pytest.raises(InvalidInputError, match="is empty"):
-        MuveraVectorStore.from_texts(["Owls hunt at night.", ""], path=tmp_path, encoder=encoder)
-    MuveraVectorStore.from_texts(["Owls hunt at night."], path=tmp_path, encoder=encoder).close()
+@pytest.mark.parametrize(
+    "wrong",
+    [{"ids": ["a", "a"]}, {"ids": ["a"]}, {"metadatas": [{}]}, {"metadatas": [{"x": object()}, {}]}, {"batch_size": 0},
+     {"pool_factor": 0}, {"device": "abacus"}, {"persist_directory": "birds"}],
+)  # fmt: skip
+def test_a_failed_from_texts_leaves_nothing_behind(
+    tmp_path: Path, encoder: BundledEncoder, wrong: dict[str, Any]
+) -> None:
+    for folder in (tmp_path / "empty", tmp_path / "new"):
+        if folder.name == "empty":
+            folder.mkdir()
+        with pytest.raises(InvalidInputError):
+            MuveraVectorStore.from_texts(["Owls hunt at night.", "Ants."], path=folder, encoder=encoder, **wrong)
+    assert [file.name for file in tmp_path.rglob("*")] == ["empty"]
+    MuveraVectorStore.from_texts(["Owls hunt at night."], path=tmp_path / "empty", encoder=encoder).close()
+
+
+def test_a_folder_is_opened_or_made(tmp_path: Path, encoder: BundledEncoder) -> None:
+    for run in range(2):
+        with MuveraVectorStore.open_or_create(tmp_path / "birds", encoder) as store:
+            assert store.count() == 2 * run
+            assert store.add_texts(["Owls hunt at night.", "Herons stand still."], ids=["owl", "heron"]) == [
+                "owl",
+                "heron",
+            ]
+            assert store.similarity_search(NOCTURNAL, k=1)[0].id == "owl"
+    with pytest.raises(InvalidInputError, match="pool_factor=1, which cannot be changed, got 2"):
+        MuveraVectorStore.open_or_create(tmp_path / "birds", encoder, pool_factor=2)
+    with pytest.raises(InvalidInputError, match="fde"):
+        MuveraVectorStore.open_or_create(tmp_path / "birds", encoder, FDEConfig(num_repetitions=3))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(IndexExistsError):
+        MuveraVectorStore.open_or_create(tmp_path / "other", encoder)
+
+
+@pytest.mark.parametrize(("interval", "seen"), [(0, ["ant", "owl"]), (None, ["owl"])])
+def test_a_reader_sees_what_the_writer_adds(
+    tmp_path: Path, encoder: BundledEncoder, interval: float | None, seen: list[str]
+) -> None:
+    with MuveraVectorStore.from_texts(["Owls hunt at night."], ids=["owl"], path=tmp_path, encoder=encoder) as writer:
+        settings: dict[str, Any] = {"read_only": True, "refresh_interval": interval}
+        with MuveraVectorStore.load(tmp_path, encoder, **settings) as reader:
+            retriever = reader.as_retriever()
+            assert ids_of(retriever.invoke(NOCTURNAL)) == ["owl"]
+            writer.add_texts(["Ants live in colonies."], ids=["ant"])
+            assert sorted(map(str, ids_of(retriever.invoke(NOCTURNAL)))) == seen
 
 
 def test_only_embeddings_that_give_token_vectors_are_taken(encoder: BundledEncoder) -> None:
@@ -127,12 +169,6 @@ def test_a_closed_store_says_so(encoder: BundledEncoder) -> None:
     store.close()
     with pytest.raises(IndexClosedError):
         store.similarity_search("owl")
-
-
-@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.deepcopy])
-def test_a_store_refuses_to_be_pickled_or_copied(animals: MuveraVectorStore, duplicate: Any) -> None:
-    with pytest.raises(MuveraError, match="pickle"):
-        duplicate(animals)
 
 
 # Adding and deleting
@@ -181,17 +217,16 @@ def test_a_generator_of_texts_will_do(encoder: BundledEncoder) -> None:
 def test_what_cannot_be_added_is_refused_and_changes_nothing(animals: MuveraVectorStore) -> None:
     good = Document(page_content="Crows are clever.")
     for documents, ids, message in [
-        ([good, Document(page_content="")], None, "is empty"),
-        ([good, Document(page_content="No JSON.", metadata={"set": {1}})], None, "JSON"),
+        ([good, Document(page_content="No JSON.", metadata={"x": object()})], None, "JSON"),
+        ([good], [""], "is empty"),
         ([good, good], ["a", "a"], "more than once"),
         ([good], ["a", "b"], "ids has length 2, expected 1"),
     ]:
         with pytest.raises(InvalidInputError, match=message):
             animals.add_documents(documents, ids=ids)
-    with pytest.raises(InvalidInputError, match="must be a list, got str"):
-        animals.add_texts("Crows are clever.")
-    with pytest.raises(InvalidInputError, match="add_texts does not know 'metadata'"):
-        animals.add_texts(["Crows are clever."], metadata=[{}])
+    for texts, single in (("Crows are clever.", None), (["Crows are clever."], "crow")):
+        with pytest.raises(InvalidInputError, match="str"):
+            animals.add_texts(texts, ids=single)
     assert len(animals.index) == len(ANIMALS)
 
 
@@ -201,10 +236,51 @@ def test_delete_by_id_by_filter_by_both_and_everything(animals: MuveraVectorStor
     animals.delete(filter={"tags": "social"})
     animals.delete(["owl", "bat"], filter={"habit.active": "night"})
     assert sorted(map(str, ids_of(animals.similarity_search("animal", k=9)))) == ["bat", "heron"]
-    with pytest.raises(InvalidInputError, match="delete does not know 'where'"):
-        animals.delete(where={"legs": 2})
+    with pytest.raises(InvalidInputError, match="empty filter"):
+        animals.delete(filter={})
+    assert animals.count() == 2
     assert animals.delete() is True
     assert animals.similarity_search("animal") == []
+
+
+async def test_clear_deletes_everything_and_says_how_much(animals: MuveraVectorStore) -> None:
+    assert animals.clear() == len(ANIMALS)
+    assert animals.clear() == 0
+    animals.add_documents(ANIMALS)
+    assert await animals.aclear() == len(ANIMALS)
+    assert animals.count() == 0
+
+
+async def test_documents_are_counted_by_filter(animals: MuveraVectorStore) -> None:
+    assert animals.count() == await animals.acount() == len(ANIMALS)
+    assert animals.count({"legs": 2}) == await animals.acount({"legs": 2}) == 3
+
+
+async def test_metadata_changes_without_the_document(animals: MuveraVectorStore) -> None:
+    assert animals.update_metadata("owl", {"legs": 3}) == 1
+    assert await animals.aupdate_metadata(["ant", "nobody"], [{"seen": True}, {}], replace=True) == 1
+    owl, ant = animals.get_by_ids(["owl", "ant"])
+    assert owl.metadata == {"legs": 3, "habit": {"active": "night"}}
+    assert (ant.metadata, ant.page_content) == ({"seen": True}, "Ants live in colonies.")
+    assert ids_of(animals.similarity_search(NOCTURNAL, filter={"legs": 3})) == ["owl"]
+
+
+def test_what_is_there_already_is_not_encoded_again(encoder: BundledEncoder) -> None:
+    class Counting(BundledEncoder):
+        n_encoded = 0
+
+        def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
+            self.n_encoded += len(texts)
+            return super().encode_documents(texts)
+
+    counting = Counting()
+    with MuveraVectorStore.from_documents(ANIMALS, encoder=counting) as store:
+        store.add_documents(ANIMALS)
+        store.add_documents([ANIMALS[0].model_copy(update={"metadata": {}})])
+        assert counting.n_encoded == len(ANIMALS)
+        assert store.get_by_ids(["owl"])[0].metadata == {}
+        store.add_documents(ANIMALS, force=True)
+        assert counting.n_encoded == 2 * len(ANIMALS)
 
 
 async def test_delete_in_async_follows_the_same_rules(animals: MuveraVectorStore) -> None:
@@ -229,13 +305,17 @@ def test_scores_are_relevance_scores_and_fall(animals: MuveraVectorStore) -> Non
     assert animals.similarity_search_with_score("Sharks smell blood from afar.", k=1)[0][1] > 0.99
 
 
-async def test_a_threshold_keeps_what_reaches_it(animals: MuveraVectorStore) -> None:
+async def test_a_smallest_score_keeps_what_reaches_it(animals: MuveraVectorStore) -> None:
     found = animals.similarity_search_with_score(NOCTURNAL, k=5)
     threshold = found[1][1]
     assert animals.similarity_search_with_relevance_scores(NOCTURNAL, k=5, score_threshold=threshold) == found[:2]
-    assert animals.similarity_search_with_score(NOCTURNAL, k=5, score_threshold=threshold) == found[:2]
+    assert animals.similarity_search_with_score(NOCTURNAL, k=5, min_score=threshold) == found[:2]
+    assert animals.similarity_search(NOCTURNAL, k=5, min_score=threshold) == [document for document, _ in found[:2]]
+    assert animals.max_marginal_relevance_search(NOCTURNAL, lambda_mult=1, min_score=threshold) == [
+        document for document, _ in found[:2]
+    ]
     assert await animals.asimilarity_search_with_relevance_scores(NOCTURNAL, score_threshold=threshold) == found[:2]
-    assert animals.similarity_search(NOCTURNAL, score_threshold=1.0) == []
+    assert animals.similarity_search(NOCTURNAL, min_score=1.0) == []
 
 
 @pytest.mark.parametrize(
@@ -293,8 +373,6 @@ async def test_k_results_come_while_k_exist(animals: MuveraVectorStore, k: int) 
 
 
 def test_what_cannot_be_searched_is_refused(animals: MuveraVectorStore) -> None:
-    with pytest.raises(InvalidInputError, match="is empty"):
-        animals.similarity_search(" ")
     with pytest.raises(InvalidInputError, match="k must be"):
         animals.similarity_search(NOCTURNAL, k=0)
     with pytest.raises(InvalidInputError, match="between 0 and 1"):
@@ -302,9 +380,52 @@ def test_what_cannot_be_searched_is_refused(animals: MuveraVectorStore) -> None:
     for search in (animals.similarity_search, animals.max_marginal_relevance_search):
         with pytest.raises(InvalidInputError, match="does not know 'filters'"):
             search(NOCTURNAL, filters={"legs": 2})
-    for by_vector in (animals.similarity_search_by_vector, animals.max_marginal_relevance_search_by_vector):
-        with pytest.raises(NotImplementedError, match="search by text"):
-            by_vector([0.1] * 128)
+    for share in (True, "0.5", float("nan")):
+        with pytest.raises(InvalidInputError, match="lambda_mult must be"):
+            animals.max_marginal_relevance_search(NOCTURNAL, lambda_mult=share)  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="with the query's text"):
+        animals.max_marginal_relevance_search_by_vector([0.1] * 128)
+
+
+async def test_only_documents_with_the_given_ids_are_found(animals: MuveraVectorStore) -> None:
+    ids = ["ant", "nobody", "bat"]
+    best = [document for document in animals.similarity_search(NOCTURNAL, k=9) if document.id in ids]
+    assert animals.similarity_search(NOCTURNAL, ids=ids) == best
+    assert await animals.asimilarity_search(NOCTURNAL, ids=ids) == best
+    assert [document for document, _ in animals.similarity_search_with_score(NOCTURNAL, ids=ids)] == best
+    assert animals.max_marginal_relevance_search(NOCTURNAL, lambda_mult=1, ids=ids) == best
+    assert animals.as_retriever(search_kwargs={"ids": ids, "filter": {"legs": 6}}).invoke(NOCTURNAL) == [
+        animals.get_by_ids(["ant"])[0]
+    ]
+    assert animals.rerank(NOCTURNAL, ids) == await animals.arerank(NOCTURNAL, ids) == best
+    assert animals.rerank(NOCTURNAL, ids, k=1) == best[:1]
+    assert animals.rerank(NOCTURNAL, ids, min_score=1) == []
+
+
+async def test_a_vector_of_its_own_encoding_finds_a_rough_order(
+    animals: MuveraVectorStore, encoder: BundledEncoder
+) -> None:
+    vector = MuveraEmbeddings(encoder).embed_query(NOCTURNAL)
+    found = animals.similarity_search_by_vector(vector, k=3)
+    assert "owl" in ids_of(found)
+    assert await animals.asimilarity_search_by_vector(vector, k=3) == found
+    scored = animals.similarity_search_with_score_by_vector(vector, k=3)
+    assert [document for document, _ in scored] == found
+    assert [score for _, score in scored] == sorted((score for _, score in scored), reverse=True)
+    assert await animals.asimilarity_search_with_score_by_vector(vector, k=3) == scored
+    two_legs = animals.similarity_search_by_vector(vector, k=9, filter={"legs": 2}, ids=["owl", "bat", "ant"])
+    assert sorted(map(str, ids_of(two_legs))) == ["bat", "owl"]
+
+
+def test_a_vector_of_another_encoding_is_refused(animals: MuveraVectorStore, encoder: BundledEncoder) -> None:
+    other = MuveraEmbeddings(encoder, FDEConfig(num_repetitions=2)).embed_query(NOCTURNAL)
+    for vector in ([0.1] * 128, other, [], [[0.1] * 128]):
+        with pytest.raises(InvalidInputError):
+            animals.similarity_search_by_vector(vector)  # type: ignore[arg-type]
+    vector = MuveraEmbeddings(encoder).embed_query(NOCTURNAL)
+    centred = MuveraVectorStore.from_documents(ANIMALS, encoder=encoder, fde=FDEConfig(center=True))
+    with centred, pytest.raises(InvalidInputError, match="centred"):
+        centred.similarity_search_by_vector(vector)
 
 
 # As a retriever

@@ -6,6 +6,7 @@ import pytest
 from llama_index.retrievers.muvera import MuveraRetriever as LlamaIndexRetriever
 
 from langchain_muvera import MuveraRetriever as LangChainRetriever
+from langchain_muvera import ScoredDocument
 from muvera_core import MuveraIndex
 
 
@@ -15,7 +16,7 @@ async def test_all_ways_in_give_the_same(nq_index: MuveraIndex, nq_questions: di
     for question in list(nq_questions.values())[:20]:
         expected = [(hit.id, hit.score, hit.normalized_score) for hit in nq_index.search(question, k=10)]
         for documents in (through_langchain.invoke(question), await through_langchain.ainvoke(question)):
-            got = [(d.id, d.metadata["maxsim_score"], d.metadata["relevance_score"]) for d in documents]
+            got = [(d.id, d.score, d.normalized_score) for d in documents if isinstance(d, ScoredDocument)]
             assert got == expected
         for nodes in (through_llama_index.retrieve(question), await through_llama_index.aretrieve(question)):
             assert [(n.node_id, n.score) for n in nodes] == [(id, normalized) for id, _, normalized in expected]

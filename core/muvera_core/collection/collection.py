@@ -212,11 +212,7 @@ class Collection:
     def require_open(self) -> None:
         """Raise IndexClosedError or ForkedIndexError unless the index can be used."""
         if self._fork_guard.in_child:
-            advice = (
-                "make one here"
-                if self.folder is None
-                else "open it again here with MuveraIndex.open(path, read_only=True)"
-            )
+            advice = "make one here" if self.folder is None else "open it again here, with read_only=True"
             raise ForkedIndexError(f"the index belongs to the process that this one was forked from: {advice}")
         if self._closed:
             raise IndexClosedError(CLOSED)

@@ -63,7 +63,7 @@ class PrecomputedEmbeddings:
 
     def _refuse(self) -> NoReturn:
         raise InvalidInputError(
-            "this index takes token embeddings, not text: use add_embeddings and search_embeddings, "
+            "this index takes token embeddings, not text: use add_embeddings and search_embeddings of the index, "
             "or create it with an encoder"
         )
 

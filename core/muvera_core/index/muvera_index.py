@@ -360,8 +360,8 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
 
     def __reduce__(self) -> NoReturn:
         raise MuveraError(
-            "an index cannot be pickled: it holds open files and a lock. Pass its path and open it there with "
-            "MuveraIndex.open(path, read_only=True)"
+            "an index cannot be pickled: it holds open files and a lock. Pass its path and open it there, "
+            "with read_only=True"
         )
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from muvera_core.set_encoders import FixedDimensionalEncoder
 from muvera_core.storage import Snapshot, StaleError, StoredDocument
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings, unit_length
 
-_USE_TEXT = "search by the query's text, or by its token vectors with search_embeddings"
+_USE_TEXT = "search by the query's text, or by its token vectors"
 
 
 def search_by_vector(collection: Collection, vector: npt.ArrayLike, options: SearchOptions) -> list[Hit]:

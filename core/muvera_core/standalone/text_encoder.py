@@ -60,7 +60,7 @@ class TextEncoder:
         self.fde = resolve_fde_config(fde, self.encoder.dimension)
         if self.fde.center:
             raise InvalidInputError(
-                "fde.center needs the mean token of a corpus, which a TextEncoder does not have: set it to False"
+                "fde.center needs the mean token of a corpus, which is not known here: set it to False"
             )
         self.normalize = normalize
         self.batch_size = require_count("batch_size", batch_size)

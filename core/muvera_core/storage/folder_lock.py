@@ -53,7 +53,7 @@ def claim_new_folder(folder: Path) -> FileLock:
 def _require_unused(folder: Path) -> None:
     content = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
     if MANIFEST_NAME in content:
-        raise IndexExistsError(f"{folder} already holds an index: use MuveraIndex.open, or choose another folder")
+        raise IndexExistsError(f"{folder} already holds an index: open it, or choose another folder")
     unfinished = content <= _UNFINISHED and not any((folder / name).stat().st_size for name in content & {_TOKENS})
     if content and not unfinished:
         raise IndexExistsError(f"{folder} is not empty (it has {min(content)!r}): choose another folder")

@@ -168,7 +168,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_small(path, _SIZE_LIMIT))
     except (FileNotFoundError, NotADirectoryError):
-        advice = "make one with MuveraIndex.create"
+        advice = "give the folder of an index, or make one first"
         if os.path.lexists(folder / DATABASE_NAME):
             advice += f"; or, if it was an index and lost that file, {RUN_REPAIR}"
         raise NotAnIndexError(f"{folder} is not a muvera index (it has no {MANIFEST_NAME}): {advice}") from None

@@ -1,16 +1,64 @@
-"""Converts documents of the index to LangChain documents."""
+"""The documents that searches return: LangChain documents that carry their scores."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from langchain_core.documents import Document
+from pydantic import PrivateAttr
 
 from muvera_core import Document as IndexDocument
 from muvera_core import Hit
 
-RELEVANCE_SCORE = "relevance_score"
-"""Metadata key of the normalized score: the mean per query token, clipped to [0, 1]."""
-MAXSIM_SCORE = "maxsim_score"
-"""Metadata key of the score: the raw MaxSim sum."""
+
+class ScoredDocument(Document):
+    """A document that a search found, with its two scores.
+
+    It equals a plain ``Document`` with the same id, text and metadata, whatever its scores are. So retrievers that join
+    the results of several questions recognize a document that they have seen. Serialized, it is a plain ``Document``
+    without scores. Pickling and copying keep them.
+
+    Args:
+        page_content: the text.
+        score: see the property.
+        normalized_score: see the property.
+        **kwargs: ``id`` and ``metadata``, as for ``Document``.
+    """
+
+    _score: float = PrivateAttr()
+    _normalized_score: float = PrivateAttr()
+
+    def __init__(self, page_content: str, *, score: float, normalized_score: float, **kwargs: Any) -> None:
+        super().__init__(page_content, **kwargs)
+        self._score, self._normalized_score = score, normalized_score
+
+    @property
+    def score(self) -> float:
+        """The raw MaxSim sum. Comparable only within one query."""
+        return self._score
+
+    @property
+    def normalized_score(self) -> float:
+        """The mean per query token, clipped to [0, 1]. Comparable between queries."""
+        return self._normalized_score
+
+    @classmethod
+    def lc_id(cls) -> list[str]:
+        """The id of ``Document``, as which LangChain serializes a scored document."""
+        return Document.lc_id()
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ScoredDocument) or type(other) is Document:
+            return _content(self) == _content(other)
+        return NotImplemented
+
+    # pydantic leaves private attributes out of a model's text. These are worth seeing.
+    def __repr_args__(self) -> Any:
+        return [*super().__repr_args__(), ("score", self._score), ("normalized_score", self._normalized_score)]
+
+
+def _content(document: Document) -> tuple[Any, ...]:
+    return document.id, document.page_content, document.metadata
 
 
 def to_document(document: IndexDocument) -> Document:
@@ -18,12 +66,17 @@ def to_document(document: IndexDocument) -> Document:
     return Document(id=document.id, page_content=document.text or "", metadata=dict(document.metadata))
 
 
-def to_scored_document(hit: Hit) -> Document:
-    """The document with its two scores in its metadata."""
+def to_scored_document(hit: Hit) -> ScoredDocument:
+    """The document of a hit, with its scores."""
     return with_scores(to_document(hit), hit.score, hit.normalized_score)
 
 
-def with_scores(document: Document, score: float, normalized_score: float) -> Document:
-    """A copy of the document with its two scores in its metadata."""
-    scores = {RELEVANCE_SCORE: normalized_score, MAXSIM_SCORE: score}
-    return document.model_copy(update={"metadata": {**document.metadata, **scores}})
+def with_scores(document: Document, score: float, normalized_score: float) -> ScoredDocument:
+    """A copy of the document with these scores."""
+    return ScoredDocument(
+        document.page_content,
+        id=document.id,
+        metadata=dict(document.metadata),
+        score=score,
+        normalized_score=normalized_score,
+    )

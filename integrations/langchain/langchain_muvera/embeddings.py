@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from langchain_core.embeddings import Embeddings
 
+from langchain_muvera.keywords import refuses_unknown
 from muvera_core import FDEConfig, TextEncoder, TokenEncoder
 
 
@@ -40,6 +41,7 @@ class MuveraEmbeddings(Embeddings):
             store.similarity_search("Which bird is active after dark?", k=1)
     """
 
+    @refuses_unknown
     def __init__(
         self,
         encoder: TokenEncoder | None = None,

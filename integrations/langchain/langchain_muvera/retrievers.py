@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from langchain_muvera.documents import to_scored_document
+from langchain_muvera.keywords import StrictModel, refuse_unknown
 from muvera_core import MuveraIndex
 
+# What the retriever and a call may set: keywords of the index's search.
+_SETTINGS = ("k", "n_candidates", "filter", "min_score")
 
-class MuveraRetriever(BaseRetriever):
+
+class MuveraRetriever(StrictModel, BaseRetriever):
     """Finds the documents of a ``MuveraIndex`` that match a query best, by late interaction.
 
-    ``invoke`` and ``ainvoke`` also take ``k``, ``n_candidates``, ``filter`` and ``score_threshold``, for one call:
-    ``retriever.invoke(query, k=3)``. The retriever's own value is used for each that is missing or None.
+    ``invoke`` and ``ainvoke`` also take ``k``, ``n_candidates``, ``filter`` and ``min_score``, for one call:
+    ``retriever.invoke(query, k=3)``. The retriever's own value is used for each that is missing or None. They also take
+    ``ids``, which admits only documents with these ids. Unknown names and invalid values are refused, also in an
+    assignment such as ``retriever.k = 0``.
 
-    Each document has its id, its metadata, and two scores in ``metadata``. ``maxsim_score`` is the score, the raw
-    MaxSim sum. ``relevance_score`` is the normalized score: the mean per query token, clipped to [0, 1]. It can be
-    compared between queries. In the returned documents the scores replace metadata of the same name. The index keeps
-    that metadata.
+    Each document is a ``ScoredDocument`` with the id, the text and the metadata that were stored. It has a ``score``,
+    the raw MaxSim sum, and a ``normalized_score``: the mean per query token, clipped to [0, 1], which can be compared
+    between queries. The scores do not count when documents are compared.
 
     Example:
         .. code-block:: python
@@ -38,8 +44,6 @@ class MuveraRetriever(BaseRetriever):
             retriever.invoke("Which animal is social?", filter={"legs": {"$gte": 4}})
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
     index: MuveraIndex
     """The index to search."""
     k: int = Field(default=4, ge=1)
@@ -48,50 +52,24 @@ class MuveraRetriever(BaseRetriever):
     """Number of candidates to rerank by exact MaxSim. None leaves it to the index."""
     filter: dict[str, Any] | None = None
     """Conditions on metadata, such as ``{"year": {"$gte": 2020}}``. Pass ``{}`` to search without them in one call."""
-    score_threshold: float | None = Field(default=None, ge=0, le=1)
-    """Smallest normalized score of a returned document. Pass 0 to search without a threshold in one call."""
+    min_score: float | None = Field(default=None, ge=0, le=1)
+    """Smallest normalized score of a returned document. Pass 0 to search without a limit in one call."""
 
     def _get_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: CallbackManagerForRetrieverRun,
-        k: int | None = None,
-        n_candidates: int | None = None,
-        filter: dict[str, Any] | None = None,
-        score_threshold: float | None = None,
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return self._search(query, k, n_candidates, filter, score_threshold)
+        return self._search(query, kwargs)
 
-    # LangChain passes the keywords of a call to one of the two methods, so both must name them.
     async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,
-        k: int | None = None,
-        n_candidates: int | None = None,
-        filter: dict[str, Any] | None = None,
-        score_threshold: float | None = None,
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return await run_in_executor(None, self._search, query, k, n_candidates, filter, score_threshold)
+        return await run_in_executor(None, self._search, query, kwargs)
 
-    def _search(
-        self,
-        query: str,
-        k: int | None,
-        n_candidates: int | None,
-        filter: dict[str, Any] | None,
-        score_threshold: float | None,
-    ) -> list[Document]:
-        threshold = self.score_threshold if score_threshold is None else score_threshold
-        hits = self.index.search(
-            query,
-            k=self.k if k is None else k,
-            n_candidates=self.n_candidates if n_candidates is None else n_candidates,
-            filter=self.filter if filter is None else filter,
-        )
-        return [to_scored_document(hit) for hit in hits if threshold is None or hit.normalized_score >= threshold]
+    def _search(self, query: str, given: Mapping[str, Any]) -> list[Document]:
+        # LangChain's ``invoke`` reads ``verbose``, and passes it on.
+        refuse_unknown(f"{type(self).__name__}.invoke", given, [*_SETTINGS, "ids", "verbose"])
+        settings = {name: getattr(self, name) if given.get(name) is None else given[name] for name in _SETTINGS}
+        return [to_scored_document(hit) for hit in self.index.search(query, ids=given.get("ids"), **settings)]
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         """Describe the index and its encoder for traces."""

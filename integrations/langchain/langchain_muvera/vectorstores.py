@@ -11,12 +11,15 @@ from typing import Any, NoReturn, Self
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import VectorStore
+from langchain_core.runnables import run_in_executor
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
-from langchain_muvera.documents import to_document
+from langchain_muvera.documents import ScoredDocument, to_document, to_scored_document
 from langchain_muvera.embeddings import MuveraEmbeddings
+from langchain_muvera.keywords import names_of, refuse_unknown, refuses_unknown, translations_to
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
 from muvera_core.errors import InvalidInputError
+from muvera_core.validation import require_share
 
 Filter = Mapping[str, Any]
 
@@ -24,10 +27,11 @@ Filter = Mapping[str, Any]
 class MuveraVectorStore(VectorStore):
     """Stores documents in a ``MuveraIndex`` and finds them by late interaction.
 
-    A document's relevance score is the normalized score: the mean per query token, clipped to [0, 1]. It can be
-    compared between queries, so a threshold is meaningful. Filters are MongoDB-style conditions on metadata:
+    Searches return a ``ScoredDocument`` for each document, with its ``score`` and its ``normalized_score``. The
+    normalized score is the relevance score: the mean per query token, clipped to [0, 1]. It can be compared between
+    queries, so a smallest score is meaningful. Filters are MongoDB-style conditions on metadata:
     ``{"year": {"$gte": 2020}, "author.name": "Ada"}``. Every method has an async version, which runs in a thread.
-    Unknown keywords are refused.
+    Unknown keywords are refused. Calls of the index that the store lacks are at hand in ``store.index``.
 
     Args:
         index: holds the documents and encodes them. Close it with ``close`` or a ``with`` statement.
@@ -37,22 +41,24 @@ class MuveraVectorStore(VectorStore):
 
             from langchain_muvera import MuveraVectorStore
 
-            with MuveraVectorStore.from_texts(["Ants live in colonies.", "Owls hunt at night."], path="birds") as store:
+            with MuveraVectorStore.open_or_create("birds") as store:
+                store.add_texts(["Ants live in colonies.", "Owls hunt at night."], ids=["ant", "owl"])
                 store.similarity_search("Which bird is active after dark?", k=1)
-
-            store = MuveraVectorStore.load("birds")
     """
 
+    @refuses_unknown
     def __init__(self, index: MuveraIndex) -> None:
         if not isinstance(index, MuveraIndex):
             raise InvalidInputError(
-                f"index must be a MuveraIndex, got {type(index).__name__}: make one with MuveraIndex.create(folder)"
+                f"index must be a MuveraIndex, got {type(index).__name__}: for a folder use "
+                "MuveraVectorStore.open_or_create(folder)"
             )
         self.index = index
 
     # Making, opening and closing
 
     @classmethod
+    @refuses_unknown
     def from_texts(
         cls,
         texts: list[str],
@@ -64,12 +70,15 @@ class MuveraVectorStore(VectorStore):
         encoder: TokenEncoder | None = None,
         fde: FDEConfig | None = None,
         pool_factor: int = 1,
+        device: str = "cpu",
+        batch_size: int = 64,
+        show_progress: bool = False,
         **kwargs: Any,
     ) -> Self:
-        """Make an index of these texts.
+        """Make an index of these texts. If that fails, nothing of it is left.
 
         Args:
-            texts: the passages. None of them is empty.
+            texts: the passages; see ``add_texts``.
             embedding: None, or ``MuveraEmbeddings``, whose token encoder and FDE settings are used. Other embeddings
                 are refused: they give one vector per text, and late interaction needs one per token.
             metadatas: a mapping for each text.
@@ -78,11 +87,14 @@ class MuveraVectorStore(VectorStore):
             encoder: turns text into token vectors. None takes the bundled encoder.
             fde: settings of the FDE that stage one starts with. None takes the defaults.
             pool_factor: about one in ``pool_factor`` tokens is stored; see ``MuveraIndex.create``.
-            **kwargs: see ``add_texts``.
+            device: the device to search on; see ``MuveraIndex.open``.
+            batch_size: texts per call of the encoder.
+            show_progress: show a bar on standard error.
+            **kwargs: refused.
 
         Raises:
             InvalidInputError: the same cases as for ``add_texts``, or the embedding is of another kind.
-            IndexExistsError: the folder is in use. Call ``load`` and add to that index instead.
+            IndexExistsError: the folder is in use. Call ``open_or_create`` and add to that index instead.
         """
         if isinstance(embedding, MuveraEmbeddings):
             encoder, fde = encoder or embedding.encoder, fde or embedding.fde
@@ -91,15 +103,9 @@ class MuveraVectorStore(VectorStore):
                 f"embedding must be None or MuveraEmbeddings, got {type(embedding).__name__}, which gives one vector "
                 "per text: pass a token encoder as encoder=, or leave both out for the bundled one"
             )
-        store = cls(MuveraIndex.create(path, encoder, fde, pool_factor=pool_factor))
-        try:
-            store.add_texts(texts, metadatas, ids=ids, **kwargs)
-        except BaseException:
-            store.close()
-            if store.index.path is not None:  # the folder was empty before, so all files in it are this index's
-                for file in store.index.path.iterdir():
-                    file.unlink()
-            raise
+        with MuveraIndex.creating(path, encoder, fde, pool_factor=pool_factor, device=device) as index:
+            store = cls(index)
+            store.add_texts(texts, metadatas, ids=ids, batch_size=batch_size, show_progress=show_progress)
         return store
 
     @classmethod
@@ -118,29 +124,73 @@ class MuveraVectorStore(VectorStore):
     @classmethod
     def from_documents(cls, documents: list[Document], embedding: Embeddings | None = None, **kwargs: Any) -> Self:
         """Make an index of these documents. See ``from_texts``."""
-        texts, metadatas, ids = _unpack(documents, kwargs.pop("ids", None))
-        return cls.from_texts(texts, embedding, metadatas, ids=ids, **kwargs)
+        texts, kwargs = _unpack("from_documents", cls.from_texts, documents, kwargs)
+        return cls.from_texts(texts, embedding, **kwargs)
 
     @classmethod
     async def afrom_documents(
         cls, documents: list[Document], embedding: Embeddings | None = None, **kwargs: Any
     ) -> Self:
         """See ``from_documents``. Runs in a thread."""
-        texts, metadatas, ids = _unpack(documents, kwargs.pop("ids", None))
-        return await cls.afrom_texts(texts, embedding, metadatas, ids=ids, **kwargs)
+        texts, kwargs = _unpack("from_documents", cls.from_texts, documents, kwargs)
+        return await cls.afrom_texts(texts, embedding, **kwargs)
 
     @classmethod
+    @refuses_unknown
+    def open_or_create(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: TokenEncoder | None = None,
+        fde: FDEConfig | None = None,
+        *,
+        pool_factor: int | None = None,
+        device: str = "cpu",
+    ) -> Self:
+        """Open the index in a folder for writing. Make it if there is none. See ``MuveraIndex.open_or_create``.
+
+        Args:
+            path: the index's folder.
+            encoder: turns text into token vectors. None takes the bundled encoder.
+            fde: settings of the FDE that stage one starts with. None takes the index's own, or the defaults.
+            pool_factor: about one in ``pool_factor`` tokens is stored. None takes the index's own, or 1.
+            device: the device to search on; see ``MuveraIndex.open``.
+
+        Raises:
+            InvalidInputError: the index has another setting than the one given.
+            IndexFolderError: the folder holds something else, another process writes to it, or files are damaged.
+        """
+        return cls(MuveraIndex.open_or_create(path, encoder, fde, pool_factor=pool_factor, device=device))
+
+    @classmethod
+    @refuses_unknown
     def load(
         cls,
         path: str | os.PathLike[str],
         encoder: TokenEncoder | None = None,
         *,
         read_only: bool = False,
+        refresh_interval: float | None = 1.0,
         device: str = "cpu",
     ) -> Self:
-        """Open an index that is on disk. See ``MuveraIndex.open``."""
-        return cls(MuveraIndex.open(path, encoder, read_only=read_only, device=device))
+        """Open an index that is on disk. See ``MuveraIndex.open``.
 
+        Args:
+            path: the index's folder.
+            encoder: the encoder that the index was made with. None takes the bundled encoder.
+            read_only: refuse changes. Any number of processes can read an index.
+            refresh_interval: if ``read_only``, the seconds after which a search looks for what the writer has
+                committed. 0 looks every time, None never.
+            device: the device to search on.
+
+        Raises:
+            NotAnIndexError: the folder holds no index.
+            IndexFolderError: the other cases of ``MuveraIndex.open``.
+        """
+        return cls(
+            MuveraIndex.open(path, encoder, read_only=read_only, refresh_interval=refresh_interval, device=device)
+        )
+
+    @refuses_unknown
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the documents and settings to a folder.
 
@@ -167,56 +217,99 @@ class MuveraVectorStore(VectorStore):
 
     # Adding, reading and deleting
 
+    @refuses_unknown
     def add_texts(
         self,
         texts: Iterable[str],
-        metadatas: list[dict[str, Any]] | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
         *,
-        ids: list[str] | None = None,
+        ids: Iterable[str | None] | None = None,
         batch_size: int = 64,
+        force: bool = False,
         show_progress: bool = False,
         **kwargs: Any,
     ) -> list[str]:
         """Encode and add documents, all or none. A document replaces the one with the same id.
 
+        A document that the index has with the same text and metadata is left as it is. If only its metadata differs, it
+        is not encoded again.
+
         Args:
-            texts: the passages. None of them is empty.
-            metadatas: a JSON-like mapping for each text.
+            texts: the passages. A text without a visible character, such as an empty page, is skipped, with a
+                ``SkippedTextWarning``.
+            metadatas: a mapping for each text; see ``muvera_core.metadata`` for the values it can hold.
             ids: a distinct id for each text. A random id is drawn in place of None.
             batch_size: texts per call of the encoder.
+            force: encode every text, also those that the index has.
             show_progress: show a bar on standard error.
             **kwargs: refused.
 
         Returns:
-            The ids, in order.
+            An id for each text, in order, also for those that were skipped.
 
         Raises:
-            InvalidInputError: a text is empty, an id repeats, JSON cannot hold the metadata, or lengths differ.
+            InvalidInputError: an id repeats or is empty, metadata cannot be stored, or lengths differ.
         """
-        _refuse_unknown("add_texts", kwargs)
-        if ids is not None:
-            ids = [uuid.uuid4().hex if id is None else id for id in ids]
-        return self.index.add(
-            texts if isinstance(texts, str) else list(texts),
-            ids,
-            metadatas,
-            batch_size=batch_size,
-            show_progress=show_progress,
-        )
+        given = ids if ids is None or isinstance(ids, str) else [uuid.uuid4().hex if id is None else id for id in ids]
+        return self.index.add(texts, given, metadatas, batch_size=batch_size, force=force, show_progress=show_progress)
 
     def add_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
         """Encode and add documents, all or none. ``ids`` replace the documents' own ids. See ``add_texts``."""
-        texts, metadatas, ids = _unpack(documents, kwargs.pop("ids", None))
-        return self.add_texts(texts, metadatas, ids=ids, **kwargs)
+        # LangChain's TimeWeightedVectorStoreRetriever passes on what it has already put into the metadata.
+        kwargs.pop("current_time", None)
+        texts, kwargs = _unpack("add_documents", self.add_texts, documents, kwargs)
+        return self.add_texts(texts, **kwargs)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents with these ids, in the order of the ids. Unknown ids are skipped."""
         return [to_document(document) for document in self.index.get(list(ids))]
 
+    @refuses_unknown
+    def count(self, filter: Filter | None = None) -> int:
+        """The number of documents that a filter admits. Without a filter, of all documents."""
+        return self.index.count(filter)
+
+    async def acount(self, filter: Filter | None = None) -> int:
+        """See ``count``. Runs in a thread."""
+        return await run_in_executor(None, self.count, filter)
+
+    @refuses_unknown
+    def update_metadata(
+        self,
+        ids: str | Sequence[str],
+        metadatas: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        replace: bool = False,
+    ) -> int:
+        """Change the metadata of documents, all or none, without encoding them again.
+
+        Args:
+            ids: one or more ids. Unknown ids are skipped.
+            metadatas: one mapping for all documents, or one for each id.
+            replace: replace the present metadata. Otherwise the mapping's keys are added to it, or replaced in it.
+
+        Returns:
+            The number of documents whose metadata changed.
+
+        Raises:
+            InvalidInputError: an id repeats, metadata cannot be stored, or lengths differ.
+        """
+        return self.index.update_metadata(ids, metadatas, replace=replace)
+
+    async def aupdate_metadata(
+        self,
+        ids: str | Sequence[str],
+        metadatas: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        **kwargs: Any,
+    ) -> int:
+        """See ``update_metadata``. Runs in a thread."""
+        return await run_in_executor(None, self.update_metadata, ids, metadatas, **kwargs)
+
+    @refuses_unknown
     def delete(self, ids: list[str] | None = None, *, filter: Filter | None = None, **kwargs: Any) -> bool:
         """Delete documents by id, by metadata, or by both. Without arguments, delete **all** documents.
 
-        Deleting everything without arguments is LangChain's rule.
+        Deleting everything without arguments is LangChain's rule. ``clear`` says it more plainly.
 
         Args:
             ids: the ids. Unknown ids are skipped.
@@ -228,58 +321,87 @@ class MuveraVectorStore(VectorStore):
             Always True.
 
         Raises:
-            InvalidInputError: the filter is invalid.
+            InvalidInputError: the filter is empty or invalid.
         """
-        _refuse_unknown("delete", kwargs)
         if ids is None and filter is None:
-            self.index.clear()
+            self.clear()
         else:
             self.index.delete(ids, filter=filter)
         return True
 
+    def clear(self) -> int:
+        """Delete all documents. Returns their number."""
+        return self.index.clear()
+
+    async def aclear(self) -> int:
+        """See ``clear``. Runs in a thread."""
+        return await run_in_executor(None, self.clear)
+
     # Searching
 
-    def similarity_search(self, query: str, k: int = 4, filter: Filter | None = None, **kwargs: Any) -> list[Document]:
-        """The ``k`` documents that match a query best, best first. See ``similarity_search_with_score``."""
-        return [document for document, _ in self.similarity_search_with_score(query, k, filter, **kwargs)]
+    @refuses_unknown
+    def similarity_search(
+        self,
+        query: str,
+        k: int = 4,
+        filter: Filter | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        min_score: float | None = None,
+        n_candidates: int | None = None,
+        exact: bool = False,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """The ``k`` documents that match a query best, best first.
 
+        A query without a visible character matches nothing. With a filter or ids, the first ``k`` documents that these
+        admit are returned, with a score of 0.
+
+        Args:
+            query: the query's text.
+            k: number of documents. If fewer match, all of them are returned.
+            filter: conditions on metadata.
+            ids: admits only documents with these ids.
+            min_score: smallest normalized score of a returned document, from 0 to 1.
+            n_candidates: number of candidates to rerank by exact MaxSim. None leaves it to the index.
+            exact: score every document. This is slow. It is the reference for every other search.
+            **kwargs: refused.
+
+        Returns:
+            A ``ScoredDocument`` for each document.
+
+        Raises:
+            InvalidInputError: ``k`` or ``n_candidates`` is below 1, ``min_score`` is outside [0, 1], or the filter is
+                invalid.
+        """
+        hits = self.index.search(query, k, n_candidates, filter=filter, ids=ids, min_score=min_score, exact=exact)
+        return [to_scored_document(hit) for hit in hits]
+
+    @refuses_unknown
     def similarity_search_with_score(
         self,
         query: str,
         k: int = 4,
         filter: Filter | None = None,
         *,
-        score_threshold: float | None = None,
+        ids: Sequence[str] | None = None,
+        min_score: float | None = None,
         n_candidates: int | None = None,
         exact: bool = False,
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
-        """The ``k`` documents that match a query best, best first, each with its normalized score.
-
-        Args:
-            query: the query's text.
-            k: number of documents. If fewer match, all of them are returned.
-            filter: conditions on metadata.
-            score_threshold: smallest normalized score of a returned document.
-            n_candidates: number of candidates to rerank by exact MaxSim. None leaves it to the index.
-            exact: score every document. This is slow. It is the reference for every other search.
-            **kwargs: refused.
-
-        Raises:
-            InvalidInputError: the query is empty, ``k`` or ``n_candidates`` is below 1, or the filter is invalid.
-        """
-        _refuse_unknown("similarity_search", kwargs)
-        hits = self.index.search(query, k, n_candidates, filter=filter, exact=exact)
-        return [
-            (to_document(hit), hit.normalized_score)
-            for hit in hits
-            if score_threshold is None or hit.normalized_score >= score_threshold
-        ]
+        """The documents of ``similarity_search``, each with its normalized score."""
+        return _with_scores(
+            self.similarity_search(
+                query, k, filter, ids=ids, min_score=min_score, n_candidates=n_candidates, exact=exact
+            )
+        )
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         """Leaves scores as they are: a relevance score is the normalized score."""
         return lambda score: score
 
+    @refuses_unknown
     def max_marginal_relevance_search(
         self,
         query: str,
@@ -287,6 +409,9 @@ class MuveraVectorStore(VectorStore):
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
         filter: Filter | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        min_score: float | None = None,
         **kwargs: Any,
     ) -> list[Document]:
         """Documents that match a query well and differ from one another, by maximal marginal relevance.
@@ -297,30 +422,130 @@ class MuveraVectorStore(VectorStore):
             fetch_k: number of best documents to choose from. At least ``k`` are taken.
             lambda_mult: from 0, which looks at diversity only, to 1, which looks at relevance only.
             filter: conditions on metadata.
+            ids: admits only documents with these ids.
+            min_score: smallest normalized score of a returned document, from 0 to 1.
             **kwargs: refused.
 
+        Returns:
+            A ``ScoredDocument`` for each document.
+
         Raises:
-            InvalidInputError: the same cases as for ``similarity_search_with_score``, or ``lambda_mult`` is outside
-                [0, 1].
+            InvalidInputError: the same cases as for ``similarity_search``, or ``lambda_mult`` is outside [0, 1].
         """
-        _refuse_unknown("max_marginal_relevance_search", kwargs)
-        hits = self.index.search_diverse(query, k, fetch_k=fetch_k, relevance_weight=lambda_mult, filter=filter)
-        return [to_document(hit) for hit in hits]
+        weight = require_share("lambda_mult", lambda_mult)
+        hits = self.index.search_diverse(
+            query, k, fetch_k=fetch_k, relevance_weight=weight, filter=filter, ids=ids, min_score=min_score
+        )
+        return [to_scored_document(hit) for hit in hits]
 
-    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> NoReturn:
-        """Not available: a query is a set of token vectors, not one vector."""
-        raise NotImplementedError(_NO_VECTOR)
+    @refuses_unknown
+    def rerank(
+        self, query: str, ids: Sequence[str], k: int | None = None, *, min_score: float | None = None
+    ) -> list[Document]:
+        """Rank documents that another search has found, such as BM25, by exact MaxSim with their stored tokens.
 
-    def max_marginal_relevance_search_by_vector(
+        Args:
+            query: the query's text.
+            ids: the documents' ids. Unknown ids are skipped.
+            k: number of documents. None returns all.
+            min_score: smallest normalized score of a returned document, from 0 to 1.
+
+        Returns:
+            A ``ScoredDocument`` for each document, best first.
+
+        Raises:
+            InvalidInputError: ``k`` is below 1, or ``min_score`` is outside [0, 1].
+        """
+        return [to_scored_document(hit) for hit in self.index.rerank(query, ids, k, min_score=min_score)]
+
+    async def arerank(self, query: str, ids: Sequence[str], k: int | None = None, **kwargs: Any) -> list[Document]:
+        """See ``rerank``. Runs in a thread."""
+        return await run_in_executor(None, self.rerank, query, ids, k, **kwargs)
+
+    @refuses_unknown
+    def similarity_search_by_vector(
         self,
         embedding: list[float],
         k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
+        filter: Filter | None = None,
+        *,
+        ids: Sequence[str] | None = None,
         **kwargs: Any,
+    ) -> list[Document]:
+        """The ``k`` documents whose stage-one vectors are nearest to a vector. This is only a rough order.
+
+        For code that has a vector and no text. Exact MaxSim needs the query's tokens, so nothing is reranked here:
+        search by text wherever you can.
+
+        Args:
+            embedding: a query's vector, made by ``MuveraEmbeddings`` with the index's encoder and FDE settings.
+            k: number of documents.
+            filter: conditions on metadata.
+            ids: admits only documents with these ids.
+            **kwargs: refused.
+
+        Returns:
+            A ``ScoredDocument`` for each document. Its score is the cosine of the two vectors.
+
+        Raises:
+            InvalidInputError: the vector has another width, or the index cannot compare its vectors with one that was
+                made elsewhere, because it was optimized or its FDE is centred.
+        """
+        hits = self.index.search_by_vector(embedding, k, filter=filter, ids=ids)
+        return [to_scored_document(hit) for hit in hits]
+
+    @refuses_unknown
+    def similarity_search_with_score_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        filter: Filter | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> list[tuple[Document, float]]:
+        """The documents of ``similarity_search_by_vector``, each with the cosine, clipped to [0, 1]."""
+        return _with_scores(self.similarity_search_by_vector(embedding, k, filter, ids=ids))
+
+    async def asimilarity_search_with_score_by_vector(
+        self, embedding: list[float], k: int = 4, filter: Filter | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """See ``similarity_search_with_score_by_vector``. Runs in a thread."""
+        return await run_in_executor(None, self.similarity_search_with_score_by_vector, embedding, k, filter, **kwargs)
+
+    def max_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> NoReturn:
-        """Not available: a query is a set of token vectors, not one vector."""
-        raise NotImplementedError(_NO_VECTOR)
+        """Not available: call ``max_marginal_relevance_search`` with the query's text."""
+        raise NotImplementedError(
+            "MuveraVectorStore cannot search for diverse documents by one vector: call max_marginal_relevance_search "
+            "with the query's text"
+        )
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """A retriever that searches this store.
+
+        Args:
+            **kwargs: ``search_type``: "similarity", "similarity_score_threshold" or "mmr". ``search_kwargs``: keywords
+                of the search. ``name``, ``tags`` and ``metadata`` for traces.
+
+        Raises:
+            InvalidInputError: the retriever, or its search, does not know a name.
+        """
+        searches = {
+            "similarity": names_of(self.similarity_search),
+            "similarity_score_threshold": [*names_of(self.similarity_search_with_score), "score_threshold"],
+            "mmr": names_of(self.max_marginal_relevance_search),
+        }
+        for_searches = {name: name for names in searches.values() for name in names}
+        for_searches |= translations_to(for_searches)
+        advice = {name: f"put {ours!r} into search_kwargs" for name, ours in for_searches.items()}
+        settings = set(VectorStoreRetriever.model_fields) - {"vectorstore"}
+        refuse_unknown("MuveraVectorStore.as_retriever", kwargs, settings, advice)
+        known = searches.get(kwargs.get("search_type", "similarity"))
+        if known is not None:  # LangChain's retriever refuses other search types
+            refuse_unknown("search_kwargs", kwargs.get("search_kwargs") or {}, known)
+        return super().as_retriever(**kwargs)
 
     @property
     def embeddings(self) -> None:
@@ -328,23 +553,25 @@ class MuveraVectorStore(VectorStore):
         return
 
 
-_NO_VECTOR = (
-    "MuveraVectorStore compares sets of token vectors, so it cannot search by one vector: search by text, or pass the "
-    "query's token vectors to store.index.search_embeddings"
-)
+def _with_scores(documents: list[Document]) -> list[tuple[Document, float]]:
+    return [(document, document.normalized_score) for document in documents if isinstance(document, ScoredDocument)]
 
 
-def _unpack(documents: Iterable[Document], ids: list[str] | None) -> tuple[list[str], list[dict[str, Any]], list[str]]:
-    """Texts, metadatas and ids of documents. If ``ids`` is None, the ids are the documents' own or random."""
+def _unpack(
+    name: str, add: Callable[..., Any], documents: Iterable[Document], kwargs: Mapping[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """The texts of documents, and the keywords with which ``add`` adds them.
+
+    Args:
+        name: the call that was given the documents.
+        add: the call that adds texts.
+        documents: the documents.
+        kwargs: keywords of the call. ``ids`` replace the documents' own ids.
+    """
+    refuse_unknown(f"MuveraVectorStore.{name}", kwargs, set(names_of(add)) - {"texts", "embedding", "metadatas"})
     documents = list(documents)
+    ids = kwargs.get("ids")
     if ids is None:
-        ids = [document.id or uuid.uuid4().hex for document in documents]
-    texts = [document.page_content for document in documents]
-    return texts, [document.metadata for document in documents], ids
-
-
-def _refuse_unknown(method: str, kwargs: Mapping[str, Any]) -> None:
-    if kwargs:
-        raise InvalidInputError(
-            f"{method} does not know {', '.join(map(repr, kwargs))}: leave it out, or look for a typo"
-        )
+        ids = [document.id or None for document in documents]
+    metadatas = [document.metadata for document in documents]
+    return [document.page_content for document in documents], {**kwargs, "ids": ids, "metadatas": metadatas}
