@@ -22,7 +22,7 @@ from test_threads import Crew
 
 from muvera_core import MuveraIndex, check_index, repair_index
 from muvera_core.errors import CorruptIndexError, IndexExistsError, IndexLockedError
-from muvera_core.storage import Change, Snapshot, database, folder_lock
+from muvera_core.storage import Change, Snapshot, committed, database, folder_lock
 
 HERE = str(Path(__file__).parent)
 # Far beyond what any of it takes on a busy machine.
@@ -167,7 +167,7 @@ def test_a_kept_traceback_of_a_read_that_failed_does_not_block_writers(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.2)
-    monkeypatch.setattr(database, "_FETCH_BATCH", 2)
+    monkeypatch.setattr(committed, "_ROWS_AT_ONCE", 2)
     with MuveraIndex.open(folder, ENCODER) as index, MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
         add_to(index, [LATER])
         run_sql(folder, "UPDATE directory SET id_hash = 'no number' WHERE key = 3")

@@ -268,7 +268,7 @@ def test_a_copy_that_failed_can_be_made_again(
 
     with MuveraIndex.open(folder, ENCODER) as index:
         with monkeypatch.context() as patch:
-            patch.setattr(store.Store, "append_tokens", fail)
+            patch.setattr(store.Store, "append_rows", fail)
             with pytest.raises(type(error)):
                 index.copy_to(tmp_path / "copy")
         index.copy_to(tmp_path / "copy")

@@ -6,13 +6,8 @@ from muvera_core.collection.accelerator import Accelerator, RerankRequest
 from muvera_core.collection.additions import EncodedTexts, GivenTokens, Record
 from muvera_core.collection.auto_refresh import AutoRefresh
 from muvera_core.collection.collection import Collection
-from muvera_core.collection.opening import (
-    copy_collection,
-    create_collection,
-    new_index_id,
-    open_collection,
-    remove_collection,
-)
+from muvera_core.collection.copying import copy_collection
+from muvera_core.collection.opening import create_collection, new_index_id, open_collection, remove_collection
 from muvera_core.collection.refreshing import refresh
 from muvera_core.collection.stage_one_source import ENCODED_TOGETHER
 from muvera_core.collection.writer import Writer

@@ -1,23 +1,17 @@
-"""Creating, opening and copying an index: its folder is claimed, its files are opened, its stage one is loaded."""
+"""Creating and opening an index: its folder is claimed, its files are opened, its stage one is loaded."""
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from muvera_core.collection.accelerator import Accelerator
-from muvera_core.collection.additions import GivenTokens, Record
 from muvera_core.collection.collection import Collection
-from muvera_core.collection.writer import Writer
 from muvera_core.errors import EncoderMismatchError
 from muvera_core.files import storage_errors
 from muvera_core.maintenance import migrate_index
-from muvera_core.metadata import metadata_as_text
 from muvera_core.storage import (
-    COPY_BATCH,
     Manifest,
     Store,
     claim_folder,
@@ -88,26 +82,6 @@ def open_collection(
         )
         undo.pop_all()
     return collection
-
-
-def copy_collection(collection: Collection, folder: Path) -> None:
-    """Write an index with the same documents and settings to another folder. Raises like ``MuveraIndex.copy_to``."""
-    store = collection.store
-    with collection.locks.writing:
-        snapshot = collection.snapshot()
-        copy = create_collection(folder, replace(collection.manifest, index_id=new_index_id(), tuning=None))
-        try:
-            writer = Writer(copy)
-            for start in range(0, len(snapshot), COPY_BATCH):
-                keys = snapshot.keys[start : start + COPY_BATCH]
-                documents = store.documents(snapshot, keys)
-                records = [Record(each.id, each.text, metadata_as_text(each.metadata)) for each in documents]
-                writer.add(records, GivenTokens(store.embeddings(snapshot, keys)), skip_unchanged=False)
-        except BaseException:
-            copy.close()
-            shutil.rmtree(folder)
-            raise
-        copy.close()
 
 
 def remove_collection(collection: Collection, *, with_folder: bool) -> None:

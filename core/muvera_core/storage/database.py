@@ -32,7 +32,6 @@ _BUSY_TIMEOUT = 60.0
 PAGE_SIZE = 4096
 # Older versions of SQLite allow 999 bound parameters.
 _SQL_BATCH = 900
-_FETCH_BATCH = 65_536
 _INCREMENTAL = 2  # the value of PRAGMA auto_vacuum
 # Longest named value, in bytes. A mean token of 2**16 dimensions takes a quarter of that.
 _STATE_LIMIT = 1 << 20
@@ -161,23 +160,26 @@ def read_version(db: sqlite3.Connection) -> int:
     return found[0][0] if found and isinstance(found[0][0], int) else -1
 
 
-def read_snapshot_rows(db: sqlite3.Connection) -> tuple[SnapshotRows, IntArray]:
-    """The rows of the table ``directory`` by ascending key, and the hash that is stored with each row."""
-    sql = "SELECT key, id_hash, first_token, n_tokens, token_checksum, hash FROM directory ORDER BY key"
-    parts = [np.empty((0, 6), dtype=np.int64)]
-    cursor = db.execute(sql)
+def read_snapshot_rows(db: sqlite3.Connection, after: int = -1, limit: int = -1) -> tuple[SnapshotRows, IntArray]:
+    """Rows of the table ``directory`` by ascending key, and the hash that is stored with each row.
+
+    Args:
+        db: the database.
+        after: the key below those that are read.
+        limit: the largest number of rows. All if it is negative.
+    """
+    sql = (
+        "SELECT key, id_hash, first_token, n_tokens, token_checksum, hash FROM directory WHERE key > ? "
+        "ORDER BY key LIMIT ?"
+    )
+    found = db.execute(sql, (after, limit)).fetchall()
     try:
-        while batch := cursor.fetchmany(_FETCH_BATCH):
-            try:
-                parts.append(np.array(batch, dtype=np.int64))
-            except (TypeError, ValueError, OverflowError) as error:
-                raise CorruptIndexError(
-                    f"{DATABASE_NAME} is damaged (the table 'directory' has values that are not integers: {error}): "
-                    f"{REPAIR_ADVICE}"
-                ) from None
-    finally:
-        cursor.close()  # a statement that is not read to its end keeps the writer out
-    columns = np.concatenate(parts).T.copy()
+        columns = np.array(found, dtype=np.int64).reshape(-1, 6).T.copy()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CorruptIndexError(
+            f"{DATABASE_NAME} is damaged (the table 'directory' has values that are not integers: {error}): "
+            f"{REPAIR_ADVICE}"
+        ) from None
     return SnapshotRows(*columns[:5]), columns[5]
 
 

@@ -56,9 +56,10 @@ class SnapshotRows:
     def __getitem__(self, chosen: IntArray | npt.NDArray[np.bool_]) -> SnapshotRows:
         return SnapshotRows(*(column[chosen] for column in self.columns))
 
-    def followed_by(self, other: SnapshotRows) -> SnapshotRows:
-        """These rows, then ``other``, whose keys must be higher."""
-        return SnapshotRows(*(np.concatenate(pair) for pair in zip(self.columns, other.columns, strict=True)))
+    @classmethod
+    def joined(cls, parts: Sequence[SnapshotRows]) -> SnapshotRows:
+        """The rows of all parts. Each part's keys must be higher than those of the part before."""
+        return cls(*(np.concatenate(columns) for columns in zip(*(part.columns for part in parts), strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +136,7 @@ class Snapshot:
         places = np.searchsorted(hashes, added.id_hashes[order], "right")
         return Snapshot(
             version,
-            rows.followed_by(added),
+            SnapshotRows.joined([rows, added]),
             self.tokens,
             np.concatenate([verified, np.zeros(len(added), dtype=np.bool_)]),
             np.insert(hashes, places, added.id_hashes[order]),

@@ -1,0 +1,91 @@
+"""Copying an index to another folder, while it is searched and, by another process, written to."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from muvera_core.collection.collection import Collection
+from muvera_core.collection.opening import new_index_id
+from muvera_core.metadata import metadata_as_text
+from muvera_core.storage import Snapshot, StaleError, Store, claim_new_folder
+from muvera_core.token_embeddings import IntArray
+
+# Documents that are copied in one transaction. They are in memory together.
+_COPIED_TOGETHER = 1024
+# Attempts to copy one snapshot before the writer, which is another process, is made to wait.
+_ATTEMPTS = 4
+
+
+def copy_collection(collection: Collection, folder: Path) -> None:
+    """Write an index with the same documents and settings to another folder. Raises like ``MuveraIndex.copy_to``."""
+    manifest = replace(collection.manifest, index_id=new_index_id(), tuning=None)
+    with collection.locks.writing, ExitStack() as undo:
+        collection.require_open()
+        existed = folder.is_dir()
+        lock = claim_new_folder(folder)
+        undo.callback(_remove_files, folder, with_folder=not existed)
+        undo.callback(lock.release)
+        store = Store(folder, manifest.codec, create={"manifest": manifest.as_text()})
+        undo.callback(store.close)
+        _copy_documents(collection, store)
+        copy = Collection(manifest, store, folder=folder, folder_lock=lock)
+        manifest.write(folder)  # now it is an index
+        undo.pop_all()
+    copy.close()
+
+
+def _copy_documents(collection: Collection, copy: Store) -> None:
+    """Bring a store in step with the documents. They keep their keys, so keys show what is still missing."""
+
+    def copy_latest() -> None:
+        snapshot = collection.snapshot()
+        gone = np.setdiff1d(copy.snapshot.keys, snapshot.keys, assume_unique=True)
+        if len(gone):
+            copy.apply(lambda change: change.delete(gone))
+        missing = np.setdiff1d(snapshot.keys, copy.snapshot.keys, assume_unique=True)
+        for start in range(0, len(missing), _COPIED_TOGETHER):
+            _copy_page(collection.store, snapshot, missing[start : start + _COPIED_TOGETHER], copy)
+        mean = collection.store.get_state("mean_token")
+        if mean != copy.get_state("mean_token"):
+            copy.apply(lambda change: change.put_state("mean_token", mean))
+
+    def catch_up_and_copy() -> None:
+        collection.catch_up()
+        copy_latest()
+
+    for _ in range(_ATTEMPTS):
+        try:
+            copy_latest()
+            break
+        except StaleError:  # only if another process writes
+            collection.catch_up()
+    else:
+        collection.store.read_exclusively(catch_up_and_copy)
+
+
+def _copy_page(source: Store, snapshot: Snapshot, keys: IntArray, copy: Store) -> None:
+    documents = source.documents(snapshot, keys)
+    places = copy.append_rows(*source.token_rows(snapshot, keys))
+    copy.apply(
+        lambda change: change.add(
+            keys,
+            [document.id for document in documents],
+            [document.text for document in documents],
+            [metadata_as_text(document.metadata) for document in documents],
+            places,
+        )
+    )
+
+
+def _remove_files(folder: Path, *, with_folder: bool) -> None:
+    """Remove an unfinished copy. The folder was empty before, so all files in it are the copy's."""
+    if with_folder:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        for file in list(folder.iterdir()):
+            file.unlink(missing_ok=True)
