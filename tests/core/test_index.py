@@ -606,7 +606,7 @@ def test_another_encoder_is_refused(tmp_path: Path) -> None:
 
 def test_create_never_touches_what_is_there(tmp_path: Path) -> None:
     create(tmp_path / "index").close()
-    with pytest.raises(IndexExistsError, match=r"use MuveraIndex\.open"):
+    with pytest.raises(IndexExistsError, match="already holds an index: open it"):
         create(tmp_path / "index")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
