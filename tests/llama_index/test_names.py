@@ -53,7 +53,7 @@ MISNAMED: dict[str, tuple[Callable[[MuveraVectorStore], object], str]] = {
     "store": (lambda s: MuveraVectorStore(s.client, collection_name="x"), "collection_name"),
     "add": (lambda s: s.add(NODES, batchsize=1), "'batch_size'"),
     "add through LlamaIndex": (lambda s: _vector_index(s).insert_nodes([NODES[0]], batchsize=1), "'batch_size'"),
-    "delete": (lambda s: s.delete("otter", filter=FOUR_LEGS), "filter"),
+    "delete": (lambda s: s.delete("otter", filter=FOUR_LEGS), "call delete_nodes(filters"),
     "delete_nodes": (lambda s: s.delete_nodes(["otter"], where=FOUR_LEGS), "'filters'"),
     "query's where": (lambda s: s.query(_query(), where=FOUR_LEGS), "set filters of the VectorStoreQuery"),
     "query's top_k": (lambda s: s.query(_query(), top_k=1), "set similarity_top_k of the VectorStoreQuery"),
@@ -227,6 +227,10 @@ def test_a_store_has_no_settings_to_assign(store: MuveraVectorStore) -> None:
         store.filters = FOUR_LEGS
     with pytest.raises(InvalidInputError, match="stores_text cannot be set"):
         store.stores_text = False
+    with pytest.raises(InvalidInputError, match="is_embedding_query: "):
+        store.is_embedding_query = 3  # type: ignore[assignment]
+    with pytest.raises(InvalidInputError, match="is_embedding_query: "):
+        MuveraVectorStore(store.client, is_embedding_query=3)  # type: ignore[arg-type]
 
 
 def test_an_index_of_another_kind_is_refused(filled: MuveraVectorStore, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
 from llama_index.core.schema import BaseNode, NodeWithScore
 from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE
 from llama_index.core.vector_stores.types import (
@@ -22,6 +22,7 @@ from llama_index.retrievers.muvera.names import (
     assign,
     fixed,
     one_or_more,
+    own_errors,
     refuse_unknown,
     require_index,
     require_nodes,
@@ -36,6 +37,10 @@ from muvera_core.errors import InvalidInputError, MuveraError
 from muvera_core.metadata import normalize_metadata
 from muvera_core.validation import require_count, require_length
 
+_DELETE_NODES = {
+    name: f"call delete_nodes({meant}=…)"
+    for name, meant in {"filter": "filters", "filters": "filters", "where": "filters", "node_ids": "node_ids"}.items()
+}
 _CHECKS: dict[str, Check] = {"stores_text": fixed("the index stores texts")}
 
 
@@ -66,6 +71,7 @@ class MuveraVectorStore(ThreadedVectorStore):
         ```
     """
 
+    model_config = ConfigDict(validate_assignment=True)
     stores_text: bool = True
     is_embedding_query: bool = False
     _index: MuveraIndex = PrivateAttr()
@@ -83,7 +89,8 @@ class MuveraVectorStore(ThreadedVectorStore):
             InvalidInputError: ``index`` is something else, or another argument is given.
         """
         refuse_unknown("MuveraVectorStore", kwargs, MuveraVectorStore.__init__)
-        super().__init__(stores_text=True, is_embedding_query=is_embedding_query)
+        with own_errors("MuveraVectorStore"):
+            super().__init__(stores_text=True, is_embedding_query=is_embedding_query)
         self._index = require_index(index)
 
     @classmethod
@@ -254,7 +261,7 @@ class MuveraVectorStore(ThreadedVectorStore):
             ref_doc_id: the document's id. An unknown id is skipped.
             **delete_kwargs: refused.
         """
-        refuse_unknown("delete", delete_kwargs, MuveraVectorStore.delete)
+        refuse_unknown("delete", delete_kwargs, MuveraVectorStore.delete, aliases=_DELETE_NODES)
         self._index.delete(filter={REF_DOC_ID_FIELD: ref_doc_id})
         if any(is_plain(document) for document in self._index.get([ref_doc_id])):
             self._index.delete([ref_doc_id])
