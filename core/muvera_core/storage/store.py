@@ -45,7 +45,7 @@ from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 # The token file is rewritten when deleted tokens take more bytes than this, and than half of what the others take.
 _MIN_WASTE = 1 << 20
 # Free pages of the database to release at a time: searches wait meanwhile.
-_VACUUM_PAGES = 500
+_VACUUM_PAGES = 100
 _T = TypeVar("_T")
 
 
