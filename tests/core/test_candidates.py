@@ -29,6 +29,10 @@ def add(candidates: Candidates, keys: Sequence[int] | np.ndarray, vectors: np.nd
     candidates.publish([])
 
 
+def by_suffix(files: Sequence[Path]) -> dict[str, Path]:
+    return {file.suffix: file for file in files}
+
+
 def exact(query: np.ndarray, held: dict[int, np.ndarray], k: int) -> list[int]:
     return sorted(held, key=lambda key: (-float(held[key] @ query), key))[:k]
 
@@ -85,9 +89,9 @@ def test_removed_keys_are_never_found_and_removing_twice_is_harmless(
 @KINDS
 def test_a_life_of_replacements_does_not_pile_up(kind: type[FlatCandidates | HnswCandidates]) -> None:
     candidates: Candidates = kind(D)
-    data = vectors(0, 100)
     for generation in range(12):
         keys = np.arange(generation * 100, generation * 100 + 100)
+        data = vectors(generation, 100)
         add(candidates, keys, data)
         candidates.publish(keys - 100)
     assert candidates.keys().tolist() == list(range(1100, 1200))
@@ -118,7 +122,7 @@ def test_the_graph_falls_back_to_a_scan_if_the_graph_search_ends_early() -> None
     candidates.publish(range(1, 200))
     query = vectors(1, 1)[0]
     live = {key: data[key] for key in candidates.keys().tolist()}
-    assert candidates._scan(query, 201, set(live)).tolist() == exact(query, live, 201)
+    assert candidates._scan(query, 201, candidates.admitted(None)).tolist() == exact(query, live, 201)
     assert len(candidates.search(query, 201)) == 201
 
 
@@ -128,9 +132,9 @@ def test_saved_candidates_come_back(kind: type[FlatCandidates | HnswCandidates],
     data = vectors(0, 120)
     add(candidates, range(120), data)
     candidates.publish([5, 6])
-    candidates.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kind.file_names)
-    loaded: Candidates = kind.load(tmp_path, D)
+    files = by_suffix(candidates.save(tmp_path / "saved"))
+    assert sorted(tmp_path.iterdir()) == sorted(files.values())
+    loaded: Candidates = kind.load(files, D)
     assert loaded.keys().tolist() == candidates.keys().tolist()
     query = vectors(1, 1)[0]
     assert loaded.search(query, 118).tolist() == candidates.search(query, 118).tolist()
@@ -150,8 +154,7 @@ def test_a_graph_keeps_the_parameters_that_it_is_made_with(tmp_path: Path) -> No
     assert made_with(graph) == parameters
     graph.publish([3])
     assert made_with(graph.compacted()) == graph.compacted().parameters == parameters
-    graph.save(tmp_path)
-    loaded = HnswCandidates.load(tmp_path, D, parameters)
+    loaded = HnswCandidates.load(by_suffix(graph.save(tmp_path / "saved")), D, parameters)
     assert made_with(loaded) == loaded.parameters == parameters
     add(loaded, [120], vectors(1, 1))
     assert sorted(loaded.search(vectors(1, 1)[0], 120).tolist()) == [i for i in range(121) if i != 3]
@@ -167,9 +170,10 @@ def test_more_links_take_more_memory() -> None:
 
 @pytest.mark.parametrize("other", [GraphParameters(6, 30), GraphParameters(5, 31), GraphParameters()], ids=str)
 def test_a_saved_graph_of_other_parameters_is_refused(other: GraphParameters, tmp_path: Path) -> None:
-    HnswCandidates.from_vectors(np.arange(50), vectors(0, 50), parameters=GraphParameters(5, 30)).save(tmp_path)
+    graph = HnswCandidates.from_vectors(np.arange(50), vectors(0, 50), parameters=GraphParameters(5, 30))
+    files = by_suffix(graph.save(tmp_path / "saved"))
     with pytest.raises(CorruptIndexError, match=r"(parameters|layout) (are|is) wrong"):
-        HnswCandidates.load(tmp_path, D, other)
+        HnswCandidates.load(files, D, other)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +189,9 @@ def test_parameters_that_no_graph_is_made_with_are_refused(m: int, ef_constructi
 def test_the_least_and_the_greatest_parameters_make_graphs(parameters: GraphParameters, tmp_path: Path) -> None:
     graph = HnswCandidates.from_vectors(np.arange(60), vectors(0, 60), parameters=parameters)
     assert made_with(graph) == parameters
-    graph.save(tmp_path)
+    files = by_suffix(graph.save(tmp_path / "saved"))
     query = vectors(1, 1)[0]
-    found = HnswCandidates.load(tmp_path, D, parameters).search(query, 60).tolist()
+    found = HnswCandidates.load(files, D, parameters).search(query, 60).tolist()
     assert found == graph.search(query, 60).tolist()
     assert sorted(found) == list(range(60))
 

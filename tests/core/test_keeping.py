@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folder_format import stage_one_file
 
 from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings, check_index, repair_index
 from muvera_core.collection import writer
@@ -170,7 +171,7 @@ def test_stage_one_that_cannot_be_saved_is_a_warning_and_derived_again(
 ) -> None:
     index = MuveraIndex.create(tmp_path / "index", ENCODER, FDE)
     index.add_embeddings(tokens(0, 20), ids=ids(20))
-    (tmp_path / "index" / "stage_one.vectors").mkdir()
+    (tmp_path / "index" / "stage_one.json").mkdir()
     with pytest.warns(StageOneNotSavedWarning, match="next opening derives it again"):
         index.close()
     with pytest.warns(StageOneNotSavedWarning), MuveraIndex.open(tmp_path / "index", ENCODER) as index:
@@ -280,7 +281,7 @@ def test_only_stage_one_being_damaged_costs_no_rebuilding(tmp_path: Path) -> Non
     with MuveraIndex.create(tmp_path / "index", ENCODER, FDE) as index:
         index.add_embeddings(tokens(0, 30), ids=ids(30))
         before = found(index)
-    (tmp_path / "index" / "stage_one.vectors").write_bytes(b"nonsense")
+    stage_one_file(tmp_path / "index", ".vectors").write_bytes(b"nonsense")
     (problem,) = check_index(tmp_path / "index").problems
     assert problem.derived
     inode = token_file(tmp_path / "index").stat().st_ino

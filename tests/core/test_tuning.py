@@ -1058,7 +1058,7 @@ def test_a_reader_that_finds_the_weights_lost_falls_back(
     ("place", "name"),
     [
         (stage_one_source, "load_weights"),
-        (stage_one_source, "load_stage_one"),
+        (stage_one_source, "load_candidates"),
         (StageOne, "stage"),
         (StageOne, "publish"),
     ],

@@ -87,14 +87,20 @@ def stage_one_files(folder: Path) -> list[Path]:
     return [folder / name for name in json.loads((folder / "stage_one.json").read_text())["files"]]
 
 
+def stage_one_file(folder: Path, suffix: str) -> Path:
+    """The file of stage one whose name ends like this."""
+    return next(path for path in stage_one_files(folder) if path.suffix == suffix)
+
+
 def graph_file(folder: Path) -> Path:
     """The file that hnswlib reads."""
-    return next(path for path in stage_one_files(folder) if "hnsw" in path.name or "graph" in path.name)
+    return stage_one_file(folder, ".hnsw")
 
 
 def vouch_for_stage_one(folder: Path) -> None:
     """Let the description fit the files as they are."""
     path = folder / "stage_one.json"
     description = json.loads(path.read_text())
+    description["sizes"] = {name: (folder / name).stat().st_size for name in description["files"]}
     description["files"] = {name: file_checksum(folder / name) for name in description["files"]}
     path.write_text(json.dumps(description))

@@ -13,9 +13,18 @@ from tqdm import tqdm
 from muvera_core.collection.accelerator import Accelerator
 from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError, EncoderError, StageOneNotSavedWarning, StorageError
 from muvera_core.set_encoders import DocumentEncoder, FDEConfig, FixedDimensionalEncoder, SetEncoder
-from muvera_core.stage_one import Candidates, StageOne, Tuning, load_stage_one, load_weights, save_stage_one
+from muvera_core.stage_one import (
+    Candidates,
+    StageOne,
+    Tuning,
+    load_candidates,
+    load_weights,
+    remove_unnamed_files,
+    save_stage_one,
+)
 from muvera_core.storage import DATABASE_NAME, Manifest, Snapshot, Store
 from muvera_core.token_embeddings import FloatArray, IntArray
+from muvera_core.validation import counted
 
 # Documents that are read and encoded for stage one at a time.
 ENCODED_TOGETHER = 256
@@ -49,10 +58,23 @@ class StageOneSource:
                     return self.load(replace(manifest, tuning=later))
                 _log.warning("%s searches with its first encoding until it is optimized again: %s", self._folder, error)
                 tuning = None  # its few candidates were for the learned encoder
-        encoder = learned or self.first_encoder(manifest.fde)
-        return manifest, load_stage_one(
-            self._folder, manifest.index_id, encoder, self._store.locks.state, tuning, self.document_encoder(encoder)
-        )
+        stage_one = self.make(learned or self.first_encoder(manifest.fde), tuning)
+        if (candidates := self._saved_candidates(self._folder, manifest.index_id, stage_one)) is not None:
+            stage_one = self.make(stage_one.encoder, tuning, candidates)
+        return manifest, stage_one
+
+    def _saved_candidates(self, folder: Path, index_id: str, empty: StageOne) -> Candidates | None:
+        """The saved vectors for a stage one. None if nothing was saved, or if it cannot be used, which is logged."""
+        encoder, n = empty.encoder, len(self._store.snapshot)
+        try:
+            return load_candidates(folder, index_id, encoder.fingerprint, encoder.output_dimension, empty.graph)
+        except (OSError, CorruptIndexError) as error:
+            if n:
+                _log.warning("%s derives stage one of %s again: %s", folder, counted(n, "document"), error)
+            return None
+        finally:
+            if not self._read_only:
+                remove_unnamed_files(folder)
 
     def make(self, encoder: SetEncoder, tuning: Tuning | None = None, candidates: Candidates | None = None) -> StageOne:
         """A stage one with these candidates, or an empty one."""

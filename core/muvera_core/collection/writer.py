@@ -22,9 +22,11 @@ from muvera_core.token_embeddings import IntArray
 
 # A mean over fewer tokens says little about the corpus. Until then a centring index encodes without one.
 MIN_TOKENS_FOR_MEAN = 16_384
-# Stage one is saved at close. It is also saved when at least this number of documents, and half of all, are new,
-# so that a process that is killed has not worked for nothing.
+# Stage one is saved at close. It is also saved when this number of documents, and this share of all, are new. So what a
+# killed process has done for stage one and the next opening does again is bounded by the larger of the two, and a
+# document is written about ten times at most while an index grows.
 _MIN_TO_SAVE = 5_000
+_SHARE_TO_SAVE = 0.1
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +36,7 @@ class Writer:
     def __init__(self, collection: Collection) -> None:
         self._collection, self._store = collection, collection.store
         self._next_key = 0
+        self._n_unsaved_at_failure = 0
 
     def add(self, records: Sequence[Record], tokens: TokenSource, *, skip_unchanged: bool) -> None:
         """Add documents, all or none. A document replaces the one with the same id.
@@ -151,7 +154,7 @@ class Writer:
             before = self._store.size_on_disk()
             collection.write(self._store.compact)
             collection.stage_one.compact(thoroughly=True)
-            collection.save_stage_one()
+            self._save_stage_one()
             collection.update_accelerator()
             return before - self._store.size_on_disk()
 
@@ -178,7 +181,7 @@ class Writer:
             collection.stage_one = chosen
             collection.manifest = manifest
         collection.n_unsaved = max(1, collection.n_unsaved)
-        collection.save_stage_one()
+        self._save_stage_one()
         if collection.folder is not None:
             remove_other_weights(collection.folder, tuning)
         collection.update_accelerator()
@@ -197,6 +200,9 @@ class Writer:
     def _tidy(self) -> None:
         """After a write: give back space if that is worth it, and save stage one if much of it is new.
 
+        Stage one is saved if ``_MIN_TO_SAVE`` documents, and the share ``_SHARE_TO_SAVE`` of all, are not saved. If it
+        cannot be saved, that is tried again when as many more are not.
+
         The documents are safe, so an error here is logged, and the work is tried again after the next write.
         """
         collection = self._collection
@@ -207,9 +213,14 @@ class Writer:
         except MuveraError as error:
             _log.warning("%s was written, but could not be compacted or centred: %s", collection.folder, error)
         collection.stage_one.compact()
-        if collection.n_unsaved >= max(_MIN_TO_SAVE, len(self._store.snapshot) // 2):
-            collection.save_stage_one()
+        limit = max(_MIN_TO_SAVE, _SHARE_TO_SAVE * len(self._store.snapshot))
+        if collection.n_unsaved - self._n_unsaved_at_failure >= limit:
+            self._save_stage_one()
         collection.update_accelerator()
+
+    def _save_stage_one(self) -> None:
+        self._collection.save_stage_one()
+        self._n_unsaved_at_failure = self._collection.n_unsaved
 
     def _freeze_mean(self) -> None:
         """Once a centring index has enough tokens, fix their mean for good and encode the documents anew."""

@@ -7,7 +7,13 @@ from muvera_core.stage_one.flat import FlatCandidates
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.stage_one.hnsw import HnswCandidates
 from muvera_core.stage_one.learned_weights import load_weights, remove_other_weights, save_weights
-from muvera_core.stage_one.saved import DESCRIPTION_NAME, load_stage_one, read_description, save_stage_one
+from muvera_core.stage_one.saved import (
+    DESCRIPTION_NAME,
+    load_candidates,
+    read_description,
+    remove_unnamed_files,
+    save_stage_one,
+)
 from muvera_core.stage_one.settings import Tuning
 from muvera_core.stage_one.stage_one import FLAT_LIMIT, StageOne
 from muvera_core.stage_one.view import StageOneView
@@ -23,10 +29,11 @@ __all__ = [
     "StageOne",
     "StageOneView",
     "Tuning",
-    "load_stage_one",
+    "load_candidates",
     "load_weights",
     "read_description",
     "remove_other_weights",
+    "remove_unnamed_files",
     "save_stage_one",
     "save_weights",
 ]

@@ -18,12 +18,11 @@ class Candidates(Protocol):
     """Holds one vector per document key and finds those with the highest inner product.
 
     Keys are non-negative integers and are never reused while the process lives: a replaced document gets a new key.
-    Only one thread at a time may call ``stage``, ``publish``, ``discard`` or ``search``; the other methods only read.
-    Any call may be interrupted and made again.
+    Only one thread at a time may call ``stage``, ``publish``, ``discard`` or ``search``; the other methods only read. A
+    flat index may be searched at any time. Any call may be interrupted and made again.
     """
 
     kind: ClassVar[str]
-    file_names: ClassVar[tuple[str, ...]]
 
     def __len__(self) -> int: ...
 
@@ -70,5 +69,9 @@ class Candidates(Protocol):
     def compacted(self) -> Self:
         """A copy of the published entries, without deleted ones."""
 
-    def save(self, folder: Path) -> None:
-        """Write the published entries to the files ``file_names`` in ``folder``."""
+    def save(self, stem: Path) -> list[Path]:
+        """Write the published entries to files whose paths are ``stem`` and a suffix. Returns their paths.
+
+        Raises:
+            OSError, StorageError: a file cannot be written completely.
+        """

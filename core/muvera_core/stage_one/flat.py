@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -44,7 +44,6 @@ class FlatCandidates:
     """All vectors in one matrix; a search is one product with it."""
 
     kind: ClassVar[str] = "flat"
-    file_names: ClassVar[tuple[str, ...]] = ("stage_one.keys", "stage_one.vectors")
 
     def __init__(self, dimension: int) -> None:
         self._rows = _Rows(
@@ -107,9 +106,10 @@ class FlatCandidates:
         return copy.copy(self)
 
     def vectors(self, keys: IntArray) -> FloatArray:
-        places = np.flatnonzero(self._rows.alive)
-        order = places[np.argsort(self._rows.keys[places])]
-        return self._rows.vectors[order[np.searchsorted(self._rows.keys[order], keys)]]
+        rows = self._rows
+        places = np.flatnonzero(rows.alive)
+        order = places[np.argsort(rows.keys[places])]
+        return rows.vectors[order[np.searchsorted(rows.keys[order], keys)]]
 
     @property
     def n_bytes(self) -> int:
@@ -135,17 +135,18 @@ class FlatCandidates:
         flat.publish([])
         return flat
 
-    def save(self, folder: Path) -> None:
+    def save(self, stem: Path) -> list[Path]:
         places = np.flatnonzero(self._rows.alive)
         keys, vectors = self._rows.keys[places].astype("<i8"), self._rows.vectors[places].astype("<f4", copy=False)
-        write_new(folder / self.file_names[0], keys.view(np.uint8).data)
-        write_new(folder / self.file_names[1], vectors.reshape(-1).view(np.uint8).data)
+        files = [stem.with_name(stem.name + suffix) for suffix in (".keys", ".vectors")]
+        write_new(files[0], keys.view(np.uint8).data)
+        write_new(files[1], vectors.reshape(-1).view(np.uint8).data)
+        return files
 
     @classmethod
-    def load(cls, folder: Path, dimension: int) -> FlatCandidates:
-        """Read what ``save`` wrote. Raises CorruptIndexError if the files do not match each other."""
-        keys_path, vectors_path = (folder / name for name in cls.file_names)
-        keys, vectors = np.fromfile(keys_path, "<i8"), np.fromfile(vectors_path, "<f4")
+    def load(cls, files: Mapping[str, Path], dimension: int) -> FlatCandidates:
+        """Read what ``save`` wrote, given by suffix. Raises CorruptIndexError if the files do not match each other."""
+        keys, vectors = np.fromfile(files[".keys"], "<i8"), np.fromfile(files[".vectors"], "<f4")
         if vectors.size != len(keys) * dimension or len(np.unique(keys)) != len(keys):
             raise CorruptIndexError("the files of stage-one vectors and keys do not match")
         return cls.from_vectors(keys, vectors.reshape(-1, dimension))

@@ -2,7 +2,8 @@
 
 hnswlib allocates whatever a file's header asks for and follows links without checking them, so a damaged or forged
 graph would crash the process. The layout is that of hnswlib 0.8: a header; then for each element its links on the
-ground level, its vector and its label; then for each element its links on the levels above.
+ground level, its vector and its label; then for each element its links on the levels above. The file is read piece by
+piece, so that the check of a large graph needs little memory beside it.
 """
 
 from __future__ import annotations
@@ -10,61 +11,99 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from muvera_core.errors import CorruptIndexError
 from muvera_core.stage_one.graph_parameters import GraphParameters
+from muvera_core.stage_one.shared_entries import VectorTable
 from muvera_core.token_embeddings import IntArray
 
 _HEADER = struct.Struct("<QQQQQQiIQQQdQ")
 _DELETED = 1 << 16
+# Bytes of elements that are read at a time.
+_AT_ONCE = 1 << 24
 
 
-def check_graph_file(path: Path, dimension: int, parameters: GraphParameters) -> tuple[int, IntArray]:
+class GraphContent(NamedTuple):
+    """What a graph file holds.
+
+    Attributes:
+        labels: label of each element, int64, shape (elements,).
+        is_deleted: whether an element is marked as deleted, bool, shape (elements,).
+        table: finds elements that are not deleted by their vectors.
+        pairs: labels of elements that are not deleted and in one cell of the table.
+    """
+
+    labels: IntArray
+    is_deleted: npt.NDArray[np.bool_]
+    table: VectorTable
+    pairs: list[tuple[int, int]]
+
+
+def check_graph_file(path: Path, dimension: int, parameters: GraphParameters) -> GraphContent:
     """Check that hnswlib can safely load the file as a graph of vectors of this width, made with these parameters.
-
-    Returns:
-        The number of elements, deleted ones included, and the labels of the elements that are not deleted.
 
     Raises:
         CorruptIndexError: the file is damaged, or its graph has another width or other parameters.
     """
     size = path.stat().st_size
-    ground_width, upper_width = 2 * parameters.m + 1, parameters.m + 1
-    element_size = 4 * ground_width + 4 * dimension + 8
+    upper_width = parameters.m + 1
+    ground_size = 4 * (2 * parameters.m + 1)
+    element_size = ground_size + 4 * dimension + 8
     with path.open("rb") as file:
         header = file.read(_HEADER.size)
-    _require(len(header) == _HEADER.size, "it is too short")
-    level_offset, capacity, n, *layout, top, entry, m, m0, m_again, mult, ef = _HEADER.unpack(header)
-    _require(level_offset == 0 and layout == [element_size, element_size - 8, 4 * ground_width], "its layout is wrong")
-    _require((m, m0, m_again) == (parameters.m, 2 * parameters.m, parameters.m), "its parameters are wrong")
-    _require(ef == parameters.ef_construction, "its parameters are wrong")
-    _require(math.isclose(mult, 1 / math.log(parameters.m)), "its parameters are wrong")
-    _require(0 < n <= capacity and n * (element_size + 4) <= size - _HEADER.size, "it holds fewer elements than noted")
-    elements = np.memmap(path, np.uint8, "r", _HEADER.size, (n, element_size))
-    ground = np.ascontiguousarray(elements[:, : 4 * ground_width]).view("<u4")
-    labels = np.ascontiguousarray(elements[:, -8:]).view("<u8").ravel()
-    tail = np.fromfile(path, np.uint8, offset=_HEADER.size + n * element_size)
-    _require(len(np.unique(labels)) == n and labels.max() < 1 << 63, "its labels are not distinct")
-    _check_links(ground[:, 0] & 0xFFFF, ground[:, 1:], np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64))
+        _require(len(header) == _HEADER.size, "it is too short")
+        level_offset, capacity, n, *layout, top, entry, m, m0, m_again, mult, ef = _HEADER.unpack(header)
+        _require(level_offset == 0 and layout == [element_size, element_size - 8, ground_size], "its layout is wrong")
+        _require((m, m0, m_again) == (parameters.m, 2 * parameters.m, parameters.m), "its parameters are wrong")
+        _require(ef == parameters.ef_construction, "its parameters are wrong")
+        _require(math.isclose(mult, 1 / math.log(parameters.m)), "its parameters are wrong")
+        _require(
+            0 < n <= capacity and n * (element_size + 4) <= size - _HEADER.size, "it holds fewer elements than noted"
+        )
+        content = _read_elements(file, n, dimension, ground_size)
+        tail = file.read()
+    _require(len(np.unique(content.labels)) == n and content.labels.min() >= 0, "its labels are not distinct")
     levels, owners, links = _upper_links(tail, n, upper_width)
     _require(entry < n and top == levels.max() and levels[entry] == top, "its entry point is wrong")
     own_level = np.concatenate([np.arange(1, level + 1) for level in levels[levels > 0].tolist()] or [owners])
-    _check_links(links[:, 0], links[:, 1:], levels, own_level)
-    deleted = (ground[:, 0] & _DELETED).astype(np.bool_)
-    return int(n), labels[~deleted].astype(np.int64)
+    used, targets = _used_targets(links, n)
+    _require(bool((~used | (levels[targets] >= own_level[:, None])).all()), "it has links to levels that do not exist")
+    return content
 
 
-def _upper_links(tail: npt.NDArray[np.uint8], n: int, width: int) -> tuple[IntArray, IntArray, npt.NDArray[np.uint32]]:
+def _read_elements(file: BinaryIO, n: int, dimension: int, ground_size: int) -> GraphContent:
+    """Read the elements and check their links on the ground level."""
+    found = GraphContent(np.empty(n, np.int64), np.empty(n, np.bool_), VectorTable(dimension), [])
+    element_size = ground_size + 4 * dimension + 8
+    at_once = max(1, _AT_ONCE // element_size)
+    for start in range(0, n, at_once):
+        count = min(at_once, n - start)
+        content = file.read(count * element_size)
+        _require(len(content) == count * element_size, "it is too short")
+        elements = np.frombuffer(content, np.uint8).reshape(count, element_size)
+        ground = np.ascontiguousarray(elements[:, :ground_size]).view("<u4")
+        _used_targets(ground, n)
+        labels, deleted = found.labels[start : start + count], found.is_deleted[start : start + count]
+        labels[:] = np.ascontiguousarray(elements[:, -8:]).view("<i8").ravel()
+        deleted[:] = (ground[:, 0] & _DELETED) != 0
+        vectors = np.ascontiguousarray(elements[:, ground_size:-8]).view("<f4")
+        cells = found.table.cells(vectors[~deleted])
+        for label, cell in zip(labels[~deleted].tolist(), cells, strict=True):
+            found.pairs.extend((label, other) for other in found.table.items(cell)[:1])
+            found.table.put(cell, label)
+    return found
+
+
+def _upper_links(content: bytes, n: int, width: int) -> tuple[IntArray, IntArray, npt.NDArray[np.uint32]]:
     """The links above the ground level.
 
     Returns:
         Each element's top level, shape (n,); each list's element, shape (lists,); the lists, shape (lists, width).
     """
-    content = tail.tobytes()
     levels = np.zeros(n, dtype=np.int64)
     lists, place = [], 0
     for i in range(n):
@@ -81,15 +120,18 @@ def _upper_links(tail: npt.NDArray[np.uint8], n: int, width: int) -> tuple[IntAr
     return levels, np.repeat(np.arange(n), levels), links
 
 
-def _check_links(
-    counts: npt.NDArray[np.integer[Any]], links: npt.NDArray[np.uint32], levels: IntArray, own_level: IntArray
-) -> None:
-    """Check that every link leads to an element that has the link's level."""
+def _used_targets(lists: npt.NDArray[np.uint32], n: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint32]]:
+    """Check that every link of lists, each a count and links, leads to one of the ``n`` elements.
+
+    Returns:
+        Which places of the lists are used, and the elements that they name, 0 in the others.
+    """
+    counts, links = lists[:, 0] & 0xFFFF, lists[:, 1:]
     _require(bool((counts <= links.shape[1]).all()), "it has more links than there is room for")
     used = np.arange(links.shape[1]) < counts[:, None]
     targets = np.where(used, links, 0)
-    _require(bool((targets < len(levels)).all()), "it has links to elements that do not exist")
-    _require(bool((~used | (levels[targets] >= own_level[:, None])).all()), "it has links to levels that do not exist")
+    _require(bool((targets < n).all()), "it has links to elements that do not exist")
+    return used, targets
 
 
 def _require(valid: bool, problem: str) -> None:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import hnswlib
 import numpy as np
 
-from muvera_core.errors import CorruptIndexError
+from muvera_core.errors import CorruptIndexError, StorageError
+from muvera_core.files import write_new
 from muvera_core.stage_one.candidates import INITIAL_CAPACITY, MAX_DELETED
 from muvera_core.stage_one.graph_file import check_graph_file
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH, GraphParameters
+from muvera_core.stage_one.shared_entries import Admitted, SharedEntries, VectorTable, are_equal
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-
-class Admitted(NamedTuple):
-    """The documents that a search may find.
-
-    Attributes:
-        keys: their keys.
-        is_filtered: whether others are published, too.
-    """
-
-    keys: set[int]
-    is_filtered: bool
+# Vectors that are copied out of a graph at a time.
+_AT_ONCE = 1024
 
 
 class HnswCandidates:
@@ -35,11 +28,11 @@ class HnswCandidates:
     hnswlib raises if a search asks for more items than are live, if the graph exceeds its capacity, and if an item is
     deleted twice. It counts deleted items and keeps them in the graph. This class grows the graph as needed and cuts
     ``k`` to the number of live items. Staged items are in the graph, and searches skip them. (Marking them as deleted
-    would hide them, too, but hnswlib links no new item to a deleted one.)
+    would hide them, too, but hnswlib links no new item to a deleted one.) Documents of equal vectors share one item;
+    see ``shared_entries.py``.
     """
 
     kind: ClassVar[str] = "hnsw"
-    file_names: ClassVar[tuple[str, ...]] = ("stage_one.hnsw",)
     # With this ef, 97 % of 400 candidates are those of a flat scan.
     DEFAULT_EF: ClassVar[int] = 200
     SEED: ClassVar[int] = 42
@@ -70,6 +63,8 @@ class HnswCandidates:
         )
         self._live: set[int] = set()
         self._staged: set[int] = set()
+        self._shared = SharedEntries()
+        self._table = VectorTable(dimension)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -78,30 +73,60 @@ class HnswCandidates:
         return np.sort(np.fromiter(self._live, dtype=np.int64, count=len(self._live)))
 
     def stage(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
-        if not len(keys):
+        keys = [int(key) for key in keys]
+        self._staged.update(keys)
+        cells = self._table.cells(vectors)
+        rows: dict[int, int] = {}  # the first row of each cell that is new
+        for row, cell in enumerate(cells):
+            if not self._table.items(cell):
+                rows.setdefault(cell, row)
+        self._add(keys, vectors, cells, list(rows.values()))
+        if len(rows) < len(keys):
+            self._join_or_add(keys, vectors, cells, [row for row, cell in enumerate(cells) if rows.get(cell) != row])
+
+    def _add(self, keys: list[int], vectors: FloatArray, cells: list[int], rows: list[int]) -> None:
+        """Add items for some of the vectors."""
+        if not rows:
             return
-        needed = self._graph.get_current_count() + len(keys)
+        needed = self._graph.get_current_count() + len(rows)
         if needed > self._graph.get_max_elements():
             self._graph.resize_index(max(needed, 2 * self._graph.get_max_elements()))
-        self._staged.update(int(key) for key in keys)
-        self._graph.add_items(vectors, np.asarray(keys, dtype=np.uint64))
+        items = [keys[row] for row in rows]
+        self._graph.add_items(vectors if len(rows) == len(vectors) else vectors[rows], np.array(items, np.uint64))
+        for row, item in zip(rows, items, strict=True):
+            self._table.put(cells[row], item)
+
+    def _join_or_add(self, keys: list[int], vectors: FloatArray, cells: list[int], rows: list[int]) -> None:
+        """Put documents into the items that have their vectors. Add items for those whose vectors are new."""
+        for row in rows:
+            items = self._table.items(cells[row])
+            item = next((item for item in items if self._has_vector(item, vectors[row])), None)
+            if item is None:
+                self._add(keys, vectors, cells, [row])
+            else:
+                self._shared.join(keys[row], item)
+
+    def _has_vector(self, item: int, vector: FloatArray) -> bool:
+        with suppress(RuntimeError):  # it is deleted
+            return bool(are_equal(self._graph.get_items([item], return_type="numpy")[0], vector))
+        return False
 
     def publish(self, removed: Sequence[int] | IntArray) -> None:
         self._live |= self._staged
         gone = self._live.intersection(int(key) for key in removed)
         self._live -= gone
         self._staged = set()
-        self._mark_deleted(gone)
+        self._mark_deleted(self._shared.leave(gone))
 
     def discard(self) -> None:
         staged, self._staged = self._staged, set()
-        self._mark_deleted(staged - self._live)
+        self._mark_deleted(self._shared.leave(staged - self._live))
 
-    def _mark_deleted(self, keys: Iterable[int]) -> None:
-        """Keep these keys off later searches' lists. Searches do not rely on it: they return live keys only."""
-        for key in keys:
+    def _mark_deleted(self, items: Iterable[int]) -> None:
+        """Keep these items off later searches' lists. Searches do not rely on it: they return live keys only."""
+        for item in items:
             with suppress(RuntimeError):  # it was never added, or is already marked
-                self._graph.mark_deleted(key)
+                self._graph.mark_deleted(item)
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
         return self.search_admitted(query, k, self.admitted(allowed))
@@ -113,38 +138,44 @@ class HnswCandidates:
     def admitted(self, allowed: IntArray | None) -> Admitted:
         """What a search may find. It holds until documents are published or removed."""
         if allowed is None:
-            return Admitted(self._live, is_filtered=False)
-        return Admitted(self._live.intersection(allowed.tolist()), is_filtered=True)
+            return self._shared.all_of(self._live)
+        return self._shared.some_of(self._live.intersection(allowed.tolist()))
 
     def search_admitted(self, query: FloatArray, k: int, among: Admitted) -> IntArray:
         """Like ``search``, among documents that ``admitted`` gave."""
-        admitted, is_filtered = among
-        k = min(k, len(admitted))
+        k = min(k, len(among.keys))
         if k == 0:
             return np.empty(0, dtype=np.int64)
-        n_visible, n_hidden = self._graph.get_current_count(), 0 if is_filtered else len(self._staged)
-        wanted = min(n_visible, k + 2 * k * n_hidden // len(admitted))
+        n_items = self._graph.get_current_count()
+        if among.entries is None:
+            n_visible, n_hidden = n_items - self.n_deleted, len(self._staged)
+        else:
+            n_visible, n_hidden = len(among.entries), 0
+        wanted = min(n_visible, k + 2 * k * n_hidden // len(among.keys))
         ef = max(self.ef, wanted)
         while True:
             self._graph.set_ef(ef)
             try:
                 labels, _ = self._graph.knn_query(
-                    query, k=wanted, num_threads=1, filter=admitted.__contains__ if is_filtered else None
+                    query,
+                    k=wanted,
+                    num_threads=1,
+                    filter=None if among.entries is None else among.entries.__contains__,
                 )
-                found = [key for key in labels[0].tolist() if key in admitted]
-                if len(found) >= k:
-                    return np.array(found[:k], dtype=np.int64)
+                found = among.documents(labels[0].tolist(), k)
+                if len(found) == k:
+                    return np.array(found, dtype=np.int64)
                 wanted = min(n_visible, 4 * wanted)
             except RuntimeError:
                 pass  # the search found fewer than were wanted
             # Many hidden or deleted items were in the way, or part of the graph is unreachable. A larger ef helps with
             # the first, a scan of all vectors with both.
-            if ef >= n_visible:
-                return self._scan(query, k, admitted)
+            if ef >= n_items:
+                return self._scan(query, k, among)
             ef = max(4 * ef, wanted)
 
     def vectors(self, keys: IntArray) -> FloatArray:
-        vectors = self._graph.get_items(keys, return_type="numpy") if len(keys) else []
+        vectors = self._graph.get_items(self._shared.entries(keys), return_type="numpy") if len(keys) else []
         return np.asarray(vectors, dtype=np.float32).reshape(len(keys), self._dimension)
 
     @property
@@ -154,14 +185,21 @@ class HnswCandidates:
 
     @property
     def n_deleted(self) -> int:
-        return int(self._graph.get_current_count()) - len(self._live) - len(self._staged)
+        n_entries = self._shared.n_entries(len(self._live) + len(self._staged))
+        return max(0, int(self._graph.get_current_count()) - n_entries)
 
     @property
     def is_wasteful(self) -> bool:
-        return self.n_deleted > max(INITIAL_CAPACITY, MAX_DELETED * len(self._live))
+        return self.n_deleted > max(INITIAL_CAPACITY, MAX_DELETED * self._shared.n_entries(len(self._live)))
 
     def compacted(self) -> HnswCandidates:
-        return self.from_vectors(self.keys(), self.vectors(self.keys()), self.ef, self.parameters)
+        keys = self.keys()
+        graph = HnswCandidates(self._dimension, self._shared.n_entries(len(keys)), self.ef, self.parameters)
+        for start in range(0, len(keys), _AT_ONCE):
+            batch = keys[start : start + _AT_ONCE]
+            graph.stage(batch, self.vectors(batch))
+        graph.publish([])
+        return graph
 
     @classmethod
     def from_vectors(
@@ -173,25 +211,74 @@ class HnswCandidates:
         graph.publish([])
         return graph
 
-    def save(self, folder: Path) -> None:
-        path = folder / self.file_names[0]
-        path.unlink(missing_ok=True)
-        self._graph.save_index(str(path))
+    def save(self, stem: Path) -> list[Path]:
+        graph = stem.with_name(f"{stem.name}.hnsw")
+        graph.unlink(missing_ok=True)
+        self._graph.save_index(str(graph))
+        # hnswlib does not look whether its writes succeed.
+        written, expected = graph.stat().st_size, self._graph.index_file_size()
+        if written != expected:
+            raise StorageError(f"only {written} of {expected} bytes of {graph} could be written: free disk space")
+        try:
+            check_graph_file(graph, self._dimension, self.parameters)
+        except CorruptIndexError as error:
+            raise StorageError(f"{graph} is not as it was written ({error}): check the disk") from error
+        rows = self._shared.as_rows(self._live)
+        if not len(rows):
+            return [graph]
+        shared = stem.with_name(f"{stem.name}.shared")
+        write_new(shared, rows.astype("<i8").reshape(-1).view(np.uint8).data)
+        return [graph, shared]
 
     @classmethod
-    def load(cls, folder: Path, dimension: int, parameters: GraphParameters = DEFAULT_GRAPH) -> HnswCandidates:
-        """Read what ``save`` wrote. Raises CorruptIndexError if the file is damaged or has other parameters."""
-        path = folder / cls.file_names[0]
-        n, live = check_graph_file(path, dimension, parameters)
+    def load(
+        cls, files: Mapping[str, Path], dimension: int, parameters: GraphParameters = DEFAULT_GRAPH
+    ) -> HnswCandidates:
+        """Read what ``save`` wrote, given by suffix.
+
+        Raises:
+            CorruptIndexError: a file is damaged, or the graph has other parameters.
+        """
+        content = check_graph_file(files[".hnsw"], dimension, parameters)
         loaded = cls(dimension, parameters=parameters)
         loaded._graph = hnswlib.Index(space="ip", dim=dimension)
         try:
-            loaded._graph.load_index(str(path), max_elements=n)
+            loaded._graph.load_index(str(files[".hnsw"]), max_elements=len(content.labels))
         except RuntimeError as error:
             raise CorruptIndexError(f"hnswlib cannot read the graph: {error}") from error
-        loaded._live = set(live.tolist())
+        items = content.labels[~content.is_deleted]
+        rows = np.fromfile(files[".shared"], "<i8") if ".shared" in files else np.empty(0, np.int64)
+        keys = _documents_of(items, rows)
+        loaded._live = set(keys.tolist())
+        loaded._shared = SharedEntries.from_rows(rows.reshape(-1, 2))
+        loaded._table = content.table
+        if ".shared" not in files and loaded._holds_equal_items(content.pairs):  # earlier versions did not share items
+            return loaded.compacted()
         return loaded
 
-    def _scan(self, query: FloatArray, k: int, admitted: set[int]) -> IntArray:
-        keys = np.sort(np.fromiter(admitted, dtype=np.int64, count=len(admitted)))
-        return keys[np.argsort(-(self.vectors(keys) @ query), kind="stable")[:k]]
+    def _holds_equal_items(self, pairs: list[tuple[int, int]]) -> bool:
+        return any(self._has_vector(a, self._graph.get_items([b], return_type="numpy")[0]) for a, b in pairs)
+
+    def _scan(self, query: FloatArray, k: int, among: Admitted) -> IntArray:
+        keys = np.sort(np.fromiter(among.keys, dtype=np.int64, count=len(among.keys)))
+        scores = [self.vectors(keys[start : start + _AT_ONCE]) @ query for start in range(0, len(keys), _AT_ONCE)]
+        return keys[np.argsort(-np.concatenate(scores), kind="stable")[:k]]
+
+
+def _documents_of(items: IntArray, rows: IntArray) -> IntArray:
+    """The keys of a graph's documents.
+
+    Args:
+        items: the graph's items that are not deleted.
+        rows: for documents that share an item, the item and the key, one after the other.
+
+    Raises:
+        CorruptIndexError: the rows do not fit the graph.
+    """
+    if len(rows) % 2:
+        raise CorruptIndexError("the file of shared items is damaged: it is cut")
+    shared, joined = rows[::2], rows[1::2]
+    keys = np.concatenate([np.setdiff1d(items, shared), joined])
+    if not np.isin(shared, items).all() or len(np.unique(keys)) != len(keys) or keys.min(initial=0) < 0:
+        raise CorruptIndexError("the file of shared items is damaged: it does not fit the graph")
+    return keys

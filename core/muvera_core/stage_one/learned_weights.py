@@ -21,10 +21,15 @@ def save_weights(folder: Path, encoder: LearnedSetEncoder, tuning: Tuning) -> Tu
     path, temporary = folder / name, folder / f"{name}.tmp"
     with storage_errors(path):
         # The same encoder may have been learned before, and its file may be in use.
-        encoder.save(temporary)
-        sync_file(temporary)
-        checksum = file_checksum(temporary)
-        temporary.replace(path)
+        try:
+            encoder.save(temporary)
+            sync_file(temporary)
+            checksum = file_checksum(temporary)
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
         sync_folder(folder)
         return replace(tuning, weights=name, weights_checksum=checksum)
 

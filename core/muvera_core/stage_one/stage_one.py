@@ -6,7 +6,9 @@ they are committed. Slow work is done without the lock that searches take.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 
 import numpy as np
 
@@ -28,8 +30,12 @@ FLAT_LIMIT = 10_000
 VISIT_COST = 0.5
 # Up to this share of deleted entries a graph is not rebuilt: it is as good as new, and building one is slow.
 _FEW_DELETED = 0.05
-# Documents that are encoded and added to the graph at a time. A search waits for one batch at most.
+# Documents that are encoded and added to the graph at a time.
 _BATCH = 32
+# Searches wait while documents are added to the graph. If there was a search in so many seconds, one document is added
+# at a time, and after each the writer pauses, without which it would take the lock again before a waiting search does.
+_RECENT = 1.0
+_PAUSE = 5e-5
 
 
 class StageOne:
@@ -58,6 +64,7 @@ class StageOne:
         self.graph = DEFAULT_GRAPH if tuning is None else tuning.graph
         self._lock = lock or threading.RLock()
         self._n_publications = 0
+        self._latest_search = -math.inf
         self.candidates: Candidates = candidates or FlatCandidates(encoder.output_dimension)
         if isinstance(self.candidates, HnswCandidates):
             self.candidates.ef = self._ef
@@ -82,27 +89,45 @@ class StageOne:
         return vectors.reshape(-1)
 
     def stage(self, keys: IntArray, embeddings: TokenEmbeddings) -> None:
-        """Encode documents. ``publish`` makes them visible. Above ``FLAT_LIMIT`` documents, all move into a graph."""
+        """Encode documents and stage them. See ``stage_vectors``."""
         for start in range(0, len(keys), _BATCH):
             end = min(start + _BATCH, len(keys))
             low, high = embeddings.offsets[start], embeddings.offsets[end]
             batch = TokenEmbeddings(embeddings.vectors[low:high], embeddings.offsets[start : end + 1] - low)
-            self._stage_batch(keys[start:end], self.encode_documents(batch))
+            self.stage_vectors(keys[start:end], self.encode_documents(batch))
 
     def stage_vectors(self, keys: IntArray, vectors: FloatArray) -> None:
-        """Like ``stage``, for documents whose vectors are known."""
-        for start in range(0, len(keys), _BATCH):
-            self._stage_batch(keys[start : start + _BATCH], vectors[start : start + _BATCH])
+        """Take in documents that are encoded. ``publish`` makes them visible. This is fast for a vector that is there.
 
-    def _stage_batch(self, keys: IntArray, vectors: FloatArray) -> None:
-        flat = self.candidates
-        if isinstance(flat, FlatCandidates) and len(flat) + len(flat.staged[0]) + len(keys) > FLAT_LIMIT:
-            graph = HnswCandidates.from_vectors(flat.keys(), flat.vectors(flat.keys()), self._ef, self.graph)
-            graph.stage(*flat.staged)
+        Above ``FLAT_LIMIT`` documents, all move into a graph.
+
+        Args:
+            keys: new keys, int64.
+            vectors: what ``encode_documents`` gave for these documents.
+        """
+        for start in range(0, len(keys), _BATCH):
+            batch = slice(start, start + _BATCH)
+            flat = self.candidates
+            if isinstance(flat, FlatCandidates) and len(flat) + len(flat.staged[0]) + len(keys[batch]) > FLAT_LIMIT:
+                graph = HnswCandidates.from_vectors(flat.keys(), flat.vectors(flat.keys()), self._ef, self.graph)
+                graph.stage(*flat.staged)
+                with self._lock:
+                    self.candidates = graph
+            self._add(keys[batch], vectors[batch])
+
+    def _add(self, keys: IntArray, vectors: FloatArray) -> None:
+        if isinstance(self.candidates, FlatCandidates):
+            self.candidates.stage(keys, vectors)  # searches read what is published, wherever it is
+            return
+        start = 0
+        while start < len(keys):
+            beside_searches = time.monotonic() < self._latest_search + _RECENT
+            end = start + 1 if beside_searches else len(keys)
             with self._lock:
-                self.candidates = graph
-        with self._lock:
-            self.candidates.stage(keys, vectors)
+                self.candidates.stage(keys[start:end], vectors[start:end])
+            if beside_searches:
+                time.sleep(_PAUSE)
+            start = end
 
     def publish(self, removed: IntArray) -> None:
         """Make the staged documents visible to searches, and hide ``removed``."""
@@ -125,6 +150,7 @@ class StageOne:
 
     def search(self, vector: FloatArray, n_candidates: int, allowed: IntArray | None = None) -> IntArray:
         """Keys of the ``n_candidates`` documents of highest inner product, best first, int64. See ``Candidates``."""
+        self._latest_search = time.monotonic()
         with self._lock:
             candidates = self.candidates
             if not isinstance(candidates, FlatCandidates):
@@ -134,6 +160,7 @@ class StageOne:
 
     def view(self) -> StageOneView:
         """What is published now, to be searched without the lock. Take it under the lock, together with a snapshot."""
+        self._latest_search = time.monotonic()
         with self._lock:
             candidates, n = self.candidates, self._n_publications
             return StageOneView(

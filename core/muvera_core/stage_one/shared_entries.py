@@ -1,0 +1,180 @@
+"""Which documents share an entry of a graph because their vectors are equal, up to rounding.
+
+hnswlib links an item to its nearest items. Items that are equal link to each other only, and nothing leads away from a
+few hundred of them: searches that reach them find nothing else, and others never find them. So a graph holds each
+vector once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from muvera_core.token_embeddings import FloatArray, IntArray
+
+# The distance up to which vectors of unit length count as equal. Sums of numbers of 24 bits differ by less if they are
+# added up in another order, and inner products of 24 bits do not tell them apart.
+_ROUNDING = 1e-5
+# Cells are so small that even similar passages, at distances of 0.01 and more, are seldom in the same one.
+_CELL_WIDTH = 2e-3
+_N_AXES = 4
+_ITEMS_PER_CELL = 8
+_SEED = 0
+
+
+class Admitted(NamedTuple):
+    """The documents that a search may find.
+
+    Attributes:
+        keys: their keys.
+        entries: the entries that have one of them. None if most entries do.
+        shared: for entries with several documents, their keys; others may be among them.
+        joined: documents that are in the entry of another.
+    """
+
+    keys: set[int]
+    entries: set[int] | None
+    shared: Mapping[int, Collection[int]]
+    joined: Mapping[int, int]
+
+    def documents(self, entries: Iterable[int], k: int) -> list[int]:
+        """The first ``k`` admitted documents of these entries, entry by entry, by key within each."""
+        keys, shared, joined = self.keys, self.shared, self.joined
+        if not shared:
+            return [entry for entry in entries if entry in keys][:k]
+        found: list[int] = []
+        for entry in entries:
+            documents = shared.get(entry)
+            if documents is None:
+                if entry in keys and entry not in joined:
+                    found.append(entry)
+            else:
+                for key in documents:
+                    if key in keys:
+                        found.append(key)
+                        if len(found) == k:
+                            break
+            if len(found) == k:
+                break
+        return found
+
+
+class SharedEntries:
+    """The documents of each entry of a graph. An entry is named by the key of the document that it was made for.
+
+    Most entries have that document only, and nothing is noted about these. An entry lives as long as it has a document,
+    also if the one that it is named by is gone.
+    """
+
+    def __init__(self) -> None:
+        self._entry_of: dict[int, int] = {}  # of documents that are in the entry of another
+        self._documents: dict[int, dict[int, None]] = {}  # of entries that others are in; the dict is an ordered set
+        self._headless: set[int] = set()  # entries in which the document that they are named by is gone
+
+    def join(self, key: int, entry: int) -> None:
+        """Put a document into an entry."""
+        if key != entry:
+            self._entry_of[key] = entry
+            self._documents.setdefault(entry, {entry: None})[key] = None
+
+    def leave(self, keys: Iterable[int]) -> list[int]:
+        """Take documents out of their entries. Returns the entries that have none any more."""
+        empty = []
+        for key in keys:
+            entry = self._entry_of.pop(key, key)
+            documents = self._documents.get(entry)
+            if documents is None:
+                empty.append(entry)
+                continue
+            documents.pop(key, None)
+            if not documents:
+                del self._documents[entry]
+                self._headless.discard(entry)
+                empty.append(entry)
+            elif entry == key:
+                self._headless.add(entry)
+            elif len(documents) == 1 and entry in documents:
+                del self._documents[entry]
+        return empty
+
+    def entries(self, keys: IntArray) -> IntArray:
+        """The entry of each document, int64."""
+        if not self._entry_of:
+            return keys
+        return np.fromiter((self._entry_of.get(key, key) for key in keys.tolist()), np.int64, len(keys))
+
+    def n_entries(self, n_documents: int) -> int:
+        """The number of entries of so many documents."""
+        return n_documents - len(self._entry_of) + len(self._headless)
+
+    def all_of(self, keys: set[int]) -> Admitted:
+        """Admit these documents, which are all or most of them."""
+        return Admitted(keys, None, self._documents, self._entry_of)
+
+    def some_of(self, keys: set[int]) -> Admitted:
+        """Admit only these documents."""
+        shared: dict[int, list[int]] = {}
+        joined = self._entry_of.keys() & keys
+        for key in sorted(joined | (self._documents.keys() & keys)):
+            shared.setdefault(self._entry_of.get(key, key), []).append(key)
+        return Admitted(keys, keys - joined | shared.keys(), shared, self._entry_of)
+
+    def as_rows(self, keys: set[int]) -> npt.NDArray[np.int64]:
+        """Which of these documents are in shared entries: rows of entry and key, shape (documents, 2)."""
+        rows = [
+            (entry, key) for entry, documents in self._documents.items() for key in sorted(documents) if key in keys
+        ]
+        return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+    @classmethod
+    def from_rows(cls, rows: npt.NDArray[np.int64]) -> SharedEntries:
+        """What ``as_rows`` described."""
+        shared = cls()
+        for entry, key in rows.tolist():
+            shared._documents.setdefault(entry, {})[key] = None
+            if key != entry:
+                shared._entry_of[key] = entry
+        shared._headless = {entry for entry, documents in shared._documents.items() if entry not in documents}
+        return shared
+
+
+class VectorTable:
+    """Finds the item of a graph that has a given vector, up to rounding.
+
+    Space is divided into small cells by a random projection. Equal vectors are in one cell, and so are nearly all that
+    differ by rounding. Different vectors may be in one cell, so what is found is compared.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        rng = np.random.default_rng(_SEED)
+        self._axes = rng.standard_normal((dimension, _N_AXES), dtype=np.float32) / np.float32(_CELL_WIDTH)
+        self._multipliers = rng.integers(1 << 62, size=_N_AXES, dtype=np.int64)
+        self._items: dict[int, int] = {}  # by cell; further items of a cell have the numbers that follow
+
+    def cells(self, vectors: FloatArray) -> list[int]:
+        """The number of each vector's cell."""
+        cells: list[int] = (np.floor(vectors @ self._axes).astype(np.int64) @ self._multipliers).tolist()
+        return cells
+
+    def put(self, cell: int, item: int) -> None:
+        """Note an item. A cell that is full forgets its last one."""
+        place = next((place for place in range(cell, cell + _ITEMS_PER_CELL - 1) if place not in self._items), None)
+        self._items[cell + _ITEMS_PER_CELL - 1 if place is None else place] = item
+
+    def items(self, cell: int) -> list[int]:
+        """The items in a cell. They may be deleted."""
+        found = []
+        for place in range(cell, cell + _ITEMS_PER_CELL):
+            if (item := self._items.get(place)) is None:
+                break
+            found.append(item)
+        return found
+
+
+def are_equal(a: FloatArray, b: FloatArray) -> npt.NDArray[np.bool_]:
+    """Whether vectors of unit length, shape (..., dimension), are equal up to rounding."""
+    difference = a - b
+    return np.asarray(np.einsum("...d,...d->...", difference, difference) <= _ROUNDING**2)
