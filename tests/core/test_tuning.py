@@ -44,6 +44,7 @@ from muvera_core.tuning import choose, optimizing
 from muvera_core.tuning import queries as tuning_queries
 from muvera_core.tuning.choice import Choice
 from muvera_core.tuning.corpus import Corpus
+from muvera_core.tuning.recall import Recall, n_candidates_for, recall_at
 
 D = 16
 N = 120
@@ -238,7 +239,7 @@ def test_pseudo_queries_are_parts_of_texts_encoded_as_queries(passages: Any) -> 
             index.add_embeddings(
                 [passages.documents[i] for i in some], [passages.ids[i] for i in some], texts if has_text else None
             )
-        drawn = tuning_queries.pseudo_queries(corpus_of(index, encoder), 200, seed=1)
+        drawn = tuning_queries.pseudo_queries(corpus_of(index, encoder), 200, seed=1).tokens
         stored = index._collection.store.embeddings(index._collection.snapshot(), index._collection.snapshot().keys)
     assert len(drawn) == 200
     assert 100 < len(encoder.asked) < 170
@@ -254,7 +255,7 @@ def test_pseudo_queries_are_parts_of_texts_encoded_as_queries(passages: Any) -> 
 
 def test_without_a_model_pseudo_queries_are_runs_of_tokens(nq_600: MuveraIndex) -> None:
     collection = nq_600._collection
-    drawn = tuning_queries.pseudo_queries(corpus_of(nq_600, None), 50, seed=1)
+    drawn = tuning_queries.pseudo_queries(corpus_of(nq_600, None), 50, seed=1).tokens
     stored = collection.store.embeddings(collection.snapshot(), collection.snapshot().keys)
     rows = {row.tobytes() for row in stored.vectors}
     assert all(row.tobytes() in rows for tokens in drawn for row in tokens)
@@ -264,17 +265,17 @@ def test_half_of_many_questions_are_learned_from_and_the_others_measured_with() 
     corpus = corpus_of(make(None), None)
     given = list(random_tokens(1, 120))
     examples, asked = tuning_queries.queries_to_fit_and_measure(corpus, given, 10)
-    assert [id(tokens) for tokens in asked] == [id(tokens) for tokens in given[::2]]
+    assert [id(tokens) for tokens in asked.tokens] == [id(tokens) for tokens in given[::2]]
     assert [id(tokens) for tokens in examples[:60]] == [id(tokens) for tokens in given[1::2]]
     assert len(examples) == 60 + 1500
     examples, asked = tuning_queries.queries_to_fit_and_measure(corpus, given[:99], 10)
-    assert (len(examples), len(asked)) == (1500, 99)
+    assert (len(examples), len(asked.tokens), asked.made_of) == (1500, 99, None)
     examples, asked = tuning_queries.queries_to_fit_and_measure(corpus, None, 10)
-    assert (len(examples), len(asked)) == (1500, 10)
+    assert (len(examples), len(asked.tokens)) == (1500, 10)
 
 
 def choice(recall: float, seconds: float) -> Choice:
-    return Choice(None, None, 1, 1, DEFAULT_GRAPH, recall, seconds)  # type: ignore[arg-type]
+    return Choice(None, None, 1, 1, DEFAULT_GRAPH, Recall(1, recall), seconds)  # type: ignore[arg-type]
 
 
 def test_the_cheapest_that_reaches_the_target_is_taken_or_else_the_nearest() -> None:

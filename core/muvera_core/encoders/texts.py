@@ -13,6 +13,7 @@ from muvera_core.validation import require_sequence, require_unicode
 _SHOWN_CHARACTERS = 40
 _PACKAGE = __name__.partition(".")[0]
 _NAMES: ContextVar[tuple[str | int, ...]] = ContextVar("names of the texts", default=())
+_IS_QUIET: ContextVar[bool] = ContextVar("whether nothing is said about the texts", default=False)
 
 
 def require_unicode_texts(texts: Sequence[str]) -> list[str]:
@@ -40,6 +41,16 @@ def naming(names: Sequence[str | int]) -> Iterator[None]:
         _NAMES.reset(token)
 
 
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Encode texts that the user did not write, such as parts of documents, without warnings about them."""
+    token = _IS_QUIET.set(True)
+    try:
+        yield
+    finally:
+        _IS_QUIET.reset(token)
+
+
 def document_name(texts: Sequence[str], i: int) -> str:
     """What a warning calls document ``texts[i]``: its name if it has one, else its place and its first words."""
     names = _NAMES.get()
@@ -58,7 +69,9 @@ def _at_place(place: int, text: str) -> str:
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Issue a warning that points at the line outside of muvera whose call led here."""
+    """Issue a warning that points at the line outside of muvera whose call led here, unless texts are ``unreported``."""
+    if _IS_QUIET.get():
+        return
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         level, frame = level + 1, frame.f_back

@@ -7,9 +7,10 @@ from muvera_core.set_encoders.fde_config import FDEConfig, resolve_fde_config
 from muvera_core.set_encoders.fde_matrices import FDEMatrices
 from muvera_core.set_encoders.lemur import LearnedMatrices, LearnedSetEncoder, LearnedSetEncoderConfig
 from muvera_core.set_encoders.protocol import DocumentEncoder, SetEncoder
-from muvera_core.set_encoders.pseudo_queries import part_of_text, run_of_tokens
+from muvera_core.set_encoders.pseudo_queries import QUERY_TOKENS, drawn_length, part_of_text, run_of_tokens
 
 __all__ = [
+    "QUERY_TOKENS",
     "DocumentEncoder",
     "FDEConfig",
     "FDEMatrices",
@@ -18,6 +19,7 @@ __all__ = [
     "LearnedSetEncoder",
     "LearnedSetEncoderConfig",
     "SetEncoder",
+    "drawn_length",
     "part_of_text",
     "resolve_fde_config",
     "run_of_tokens",

@@ -19,12 +19,19 @@ def runs_of_tokens(
     return [run_of_tokens(documents[i], rng) for i in rng.integers(len(documents), size=n)]
 
 
-def run_of_tokens(tokens: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """8 to 24 consecutive tokens of a document, drawn at random; all tokens if there are fewer."""
-    shortest, longest = QUERY_TOKENS
-    length = min(len(tokens), int(rng.integers(shortest, longest + 1)))
+def run_of_tokens(
+    tokens: FloatArray, rng: np.random.Generator, lengths: tuple[int, int] = QUERY_TOKENS
+) -> FloatArray:
+    """Consecutive tokens of a document, drawn at random: as many as ``lengths`` allows, or all if there are fewer."""
+    length = min(len(tokens), drawn_length(lengths, rng))
     start = int(rng.integers(len(tokens) - length + 1))
     return tokens[start : start + length]
+
+
+def drawn_length(lengths: tuple[int, int], rng: np.random.Generator) -> int:
+    """A random number from the shortest length to the longest."""
+    shortest, longest = lengths
+    return int(rng.integers(shortest, longest + 1))
 
 
 def part_of_text(text: str, share: float, rng: np.random.Generator) -> str:

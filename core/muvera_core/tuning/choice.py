@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
 from muvera_core.stage_one import Candidates, GraphParameters, HnswCandidates, Tuning
+from muvera_core.tuning.recall import Recall
 
 # Another graph takes longer to build, and takes more memory. It must save at least this share of a search's time.
 _WORTH_ANOTHER_GRAPH = 0.1
@@ -22,7 +23,8 @@ class Choice:
         n_candidates: number of candidates to rerank.
         ef: size of the list that a graph search keeps.
         graph: parameters of the graph.
-        recall: the share of exact MaxSim's best documents among the candidates.
+        recall: the share of exact MaxSim's best documents among the candidates. The assured one is compared with the
+            target, because users will ask other queries.
         seconds: median time of a search, without encoding the text.
     """
 
@@ -31,7 +33,7 @@ class Choice:
     n_candidates: int
     ef: int
     graph: GraphParameters
-    recall: float
+    recall: Recall
     seconds: float
 
     def as_tuning(self, k: int, target_recall: float, n_queries: int, seconds_to_choose: float) -> Tuning:
@@ -39,7 +41,7 @@ class Choice:
         learned = self.encoder.config if isinstance(self.encoder, LearnedSetEncoder) else None
         measured = {
             "target_recall": target_recall,
-            "recall": round(self.recall, 4),
+            "recall": round(self.recall.mean, 4),
             "milliseconds": round(self.seconds * 1000, 3),
             "dimension": self.encoder.output_dimension,
             "n_documents": len(self.candidates),
@@ -51,16 +53,18 @@ class Choice:
         return Tuning(learned, None, None, k, self.n_candidates, self.ef, measured, self.graph)
 
 
-def best(choices: Sequence[Choice], aim: float) -> Choice:
-    """The fastest choice whose recall reaches ``aim``. If none does, the one of highest recall."""
-    enough = [choice for choice in choices if choice.recall >= aim]
-    return min(enough, key=lambda choice: choice.seconds) if enough else max(choices, key=lambda choice: choice.recall)
+def best(choices: Sequence[Choice], target: float) -> Choice:
+    """The fastest choice whose recall reaches ``target``. If none does, the one of highest recall."""
+    enough = [choice for choice in choices if choice.recall.assured >= target]
+    if enough:
+        return min(enough, key=lambda choice: choice.seconds)
+    return max(choices, key=lambda choice: choice.recall.assured)
 
 
-def with_better_graph(chosen: Choice, others: Sequence[Choice], aim: float) -> Choice:
-    """``chosen``, or the same encoding in another graph that is faster, or that comes nearer to ``aim``."""
-    other = best(others, aim)
-    if chosen.recall < aim:
-        return best([chosen, other], aim)
+def with_better_graph(chosen: Choice, others: Sequence[Choice], target: float) -> Choice:
+    """``chosen``, or the same encoding in another graph that is faster, or that comes nearer to ``target``."""
+    other = best(others, target)
+    if chosen.recall.assured < target:
+        return best([chosen, other], target)
     saves = other.seconds <= chosen.seconds * (1 - _WORTH_ANOTHER_GRAPH)
-    return other if other.recall >= aim and saves else chosen
+    return other if other.recall.assured >= target and saves else chosen

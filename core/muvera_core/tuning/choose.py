@@ -27,15 +27,13 @@ from muvera_core.stage_one import (
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
 from muvera_core.tuning.choice import Choice, best, with_better_graph
 from muvera_core.tuning.corpus import Corpus
+from muvera_core.tuning.queries import Queries
+from muvera_core.tuning.recall import Recall, n_candidates_for, recall_at
 
 # Widths of the learned encodings to try: 0.5, 1 and 2 kB a document.
 WIDTHS = (128, 256, 512)
 # Values of ef to try, as multiples of the number of candidates, or of the default ef if that is larger.
 _EF_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0)
-# Users will ask other queries. The choice may miss only 1 - _MARGIN of what the target allows to be missed.
-_MARGIN = 0.4
-# The share of the allowed misses that the graph may cause. The encoding may cause the rest.
-_GRAPH_SHARE = 0.5
 # Graphs to try besides the default one.
 OTHER_GRAPHS = (GraphParameters(32, 200), GraphParameters(16, 400), GraphParameters(32, 400))
 _T = TypeVar("_T")
@@ -44,7 +42,7 @@ _T = TypeVar("_T")
 def choose(
     corpus: Corpus,
     first_encoder: SetEncoder,
-    queries: Sequence[FloatArray],
+    queries: Queries,
     examples: Sequence[FloatArray],
     *,
     target_recall: float,
@@ -59,35 +57,35 @@ def choose(
     Args:
         corpus: the documents.
         first_encoder: makes the encoding that the index has without tuning.
-        queries: token vectors of the queries to measure with.
+        queries: the queries to measure with.
         examples: token vectors of other queries, to fit learned encodings to.
-        target_recall: the share of exact MaxSim's ``k`` best documents that must be among the candidates. If no choice
-            reaches it, the one that comes nearest is taken.
+        target_recall: the share of exact MaxSim's ``k`` best documents that must be among the candidates, on average
+            over all queries of this kind, with a confidence of 95 %. If no choice reaches it, the one that comes
+            nearest is taken.
         k: number of hits to tune for.
         show_progress: show bars on standard error.
     """
-    aim = target_recall + (1 - target_recall) * _MARGIN
-    exact = corpus.exact(queries, k, show_progress)
-    rerank_seconds = _seconds_per_candidate(corpus, queries)
+    tokens = queries.tokens
+    exact = corpus.exact(tokens, k, show_progress, queries.made_of)
+    rerank_seconds = _seconds_per_candidate(corpus, tokens)
 
     def measured(encoder: SetEncoder, vectors: FloatArray, graph: GraphParameters) -> Choice:
-        query_vectors = encoder.encode_queries(TokenEmbeddings.from_list(queries))
-        n_candidates = _n_candidates_for(_scan_target(corpus, aim), corpus.keys, vectors, query_vectors, exact)
+        query_vectors = encoder.encode_queries(TokenEmbeddings.from_list(tokens))
         candidates, ef, n_candidates, recall = _build_candidates(
-            corpus.keys, vectors, query_vectors, exact, n_candidates, aim, graph
+            corpus.keys, vectors, query_vectors, exact, target_recall, graph
         )
         seconds = _median_seconds(partial(candidates.search, k=n_candidates), query_vectors)
-        seconds += _median_seconds(encoder.encode_queries, [TokenEmbeddings.from_list([query]) for query in queries])
+        seconds += _median_seconds(encoder.encode_queries, [TokenEmbeddings.from_list([query]) for query in tokens])
         seconds += n_candidates * rerank_seconds
         return Choice(encoder, candidates, n_candidates, ef, graph, recall, seconds)
 
     encodings = _encodings(corpus, first_encoder, examples, show_progress)
-    chosen = best([measured(encoder, vectors, DEFAULT_GRAPH) for encoder, vectors in encodings], aim)
+    chosen = best([measured(encoder, vectors, DEFAULT_GRAPH) for encoder, vectors in encodings], target_recall)
     if isinstance(chosen.candidates, FlatCandidates):
         return chosen
     vectors = chosen.candidates.vectors(corpus.keys)
     graphs = tqdm(OTHER_GRAPHS, "graphs", disable=not show_progress)
-    return with_better_graph(chosen, [measured(chosen.encoder, vectors, graph) for graph in graphs], aim)
+    return with_better_graph(chosen, [measured(chosen.encoder, vectors, graph) for graph in graphs], target_recall)
 
 
 def _encodings(
@@ -114,51 +112,43 @@ def _truncated(vectors: FloatArray, width: int, length: float) -> FloatArray:
     return short
 
 
-def _scan_target(corpus: Corpus, target: float) -> float:
-    """The recall that a scan must reach. A graph misses some of what a scan finds, so its scan must find more."""
-    return target if len(corpus.keys) <= FLAT_LIMIT else target + (1 - target) * (1 - _GRAPH_SHARE)
-
-
-def _n_candidates_for(
-    target: float, keys: IntArray, vectors: FloatArray, queries: FloatArray, exact: Sequence[IntArray]
-) -> int:
-    """The number of candidates with which a scan finds the share ``target`` of exact MaxSim's best documents."""
-    ranks = []
-    for query, wanted in zip(queries, exact, strict=True):
+def _scan_ranks(keys: IntArray, vectors: FloatArray, queries: FloatArray, exact: IntArray) -> IntArray:
+    """The number of documents that a scan puts before each of exact MaxSim's best, shape (queries, k)."""
+    ranks = np.empty(exact.shape, dtype=np.int64)
+    for row, query, wanted in zip(ranks, queries, exact, strict=True):
         scores = vectors @ query
-        ranks.append((scores > scores[np.searchsorted(keys, wanted)][:, None]).sum(axis=1))
-    in_order = np.sort(np.concatenate(ranks))
-    return int(in_order[max(0, int(np.ceil(target * len(in_order))) - 1)]) + 1
+        row[:] = (scores > scores[np.searchsorted(keys, wanted)][:, None]).sum(axis=1)
+    return ranks
+
+
+def _graph_ranks(candidates: Candidates, queries: FloatArray, exact: IntArray, n: int) -> IntArray:
+    """Places of exact MaxSim's best documents among ``n`` candidates, or ``n`` if they are not there."""
+    ranks = np.empty(exact.shape, dtype=np.int64)
+    for row, query, wanted in zip(ranks, queries, exact, strict=True):
+        places = wanted[:, None] == candidates.search(query, n)
+        row[:] = np.where(places.any(axis=1), places.argmax(axis=1), n)
+    return ranks
 
 
 def _build_candidates(
-    keys: IntArray,
-    vectors: FloatArray,
-    queries: FloatArray,
-    exact: Sequence[IntArray],
-    n_candidates: int,
-    target: float,
-    graph: GraphParameters,
-) -> tuple[Candidates, int, int, float]:
-    """A flat scan or a graph of the vectors, with its ef, its number of candidates, and the recall that it reaches."""
-    candidates: Candidates
-    n_candidates = max(n_candidates, *map(len, exact))
+    keys: IntArray, vectors: FloatArray, queries: FloatArray, exact: IntArray, target: float, graph: GraphParameters
+) -> tuple[Candidates, int, int, Recall]:
+    """A flat scan or a graph of the vectors, with its ef, the number of candidates, and the recall that it reaches."""
+    k = exact.shape[1]
+    ranks = _scan_ranks(keys, vectors, queries, exact)
+    n = max(k, n_candidates_for(target, ranks, len(keys)))
     if len(keys) <= FLAT_LIMIT:
-        candidates = FlatCandidates.from_vectors(keys, vectors)
-        return candidates, HnswCandidates.DEFAULT_EF, n_candidates, _recall(candidates, queries, exact, n_candidates)
+        return FlatCandidates.from_vectors(keys, vectors), HnswCandidates.DEFAULT_EF, n, recall_at(n, ranks)
     candidates = HnswCandidates.from_vectors(keys, vectors, parameters=graph)
-    recall = 0.0
+    # Searching for the whole list shows how many of it are needed.
+    least = max(HnswCandidates.DEFAULT_EF, n)
     for factor in _EF_FACTORS:
-        candidates.ef = int(max(HnswCandidates.DEFAULT_EF, n_candidates) * factor)
-        recall = _recall(candidates, queries, exact, n_candidates)
-        if recall >= target:
+        candidates.ef = int(least * factor)
+        n = max(k, n_candidates_for(target, _graph_ranks(candidates, queries, exact, candidates.ef), candidates.ef))
+        recall = recall_at(n, _graph_ranks(candidates, queries, exact, n))
+        if recall.assured >= target:
             break
-    return candidates, candidates.ef, n_candidates, recall
-
-
-def _recall(candidates: Candidates, queries: FloatArray, exact: Sequence[IntArray], n: int) -> float:
-    found = [np.isin(wanted, candidates.search(query, n)) for query, wanted in zip(queries, exact, strict=True)]
-    return float(np.concatenate(found).mean())
+    return candidates, candidates.ef, n, recall
 
 
 def _seconds_per_candidate(corpus: Corpus, queries: Sequence[FloatArray]) -> float:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from muvera_core.batches import batched
 from muvera_core.collection import ENCODED_TOGETHER, Collection, RerankRequest
-from muvera_core.encoders import TokenEncoder
+from muvera_core.encoders import TokenEncoder, unreported
 from muvera_core.errors import InvalidInputError
 from muvera_core.maxsim import RANKED_TOGETHER, Ranking
 from muvera_core.search import rerank
@@ -48,22 +48,34 @@ class Corpus:
         return [document.text for document in self.collection.store.documents(self.snapshot, keys)]
 
     def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
-        """Token embeddings of texts as queries."""
+        """Token embeddings of parts of documents as queries."""
         assert self.encoder is not None
-        return require_encoded(self.encoder.encode_queries(texts), len(texts), self.encoder.dimension)
+        with unreported():
+            return require_encoded(self.encoder.encode_queries(texts), len(texts), self.encoder.dimension)
 
     def rank(self, queries: Sequence[FloatArray], keys: IntArray) -> list[Ranking]:
         """Documents by falling MaxSim, for each query."""
         return rerank(self.collection, [RerankRequest(query, self.snapshot, keys) for query in queries])
 
-    def exact(self, queries: Sequence[FloatArray], k: int, show_progress: bool) -> list[IntArray]:
-        """Keys of the ``k`` documents of highest MaxSim for each query."""
+    def exact(
+        self, queries: Sequence[FloatArray], k: int, show_progress: bool, left_out: IntArray | None = None
+    ) -> IntArray:
+        """Keys of the ``k`` documents of highest MaxSim for each query, int64, shape (queries, k).
+
+        Args:
+            queries: token vectors of the queries.
+            k: number of documents, less than there are.
+            show_progress: show a bar on standard error.
+            left_out: key of a document for each query, which is left out.
+        """
         best: list[IntArray] = []
         with tqdm(total=len(queries), desc="exact", disable=not show_progress) as bar:
             for batch in batched(queries, RANKED_TOGETHER):
-                best += [keys[:k] for keys, _ in self.rank(batch, self.keys)]
+                best += [keys[: k + 1] for keys, _ in self.rank(batch, self.keys)]
                 bar.update(len(batch))
-        return best
+        if left_out is None:
+            return np.stack([keys[:k] for keys in best])
+        return np.stack([keys[keys != key][:k] for keys, key in zip(best, left_out, strict=True)])
 
     def sample(self, n_tokens: int) -> TokenEmbeddings:
         """Documents that are drawn at random until they have ``n_tokens`` tokens together."""

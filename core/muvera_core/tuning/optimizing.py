@@ -47,5 +47,5 @@ def optimize(
         choice = choose(
             corpus, first_encoder, to_measure, to_fit, target_recall=target_recall, k=k, show_progress=show_progress
         )
-        tuning = choice.as_tuning(k, target_recall, len(to_measure), time.perf_counter() - start)
+        tuning = choice.as_tuning(k, target_recall, len(to_measure.tokens), time.perf_counter() - start)
         return writer.adopt(choice.encoder, choice.candidates, tuning)

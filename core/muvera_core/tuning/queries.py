@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from muvera_core.set_encoders import part_of_text, run_of_tokens
-from muvera_core.token_embeddings import FloatArray
+from muvera_core.set_encoders import QUERY_TOKENS, drawn_length, part_of_text, run_of_tokens
+from muvera_core.token_embeddings import FloatArray, IntArray
 from muvera_core.tuning.corpus import Corpus
 
 # Number of pseudo-queries to fit the encoding to. More of them gain little.
@@ -16,31 +17,48 @@ _PSEUDO_QUERIES = 1500
 _DRAWN_TOGETHER = 64
 # If the user gives at least this many queries, half of them are for fitting.
 _MIN_TO_SPLIT = 100
+# Shortest and longest run of stored tokens that stands in for a query. A document's token knows its context, so it says
+# more about the document than a query's token does. Runs as long as queries would be easier to find documents for.
+_STORED_TOKENS = (5, 15)
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Queries to measure with.
+
+    Attributes:
+        tokens: token vectors of each query.
+        made_of: key of the document that each query was made of. It is easy to find, so it does not count. None if
+            users asked the queries.
+    """
+
+    tokens: Sequence[FloatArray]
+    made_of: IntArray | None = None
 
 
 def queries_to_fit_and_measure(
     corpus: Corpus, given: Sequence[FloatArray] | None, n: int
-) -> tuple[Sequence[FloatArray], Sequence[FloatArray]]:
-    """Token vectors of the queries to fit to, and of the queries to measure with.
+) -> tuple[Sequence[FloatArray], Queries]:
+    """Token vectors of the queries to fit to, and the queries to measure with.
 
     Args:
         corpus: the documents.
         given: the user's queries, or None.
         n: number of pseudo-queries to measure with if ``given`` is None.
     """
-    for_fit = pseudo_queries(corpus, _PSEUDO_QUERIES, seed=2)
+    for_fit = pseudo_queries(corpus, _PSEUDO_QUERIES, seed=2).tokens
     if given is None:
         return for_fit, pseudo_queries(corpus, n, seed=1)
     if len(given) < _MIN_TO_SPLIT:
-        return for_fit, given
-    return [*given[1::2], *for_fit], given[::2]
+        return for_fit, Queries(given)
+    return [*given[1::2], *for_fit], Queries(given[::2])
 
 
-def pseudo_queries(corpus: Corpus, n: int, seed: int) -> list[FloatArray]:
-    """Token vectors of pseudo-queries: parts of documents' texts or, without an encoder, runs of stored tokens.
+def pseudo_queries(corpus: Corpus, n: int, seed: int) -> Queries:
+    """Pseudo-queries: parts of documents' texts or, without an encoder or a text, runs of stored tokens.
 
     A part of a text that is encoded by itself resembles a query more than stored tokens do: its tokens have little
-    context, too.
+    context, too. The documents are drawn at random from the whole corpus, so their order does not matter.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.choice(corpus.keys, size=n)
@@ -48,15 +66,15 @@ def pseudo_queries(corpus: Corpus, n: int, seed: int) -> list[FloatArray]:
     for start in range(0, n, _DRAWN_TOGETHER):
         keys, which = np.unique(drawn[start : start + _DRAWN_TOGETHER], return_inverse=True)
         documents = corpus.embeddings(keys)
-        batch = [run_of_tokens(documents[i], rng) for i in which]
+        batch = [run_of_tokens(documents[i], rng, _STORED_TOKENS) for i in which]
         if corpus.encoder is not None:
             texts = corpus.texts(keys)
             parts = {
-                place: part_of_text(text, len(batch[place]) / len(documents[i]), rng)
+                place: part_of_text(text, drawn_length(QUERY_TOKENS, rng) / len(documents[i]), rng)
                 for place, i in enumerate(which)
                 if (text := texts[i])
             }
             for place, tokens in zip(parts, corpus.encode_queries(list(parts.values())), strict=True):
                 batch[place] = tokens
         queries += batch
-    return queries
+    return Queries(queries, drawn)
