@@ -69,7 +69,7 @@ def _at_place(place: int, text: str) -> str:
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Issue a warning that points at the line outside of muvera whose call led here, unless texts are ``unreported``."""
+    """Issue a warning that points at the line outside of muvera whose call led here. Not in ``unreported``."""
     if _IS_QUIET.get():
         return
     level, frame = 1, sys._getframe()

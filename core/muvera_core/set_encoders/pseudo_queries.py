@@ -19,9 +19,7 @@ def runs_of_tokens(
     return [run_of_tokens(documents[i], rng) for i in rng.integers(len(documents), size=n)]
 
 
-def run_of_tokens(
-    tokens: FloatArray, rng: np.random.Generator, lengths: tuple[int, int] = QUERY_TOKENS
-) -> FloatArray:
+def run_of_tokens(tokens: FloatArray, rng: np.random.Generator, lengths: tuple[int, int] = QUERY_TOKENS) -> FloatArray:
     """Consecutive tokens of a document, drawn at random: as many as ``lengths`` allows, or all if there are fewer."""
     length = min(len(tokens), drawn_length(lengths, rng))
     start = int(rng.integers(len(tokens) - length + 1))
