@@ -138,14 +138,6 @@ def test_from_documents_takes_llama_indexs_settings(words: TokenEncoder) -> None
     retriever.index.close()
 
 
-def test_from_nodes_that_cannot_be_indexed_leaves_the_folder_free(tmp_path: Path, words: TokenEncoder) -> None:
-    with pytest.raises(InvalidInputError):
-        MuveraRetriever.from_nodes(
-            [TextNode(text="owls", metadata={"x": float("nan")})], persist_dir=tmp_path / "index", encoder=words
-        )
-    MuveraIndex.open(tmp_path / "index", words).close()
-
-
 def test_from_index_takes_a_muvera_index_only(nq_index: MuveraIndex) -> None:
     assert MuveraRetriever.from_index(nq_index, similarity_top_k=7).similarity_top_k == 7
     with pytest.raises(InvalidInputError, match="VectorStoreIndex over SimpleVectorStore"):
@@ -226,10 +218,3 @@ async def test_events_and_callbacks_tell_what_happens(nq_index: MuveraIndex) -> 
     assert kinds == [RetrievalStartEvent, RetrievalEndEvent] * 2
     assert seen[1].nodes == found  # type: ignore[attr-defined]
     assert len(debug.get_event_pairs(CBEventType.RETRIEVE)) == 2
-
-
-def test_bad_questions_and_settings_raise_our_errors(nq_index: MuveraIndex) -> None:
-    with pytest.raises(InvalidInputError, match="is empty"):
-        MuveraRetriever(nq_index).retrieve("")
-    with pytest.raises(InvalidInputError, match="k must be"):
-        MuveraRetriever(nq_index, similarity_top_k=0).retrieve(QUESTION)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,14 @@ def test_a_cache_travels_with_its_embedding(words: TokenEncoder) -> None:
     model.get_text_embedding("otters")
     twin = _pickled(model)
     assert twin.embeddings_cache.get_all("embeddings") == model.embeddings_cache.get_all("embeddings")  # type: ignore[union-attr]
+
+
+def test_an_encoder_that_cannot_be_pickled_is_not_left_behind(words: TokenEncoder) -> None:
+    words = copy.copy(words)
+    words.lock = threading.Lock()  # type: ignore[attr-defined]
+    for component in (MuveraEmbedding(words), MaxSimRerank(words)):
+        with pytest.raises(InvalidInputError, match=f"this {type(component).__name__} cannot be pickled.*WordEncoder"):
+            pickle.dumps(component)
 
 
 # Dictionaries and JSON

@@ -9,7 +9,7 @@ from typing import Any
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.retrievers.muvera.names import Check, assign, fixed, own_errors, refuse_unknown
-from llama_index.retrievers.muvera.travel import remake, require_fingerprint, settings_of
+from llama_index.retrievers.muvera.travel import reduced, require_fingerprint
 
 from muvera_core import FDEConfig, TextEncoder, TokenEncoder
 from muvera_core.encoders import default_encoder, require_encoder
@@ -94,7 +94,7 @@ class MuveraEmbedding(BaseEmbedding):
         assign(self, name, value, _CHECKS, super().__setattr__)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return remake, (type(self), {**settings_of(self), "encoder": self._text_encoder.encoder})
+        return reduced(self, self._text_encoder.encoder)
 
     @property
     def dimension(self) -> int:

@@ -13,7 +13,7 @@ from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRan
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index.retrievers.muvera.names import Check, assign, fixed, own_errors, refuse_unknown
-from llama_index.retrievers.muvera.travel import remake, require_fingerprint, settings_of
+from llama_index.retrievers.muvera.travel import reduced, require_fingerprint
 
 from muvera_core import TokenEncoder, score_texts
 from muvera_core.encoders import default_encoder, require_encoder
@@ -105,7 +105,7 @@ class MaxSimRerank(BaseNodePostprocessor):
         assign(self, name, value, _CHECKS, super().__setattr__)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return remake, (type(self), {**settings_of(self), "encoder": self._encoder})
+        return reduced(self, self._encoder)
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None

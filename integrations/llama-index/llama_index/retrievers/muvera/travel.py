@@ -6,20 +6,33 @@ what cannot be pickled, and makes the rest again with default settings. That wou
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 from llama_index.core.bridge.pydantic import BaseModel
 
+from muvera_core import TokenEncoder
 from muvera_core.errors import InvalidInputError
 from muvera_core.validation import shown
 
 
-def settings_of(model: BaseModel) -> dict[str, Any]:
-    """The fields that a copy in another process is made from.
+def reduced(model: BaseModel, encoder: TokenEncoder) -> tuple[Any, ...]:
+    """What ``__reduce__`` of a component returns: it is made again from its settings and its encoder.
 
     Fields that LlamaIndex never writes, such as callback handlers, belong to the process and stay there.
+
+    Raises:
+        InvalidInputError: the encoder cannot be pickled.
     """
-    return {name: getattr(model, name) for name, field in type(model).model_fields.items() if not field.exclude}
+    try:
+        pickle.dumps(encoder)
+    except Exception as error:  # a foreign encoder can raise anything
+        raise InvalidInputError(
+            f"this {type(model).__name__} cannot be pickled, because its encoder, a {type(encoder).__name__}, cannot: "
+            f"{error}. Run the pipeline without num_workers, or give the encoder a __reduce__"
+        ) from error
+    settings = {name: getattr(model, name) for name, field in type(model).model_fields.items() if not field.exclude}
+    return remake, (type(model), {**settings, "encoder": encoder})
 
 
 def remake(kind: type[BaseModel], arguments: dict[str, Any]) -> BaseModel:
