@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from muvera_core import FDEConfig, MuveraIndex, StageClock, TokenEmbeddings, maxsim
-from muvera_core.collection import writer
+from muvera_core.collection import Collection, writer
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import (
     CorruptIndexError,
@@ -771,6 +771,64 @@ def test_centring_freezes_the_mean_once_there_are_enough_tokens(
         before = answers(index, n_candidates=20)
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
         assert answers(index, n_candidates=20) == before
+
+
+CENTRED = FDEConfig(dimension=D, num_repetitions=8, num_simhash_projections=3, projection_dimension=8, center=True)
+CROWDED = [tokens * 0.3 + np.full(D, 0.8, np.float32) for tokens in random_tokens(0, 300)]
+
+
+def stage_one_vectors(index: MuveraIndex) -> np.ndarray:
+    """The vectors of all documents, by ascending key."""
+    return index._collection.stage_one.candidates.vectors(index._collection.snapshot().keys)
+
+
+@pytest.mark.parametrize("way", ["refresh", "by itself", "search", "copy"])
+def test_a_reader_that_was_opened_before_the_mean_was_frozen_encodes_with_it(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MIN_TOKENS_FOR_MEAN", 500)
+    folder = tmp_path / "index"
+    interval = 0.0 if way == "by itself" else None
+    with MuveraIndex.create(folder, ENCODER, CENTRED) as index:
+        index.add_embeddings(CROWDED[:20], ids=ids(20))
+        with MuveraIndex.open(folder, ENCODER, read_only=True, refresh_interval=interval) as reader:
+            index.add_embeddings(CROWDED[20:], ids=ids(280, 20))
+            if way == "refresh":
+                assert reader.refresh()
+            elif way == "search":
+                index.delete("d0")
+                reader.search_embeddings(CROWDED[0], exact=True)
+            elif way == "copy":
+                index.delete("d19")
+                reader.copy_to(tmp_path / "copy")
+                with MuveraIndex.open(tmp_path / "copy", ENCODER) as copy:
+                    np.testing.assert_allclose(stage_one_vectors(copy), stage_one_vectors(index), atol=1e-6)
+            else:
+                reader.search_embeddings(CROWDED[0])
+            np.testing.assert_allclose(stage_one_vectors(reader), stage_one_vectors(index), atol=1e-6)
+            assert answers(reader, n_candidates=20) == answers(index, n_candidates=20)
+            index.add_embeddings(CROWDED[:50], ids=ids(50, 300))
+            assert reader.refresh() or way == "by itself"
+            np.testing.assert_allclose(stage_one_vectors(reader), stage_one_vectors(index), atol=1e-6)
+
+
+def test_documents_are_encoded_anew_at_the_next_write_if_that_failed_when_the_mean_was_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MIN_TOKENS_FOR_MEAN", 500)
+    with MuveraIndex.create(tmp_path / "index", ENCODER, CENTRED) as index:
+
+        def fail(*_: object) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Collection, "adopt_stage_one", fail)
+            index.add_embeddings(CROWDED, ids=ids(300))
+        assert (index._collection.stage_one.encoder.mean == 0).all()  # type: ignore[attr-defined]
+        index.delete("d0")
+        vectors = stage_one_vectors(index)
+    with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
+        np.testing.assert_allclose(stage_one_vectors(index), vectors, atol=1e-6)
 
 
 def test_info_takes_what_open_takes_for_a_path() -> None:

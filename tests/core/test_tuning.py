@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import pytest
 
 from muvera_core import (
     FDEConfig,
+    FixedDimensionalEncoder,
     LearnedSetEncoder,
     LearnedSetEncoderConfig,
     MuveraIndex,
@@ -36,7 +38,8 @@ from muvera_core.stage_one import learned_weights, saved, stage_one
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.stage_one.hnsw import HnswCandidates
 from muvera_core.stage_one.stage_one import StageOne
-from muvera_core.storage import manifest
+from muvera_core.stage_one.view import StageOneView
+from muvera_core.storage import database, manifest
 from muvera_core.storage.manifest import MANIFEST_NAME, Manifest
 from muvera_core.storage.store import Store
 from muvera_core.tuning import choice as choices
@@ -495,7 +498,7 @@ def test_a_flat_index_that_outgrows_its_scan_gets_a_graph_with_the_beam(
     tuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_one, "FLAT_LIMIT", 130)
-    forge(tuned, graph={"m": 7, "ef_construction": 70})
+    forge_both(tuned, graph={"m": 7, "ef_construction": 70})
     with reopen(tuned) as index:
         index.add_embeddings(random_tokens(3, 40), ids=ids(40, N))
         graph = index._collection.stage_one.candidates
@@ -972,16 +975,16 @@ def test_a_refresh_uses_the_vectors_that_the_writer_has_saved(
     assert answers(reader) == expected
 
 
-def test_a_search_that_has_to_catch_up_keeps_its_stage_one(writer_and_reader: Both, quickly_learned: None) -> None:
+def test_a_search_that_has_to_catch_up_takes_the_new_stage_one(writer_and_reader: Both, quickly_learned: None) -> None:
     writer, reader = writer_and_reader
     best = reader.search_embeddings(random_tokens(99, 1)[0], 1)[0].id
     writer.optimize(n_queries=40)
     writer.delete(best)
     assert reader.search_embeddings(random_tokens(99, 1)[0], 1)[0].id != best
     assert len(reader) == N - 1
-    assert not is_learned(reader)
-    assert reader.refresh() is True
     assert is_learned(reader)
+    assert reader.refresh() is False
+    assert answers(reader) == answers(writer)
 
 
 def test_a_reader_whose_weights_are_replaced_while_it_loads_them_takes_the_next(
@@ -1073,10 +1076,9 @@ def test_a_reader_that_is_interrupted_goes_on_as_before(
         raise KeyboardInterrupt
 
     writer, reader = writer_and_reader
+    expected = answers(reader)
     writer.optimize(n_queries=40)
     writer.add_embeddings(random_tokens(1, 30), ids=ids(30, N))
-    assert reader._collection.catch_up()
-    expected = answers(reader)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(place, name, when(getattr(place, name), cut))
         with pytest.raises(KeyboardInterrupt):
@@ -1092,36 +1094,36 @@ def test_a_search_takes_as_many_candidates_as_its_encoding_needs(
     """Also when its reader goes on to another encoding in the midst of it."""
     monkeypatch.setattr(stage_one, "MIN_CANDIDATES", 90)
     writer, reader = writer_and_reader
-    encode, find = StageOne.encode_query, StageOne.search
-    asked: list[tuple[bool, int]] = []
+    asked: list[tuple[str, int]] = []
     taken_up: list[bool] = []
 
-    def encode_and_refresh(self: StageOne, tokens: Any) -> Any:
-        vector = encode(self, tokens)
+    def encode_and_refresh(self: Any, embeddings: TokenEmbeddings) -> Any:
+        asked.append((type(self).__name__, 0))
         if not taken_up:
-            taken_up.append(reader.refresh())
-        return vector
+            taken_up.append(True)
+            assert reader.refresh()
+        return encoders[type(self)](self, embeddings)
 
-    def search(self: StageOne, vector: Any, n_candidates: int, allowed: Any = None) -> Any:
-        asked.append((isinstance(self.encoder, LearnedSetEncoder), n_candidates))
-        return find(self, vector, n_candidates, allowed)
+    def search(self: StageOneView, vectors: Any, n_candidates: int, allowed: Any = None) -> Any:
+        asked.append((asked.pop()[0], n_candidates))
+        return find(self, vectors, n_candidates, allowed)
 
-    def ask() -> tuple[bool, int]:
-        taken_up.clear()
-        with monkeypatch.context() as patch:
-            patch.setattr(StageOne, "encode_query", encode_and_refresh)
-            patch.setattr(StageOne, "search", search)
-            reader.search_embeddings(random_tokens(99, 1)[0])
-        assert taken_up == [True]
+    encoders = {encoder: encoder.encode_queries for encoder in (FixedDimensionalEncoder, LearnedSetEncoder)}
+    find = StageOneView.search_many
+
+    def ask() -> tuple[str, int]:
+        asked.clear()
+        reader.search_embeddings(random_tokens(99, 1)[0])
         return asked[-1]
 
     chosen = writer.optimize(n_queries=40)
     assert chosen.n_candidates < 90
-    assert ask() == (True, chosen.n_candidates)
-    never_learn(monkeypatch)
-    own = writer.optimize(0.99, n_queries=40)
-    assert chosen.n_candidates != own.n_candidates < N
-    assert ask() == (False, own.n_candidates)
+    for encoder in encoders:
+        monkeypatch.setattr(encoder, "encode_queries", encode_and_refresh)
+    monkeypatch.setattr(StageOneView, "search_many", search)
+    assert ask() == ("FixedDimensionalEncoder", 10 * stage_one.CANDIDATES_PER_HIT)
+    assert taken_up
+    assert ask() == ("LearnedSetEncoder", chosen.n_candidates)
 
 
 # Forged manifests
@@ -1131,6 +1133,15 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> N
     content = change(json.loads((path / MANIFEST_NAME).read_text()))
     content["checksum"] = manifest._checksum(content)
     (path / MANIFEST_NAME).write_text(json.dumps(content))
+
+
+def forge_both(path: Path, **changes: Any) -> None:
+    """Forge the manifest and its copy in the database."""
+    forge(path, **changes)
+    with contextlib.closing(database.connect_to_any(path / database.DATABASE_NAME)) as db:
+        db.execute("BEGIN")
+        database.write_state(db, {"manifest": (path / MANIFEST_NAME).read_text()})
+        db.execute("COMMIT")
 
 
 def forge(path: Path, **changes: Any) -> None:
@@ -1216,7 +1227,7 @@ def test_a_tuning_of_another_type_is_damage(tuned: Path, wrong: Any) -> None:
 
 
 def test_other_sizes_than_the_file_has_are_never_read(tuned: Path, warned: Callable[[], bool]) -> None:
-    forge(tuned, set_encoder__num_features=1 << 16)
+    forge_both(tuned, set_encoder__num_features=1 << 16)
     with reopen(tuned) as index:
         assert warned()
         assert answers(index, k=N) == answers(index, k=N, exact=True)

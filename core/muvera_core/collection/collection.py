@@ -10,15 +10,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock
 
 from muvera_core.collection.accelerator import Accelerator
-from muvera_core.collection.stage_one_source import StageOneSource
+from muvera_core.collection.stage_one_source import StageOneChoice, StageOneSource
 from muvera_core.errors import CLOSED, ForkedIndexError, IndexClosedError, MuveraError, ReadOnlyIndexError
-from muvera_core.storage import ForkGuard, Manifest, Snapshot, StaleError, Store
+from muvera_core.stage_one import StageOne
+from muvera_core.storage import ForkGuard, Manifest, Snapshot, StaleError, Store, follow_up, log_failure
+from muvera_core.token_embeddings import IntArray
 
 # Attempts to read from one snapshot before a write replaces it. The last attempt makes writers wait.
 _ATTEMPTS = 4
@@ -33,6 +36,7 @@ class Collection:
         manifest: the index's settings.
         store: the stored documents.
         stage_one: finds candidates among them.
+        choice: how stage one encodes documents.
         stage_one_source: makes stage one from saved files or stored documents.
         folder: the index's folder. None if it is in memory.
         read_only: whether changes are refused.
@@ -75,7 +79,11 @@ class Collection:
         # Set after an error or an interruption, while memory may differ from what is committed.
         self._unsettled = False
         self.stage_one_source = StageOneSource(store, folder, self.accelerator, read_only=read_only)
-        self.manifest, self.stage_one = self.stage_one_source.load(manifest)
+        choice = self.stage_one_source.committed_choice(manifest)
+        self.choice, self.stage_one = self.stage_one_source.load(manifest, choice)
+        self.manifest = replace(manifest, tuning=self.choice.tuning)
+        if self.manifest != manifest and folder is not None and not read_only:  # a writer was cut short before it
+            follow_up(lambda: self.manifest.write(folder), f"the manifest of {folder} could not be brought up to date")
         self.n_unsaved = self.stage_one_source.bring_in_step(
             self.stage_one, store.snapshot, show_progress=show_progress
         )
@@ -112,9 +120,13 @@ class Collection:
 
     def is_current(self) -> bool:
         """Whether no other process has committed anything since the snapshot. This is cheap."""
-        with self.locks.writing:
+        if not self.locks.writing.acquire(blocking=False):
+            return True  # another thread is taking it in
+        try:
             self.require_open()
             return self.store.is_current()
+        finally:
+            self.locks.writing.release()
 
     def _read_undisturbed(self, read: Callable[[], _T]) -> _T:
         """What ``read`` returns while nothing can be committed. What follows a commit may still disturb it, once."""
@@ -168,21 +180,48 @@ class Collection:
                     )
 
     def catch_up(self) -> bool:
-        """Take in what another process has committed. Returns whether it has committed anything."""
+        """Take in what another process has committed: documents, and how they are encoded for stage one.
+
+        If they are encoded in another way, another stage one is made, while searches use the present one.
+
+        Returns:
+            Whether another process has committed anything.
+        """
         with self.locks.writing:
             self.require_open()
             committed = self.store.load()
-            if committed is self.store.snapshot:
+            choice = self.stage_one_source.committed_choice(self.manifest)
+            if committed is self.store.snapshot and choice == self.choice:
                 return False
-            self.write(lambda: self._take_in(committed))
-            self.stage_one.compact()
+            if choice == self.choice:
+                self.write(lambda: self._take_in(committed))
+            else:
+                self.write(lambda: self._take_in_anew(committed, choice))
+            follow_up(self.stage_one.compact, f"stage one of {self.folder} could not be compacted")
             self.update_accelerator()
         return True
 
     def update_accelerator(self) -> None:
-        """Copy newly written documents to the GPU."""
-        if self.accelerator is not None:
-            self.accelerator.update_after_write(self.store.snapshot, self.stage_one)
+        """Copy newly written documents to the GPU. An error is only logged."""
+        gpu = self.accelerator
+        if gpu is not None:
+            follow_up(
+                lambda: gpu.update_after_write(self.store.snapshot, self.stage_one),
+                f"new documents could not be copied to {gpu.name}",
+            )
+
+    def publish(self, removed: IntArray) -> None:
+        """Let stage one show what was just committed. The caller holds ``locks.state``.
+
+        If that fails, the next use brings stage one in step.
+        """
+        try:
+            self.stage_one.publish(removed)
+        except BaseException as error:
+            self._unsettled = True
+            if not isinstance(error, Exception):
+                raise
+            log_failure(f"stage one of {self.folder} must be brought in step", error)
 
     def _take_in(self, committed: Snapshot) -> None:
         added, removed = self.stage_one.difference(committed.keys)
@@ -191,6 +230,21 @@ class Collection:
             self.require_open()
             self.store.snapshot = committed
             self.stage_one.publish(removed)
+
+    def _take_in_anew(self, committed: Snapshot, choice: StageOneChoice) -> None:
+        choice, stage_one = self.stage_one_source.load(self.manifest, choice)
+        self.stage_one_source.bring_in_step(stage_one, committed)
+        manifest = replace(self.manifest, tuning=choice.tuning)
+        with self.locks.state:
+            self.require_open()
+            self.store.snapshot, self.stage_one, self.choice, self.manifest = committed, stage_one, choice, manifest
+
+    def adopt_stage_one(self, stage_one: StageOne, choice: StageOneChoice) -> None:
+        """Let searches use another stage one from now on. It is in step with the snapshot."""
+        manifest = replace(self.manifest, tuning=choice.tuning)
+        with self.locks.state:
+            self.require_open()
+            self.stage_one, self.choice, self.manifest = stage_one, choice, manifest
 
     def _settle(self) -> None:
         """Return to what is committed, if memory may differ from it."""
@@ -237,7 +291,7 @@ class Collection:
                         self._closed = True
                         self.store.close()
                     if self.accelerator is not None:
-                        self.accelerator.close()
+                        follow_up(self.accelerator.close, f"{self.accelerator.name} could not be freed")
                 finally:
                     if self._folder_lock is not None:
                         self._folder_lock.release()

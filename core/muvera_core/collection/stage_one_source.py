@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from muvera_core.collection.accelerator import Accelerator
-from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError, EncoderError, StageOneNotSavedWarning, StorageError
+from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError, EncoderError, StageOneNotSavedWarning
 from muvera_core.set_encoders import DocumentEncoder, FDEConfig, FixedDimensionalEncoder, SetEncoder
 from muvera_core.stage_one import (
     Candidates,
@@ -22,7 +22,7 @@ from muvera_core.stage_one import (
     remove_unnamed_files,
     save_stage_one,
 )
-from muvera_core.storage import DATABASE_NAME, Manifest, Snapshot, Store
+from muvera_core.storage import DATABASE_NAME, Manifest, Snapshot, Store, warn_or_log
 from muvera_core.token_embeddings import FloatArray, IntArray
 from muvera_core.validation import counted
 
@@ -31,37 +31,58 @@ ENCODED_TOGETHER = 256
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class StageOneChoice:
+    """All that decides how documents are encoded for stage one. If it changes, they are encoded anew.
+
+    Attributes:
+        tuning: what ``optimize`` chose. None before that.
+        mean_token: the frozen mean token, as it is stored. None until it is frozen, or without centring.
+    """
+
+    tuning: Tuning | None
+    mean_token: Any
+
+
 class StageOneSource:
-    """Makes the stage one that a manifest asks for, and brings it in step with the stored documents."""
+    """Makes the stage one that is chosen, and brings it in step with the stored documents."""
 
     def __init__(self, store: Store, folder: Path | None, accelerator: Accelerator | None, *, read_only: bool) -> None:
         self._store, self._folder, self._accelerator, self._read_only = store, folder, accelerator, read_only
         self._latest: tuple[tuple[FDEConfig, bytes | None], FixedDimensionalEncoder] | None = None
 
-    def load(self, manifest: Manifest) -> tuple[Manifest, StageOne]:
-        """Load the stage one that a manifest asks for, as it was saved. The caller stages the documents that it lacks.
+    def committed_choice(self, manifest: Manifest) -> StageOneChoice:
+        """What is committed. A tuning is committed before the file of an earlier one is removed."""
+        state = self._store.get_states()
+        text, tuning = state.get("manifest"), manifest.tuning
+        if self._folder is not None and text is not None:
+            tuning = Manifest.from_text(text, self._folder / DATABASE_NAME).tuning
+        return StageOneChoice(tuning, state.get("mean_token"))
+
+    def load(self, manifest: Manifest, choice: StageOneChoice) -> tuple[StageOneChoice, StageOne]:
+        """Load the stage one that is chosen, as it was saved. The caller stages the documents that it lacks.
 
         If the learned encoder's file is lost, stage one has the index's first encoding. If the file is gone because a
-        writer has optimized the index again meanwhile, the stage one of the latest manifest is loaded.
+        writer has optimized the index again meanwhile, the stage one of the latest choice is loaded.
 
         Returns:
-            The manifest that was followed, and stage one.
+            The choice that was followed, and stage one.
         """
+        tuning, learned = choice.tuning, None
         if self._folder is None:
-            return manifest, self.make(self.first_encoder(manifest.fde))
-        tuning, learned = manifest.tuning, None
+            return choice, self.make(self._first_encoder(manifest.fde, choice.mean_token), tuning)
         if tuning is not None and tuning.set_encoder is not None:
             try:
                 learned = load_weights(self._folder, tuning)
             except (EncoderError, CorruptIndexError, OSError) as error:
-                if self._read_only and (later := self.committed_tuning(manifest)) != tuning:
-                    return self.load(replace(manifest, tuning=later))
+                if self._read_only and (later := self.committed_choice(manifest)) != choice:
+                    return self.load(manifest, later)
                 _log.warning("%s searches with its first encoding until it is optimized again: %s", self._folder, error)
                 tuning = None  # its few candidates were for the learned encoder
-        stage_one = self.make(learned or self.first_encoder(manifest.fde), tuning)
+        stage_one = self.make(learned or self._first_encoder(manifest.fde, choice.mean_token), tuning)
         if (candidates := self._saved_candidates(self._folder, manifest.index_id, stage_one)) is not None:
             stage_one = self.make(stage_one.encoder, tuning, candidates)
-        return manifest, stage_one
+        return choice, stage_one
 
     def _saved_candidates(self, folder: Path, index_id: str, empty: StageOne) -> Candidates | None:
         """The saved vectors for a stage one. None if nothing was saved, or if it cannot be used, which is logged."""
@@ -105,11 +126,10 @@ class StageOneSource:
             return False
         try:
             save_stage_one(stage_one, self._folder, index_id)
-        except StorageError as error:
-            warnings.warn(
+        except Exception as error:
+            warn_or_log(
                 f"stage one of {self._folder} could not be saved; the next opening derives it again: {error}",
                 StageOneNotSavedWarning,
-                stacklevel=5,
             )
             return False
         return True
@@ -117,34 +137,24 @@ class StageOneSource:
     # The first encoding
 
     def first_encoder(self, config: FDEConfig) -> FixedDimensionalEncoder:
-        """The encoder of the index's first encoding, with which the index was made."""
-        if not config.center:
-            return self._encoder(config, None)
-        mean = self.mean_token(config.dimension)
-        return self._encoder(config, np.zeros(config.dimension, np.float32) if mean is None else mean)
+        """The encoder of the index's first encoding, with the mean token that is committed now, if it is centred."""
+        return self._first_encoder(config, self._store.get_state("mean_token") if config.center else None)
 
-    def _encoder(self, config: FDEConfig, mean: FloatArray | None) -> FixedDimensionalEncoder:
+    def _first_encoder(self, config: FDEConfig, mean_token: Any) -> FixedDimensionalEncoder:
         """An encoder with these settings. The latest one is kept, because drawing its matrices takes time."""
+        mean = self._centre(config.dimension, mean_token) if config.center else None
         wanted = config, None if mean is None else mean.tobytes()
         if self._latest is None or self._latest[0] != wanted:
             self._latest = wanted, FixedDimensionalEncoder(config, mean=mean)
         return self._latest[1]
 
-    def mean_token(self, dimension: int) -> FloatArray | None:
-        """The frozen mean token, float32, shape (dimension,); None until it is frozen."""
-        stored = self._store.get_state("mean_token")
+    def _centre(self, dimension: int, stored: Any) -> FloatArray:
+        """The mean token as it is stored, float32, shape (dimension,). Zeros until it is frozen."""
         if stored is None:
-            return None
+            return np.zeros(dimension, np.float32)
         mean = (
             np.frombuffer(stored, dtype="<f4") if isinstance(stored, bytes) and len(stored) == 4 * dimension else None
         )
         if mean is None or not np.isfinite(mean).all():
             raise CorruptIndexError(f"the mean token of {self._folder} is damaged: {REPAIR_ADVICE}")
         return mean
-
-    def committed_tuning(self, manifest: Manifest) -> Tuning | None:
-        """The tuning that the writer has committed. It commits a tuning before it removes the earlier one's file."""
-        text = self._store.get_state("manifest")
-        if self._folder is None or text is None:
-            return manifest.tuning
-        return Manifest.from_text(text, self._folder / DATABASE_NAME).tuning

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,12 +11,12 @@ import numpy as np
 from muvera_core.batches import batched
 from muvera_core.collection.additions import NO_TOKENS, Comparison, Record, TokenSource, compare, same_metadata
 from muvera_core.collection.collection import Collection
-from muvera_core.errors import MuveraError
+from muvera_core.errors import StorageError
 from muvera_core.filters import Condition
 from muvera_core.metadata import metadata_as_text
 from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
 from muvera_core.stage_one import Candidates, Tuning, remove_other_weights, save_weights
-from muvera_core.storage import COPY_BATCH, AppendedTokens, Change
+from muvera_core.storage import COPY_BATCH, AppendedTokens, Change, follow_up, log_failure
 from muvera_core.token_embeddings import IntArray
 
 # A mean over fewer tokens says little about the corpus. Until then a centring index encodes without one.
@@ -27,7 +26,6 @@ MIN_TOKENS_FOR_MEAN = 16_384
 # document is written about ten times at most while an index grows.
 _MIN_TO_SAVE = 5_000
 _SHARE_TO_SAVE = 0.1
-_log = logging.getLogger(__name__)
 
 
 class Writer:
@@ -153,10 +151,15 @@ class Writer:
             collection.require_writable()
             before = self._store.size_on_disk()
             collection.write(self._store.compact)
-            collection.stage_one.compact(thoroughly=True)
+            stage_one = collection.stage_one
+            self._try(lambda: stage_one.compact(thoroughly=True), "has a stage one that could not be compacted")
             self._save_stage_one()
             collection.update_accelerator()
-            return before - self._store.size_on_disk()
+            try:
+                return before - self._store.size_on_disk()
+            except StorageError as error:
+                log_failure(f"the size of {collection.folder} cannot be read", error)
+                return 0
 
     def adopt(self, encoder: SetEncoder, candidates: Candidates, tuning: Tuning) -> Tuning:
         """Replace stage one, for searches and for the next opening. The caller holds ``locks.writing``.
@@ -174,22 +177,21 @@ class Writer:
             tuning = save_weights(collection.folder, encoder, tuning)
         manifest = replace(collection.manifest, tuning=tuning)
         collection.write(lambda: self._commit(lambda change: change.put_state("manifest", manifest.as_text())))
-        if collection.folder is not None:
-            manifest.write(collection.folder)
+        folder, is_written = collection.folder, False
+        if folder is not None:  # if this fails, it is done at the next opening
+            is_written = self._try(lambda: manifest.write(folder), "its manifest could not")
         chosen = collection.stage_one_source.make(encoder, tuning, candidates)
-        with collection.locks.state:
-            collection.stage_one = chosen
-            collection.manifest = manifest
+        collection.adopt_stage_one(chosen, replace(collection.choice, tuning=tuning))
         collection.n_unsaved = max(1, collection.n_unsaved)
         self._save_stage_one()
-        if collection.folder is not None:
-            remove_other_weights(collection.folder, tuning)
+        if folder is not None and is_written:
+            self._try(lambda: remove_other_weights(folder, tuning), "earlier weights could not be removed")
         collection.update_accelerator()
         return tuning
 
     def _commit(self, fill: Callable[[Change], None]) -> None:
         """Change the store. The change becomes visible together with what is staged in stage one."""
-        self._store.apply(fill, then=self._collection.stage_one.publish)
+        self._store.apply(fill, then=self._collection.publish)
 
     def _new_keys(self, n: int) -> IntArray:
         """Keys that no document ever had. Those of a write that failed may be in the graph, marked as deleted."""
@@ -206,17 +208,18 @@ class Writer:
         The documents are safe, so an error here is logged, and the work is tried again after the next write.
         """
         collection = self._collection
-        try:
-            collection.write(self._freeze_mean)
-            if self._store.is_wasteful:
-                collection.write(self._store.compact)
-        except MuveraError as error:
-            _log.warning("%s was written, but could not be compacted or centred: %s", collection.folder, error)
-        collection.stage_one.compact()
+        self._try(lambda: collection.write(self._freeze_mean), "could not be centred")
+        if self._store.is_wasteful:
+            self._try(lambda: collection.write(self._store.compact), "could not be compacted")
+        self._try(collection.stage_one.compact, "has a stage one that could not be compacted")
         limit = max(_MIN_TO_SAVE, _SHARE_TO_SAVE * len(self._store.snapshot))
         if collection.n_unsaved - self._n_unsaved_at_failure >= limit:
             self._save_stage_one()
         collection.update_accelerator()
+
+    def _try(self, work: Callable[[], object], problem: str) -> bool:
+        """Do work that follows a commit. If it fails, the log says so. Returns whether it was done."""
+        return follow_up(work, f"{self._collection.folder} was written, but {problem}")
 
     def _save_stage_one(self) -> None:
         self._collection.save_stage_one()
@@ -225,14 +228,17 @@ class Writer:
     def _freeze_mean(self) -> None:
         """Once a centring index has enough tokens, fix their mean for good and encode the documents anew."""
         collection, snapshot, fde = self._collection, self._store.snapshot, self._collection.manifest.fde
-        source = collection.stage_one_source
         if isinstance(collection.stage_one.encoder, LearnedSetEncoder) or not fde.center:
             return
-        if snapshot.n_tokens < MIN_TOKENS_FOR_MEAN or source.mean_token(fde.dimension) is not None:
-            return
-        mean = self._store.mean_token().astype("<f4").tobytes()
-        self._commit(lambda change: change.put_state("mean_token", mean))
-        centred = source.make(source.first_encoder(fde), collection.stage_one.tuning)
-        source.bring_in_step(centred, self._store.snapshot)
-        with collection.locks.state:
-            collection.stage_one = centred
+        source = collection.stage_one_source
+        mean = self._store.get_state("mean_token")
+        if mean is None:
+            if snapshot.n_tokens < MIN_TOKENS_FOR_MEAN:
+                return
+            mean = self._store.mean_token().astype("<f4").tobytes()
+            self._commit(lambda change: change.put_state("mean_token", mean))
+        if mean != collection.choice.mean_token:  # also if an earlier attempt to encode anew has failed
+            centred = source.make(source.first_encoder(fde), collection.stage_one.tuning)
+            source.bring_in_step(centred, self._store.snapshot)
+            collection.adopt_stage_one(centred, replace(collection.choice, mean_token=mean))
+            collection.n_unsaved = max(1, collection.n_unsaved)

@@ -8,7 +8,7 @@ from muvera_core.encoders.default import default_encoder
 from muvera_core.encoders.description import describe_encoder
 from muvera_core.encoders.precomputed import PrecomputedEmbeddings, is_precomputed
 from muvera_core.encoders.protocol import TokenEncoder, require_encoder
-from muvera_core.encoders.texts import naming, unreported
+from muvera_core.encoders.texts import naming, unreported, warn
 from muvera_core.encoders.token_pooling import (
     MAX_POOL_FACTOR,
     pool_tokens,
@@ -37,6 +37,7 @@ __all__ = [
     "require_pool_factor",
     "require_scipy",
     "unreported",
+    "warn",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from muvera_core.storage.aftermath import follow_up, log_failure, warn_or_log
 from muvera_core.storage.change import COPY_BATCH, AppendedTokens, Change
 from muvera_core.storage.database import (
     DATABASE_NAME,
@@ -58,8 +59,10 @@ __all__ = [
     "connect",
     "connect_to_any",
     "empty_database",
+    "follow_up",
     "has_index_schema",
     "holds_index",
+    "log_failure",
     "read_encoder",
     "read_manifest",
     "read_state",
@@ -68,4 +71,5 @@ __all__ = [
     "token_generations",
     "tokens_path",
     "undo_interrupted_commit",
+    "warn_or_log",
 ]

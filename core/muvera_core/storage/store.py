@@ -21,6 +21,7 @@ import numpy as np
 from muvera_core.errors import CLOSED, RUN_REPAIR, CorruptIndexError, IndexClosedError, MuveraError
 from muvera_core.files import DATABASE_ERRORS, storage_errors
 from muvera_core.filters import Condition
+from muvera_core.storage.aftermath import follow_up
 from muvera_core.storage.change import COPY_BATCH, AppendedTokens, Change
 from muvera_core.storage.committed import read_committed
 from muvera_core.storage.database import (
@@ -189,8 +190,12 @@ class Store:
 
     def get_state(self, name: str) -> Any:
         """A named value that is committed with the documents, or None."""
+        return self.get_states().get(name)
+
+    def get_states(self) -> State:
+        """All named values of one commit."""
         with self.locks.state, self._using():
-            return read_one_state(self._db, lambda: read_state(self._db)).get(name)
+            return read_one_state(self._db, lambda: read_state(self._db))
 
     def load(self) -> Snapshot:
         """The latest committed state: ``snapshot`` itself if nothing was committed after it. Needs no lock."""
@@ -307,8 +312,8 @@ class Store:
             tokens.sync()
             self.apply(lambda change: change.move(tokens))
             self._compacted = None
-            self._remove_leftovers()
-        self._vacuum()
+            follow_up(self._remove_leftovers, f"earlier token files of {self._folder} could not be removed")
+        follow_up(self._vacuum, f"free pages of {self._path} could not be given back")
 
     def close(self) -> None:
         """Close the database. The token file is closed when the last search that reads it ends."""
