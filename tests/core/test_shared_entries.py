@@ -43,6 +43,11 @@ def staged(data: np.ndarray, batch: int = 100) -> HnswCandidates:
     return graph
 
 
+def tidied(graph: HnswCandidates) -> None:
+    while graph.tidy():
+        pass
+
+
 def saved_and_loaded(graph: HnswCandidates, folder: Path) -> HnswCandidates:
     return HnswCandidates.load({file.suffix: file for file in graph.save(folder / "saved")}, D)
 
@@ -76,11 +81,14 @@ def test_copies_do_not_keep_a_search_from_what_else_there_is(
         assert graph._graph.get_current_count() < 1.1 * (N - is_copy.sum()) + 10
     graph.publish(np.flatnonzero(is_copy)[::2])
     assert share_found(graph, data, others[:20]) > 0.97
+    tidied(graph)
+    assert share_found(graph, data, others[:20]) > 0.97
     for later in (graph.compacted(), saved_and_loaded(graph, tmp_path)):
         assert later.keys().tolist() == graph.keys().tolist()
         assert share_found(later, data, others[:20]) > 0.97
         assert later.n_deleted <= graph.n_deleted
     graph.publish(np.flatnonzero(is_copy))
+    tidied(graph)
     assert all(key in graph.search(data[key], 100) for key in others)
 
 
@@ -140,6 +148,8 @@ def test_a_vector_whose_documents_were_all_deleted_can_come_back() -> None:
     graph = staged(data[:300])
     for generation in range(1, 20):
         graph.publish(range(1000 * (generation - 1), 1000 * (generation - 1) + 300))
+        if generation % 2:
+            tidied(graph)
         assert graph.search(data[0], 5).tolist() == []
         graph.stage(range(1000 * generation, 1000 * generation + 300), data[:300])
         graph.publish([])
@@ -188,3 +198,24 @@ def test_a_forged_file_of_shared_entries_is_refused(change: object, tmp_path: Pa
     files[".shared"].write_bytes(change(rows).ravel()[: None if len(change(rows)) != len(rows) - 1 else -1].tobytes())
     with pytest.raises(CorruptIndexError, match="shared"):
         HnswCandidates.load(files, D)
+
+
+def test_deleted_items_are_marked_a_few_at_a_time_and_those_that_come_back_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hnsw, "_MARKED_AT_ONCE", 100)
+    data, _ = collection(0, SAME, "first")
+    graph = staged(data)
+    graph.publish(range(250))
+    assert [graph.tidy(), graph.tidy()] == [True, True]
+    assert graph.search(data[0], N).tolist().count(0) == 0
+    assert (len(graph), graph.n_deleted) == (N - 250, 250)
+    assert [graph.tidy(), graph.tidy()] == [False, False]
+    graph.stage(range(250, 300), data[250:300])  # as after an interruption, when it is not known what was staged
+    graph.discard()
+    graph.publish(range(300, 310))
+    graph.stage(range(300, 310), data[300:310])
+    graph.publish([])
+    tidied(graph)
+    assert graph.keys().tolist() == list(range(250, N))
+    assert sorted(graph.search(data[0], N).tolist()) == list(range(250, N))

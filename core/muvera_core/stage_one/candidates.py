@@ -35,6 +35,9 @@ class Candidates(Protocol):
     def publish(self, removed: Sequence[int] | IntArray) -> None:
         """Let searches find the staged keys, and no longer find ``removed``. Unknown keys are ignored."""
 
+    def tidy(self) -> bool:
+        """Do a little of the work that ``publish`` and ``discard`` leave. Returns whether there is more of it."""
+
     def discard(self) -> None:
         """Drop the staged keys."""
 

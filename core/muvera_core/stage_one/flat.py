@@ -82,6 +82,9 @@ class FlatCandidates:
         alive[: rows.n] &= ~np.isin(rows.keys[: rows.n], removed)
         self._rows = rows._replace(alive=alive, n_published=rows.n)
 
+    def tidy(self) -> bool:
+        return False
+
     def discard(self) -> None:
         self._rows = self._rows._replace(n=self._rows.n_published)
 

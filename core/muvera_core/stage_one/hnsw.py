@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,8 @@ from muvera_core.token_embeddings import FloatArray, IntArray
 
 # Vectors that are copied out of a graph at a time.
 _AT_ONCE = 1024
+# Items that are marked as deleted at a time, while searches wait: 1 ms.
+_MARKED_AT_ONCE = 256
 
 
 class HnswCandidates:
@@ -63,6 +66,7 @@ class HnswCandidates:
         )
         self._live: set[int] = set()
         self._staged: set[int] = set()
+        self._unmarked: set[int] = set()  # items without documents that are not marked as deleted yet
         self._shared = SharedEntries()
         self._table = VectorTable(dimension)
 
@@ -92,6 +96,7 @@ class HnswCandidates:
         if needed > self._graph.get_max_elements():
             self._graph.resize_index(max(needed, 2 * self._graph.get_max_elements()))
         items = [keys[row] for row in rows]
+        self._unmarked.difference_update(items)
         self._graph.add_items(vectors if len(rows) == len(vectors) else vectors[rows], np.array(items, np.uint64))
         for row, item in zip(rows, items, strict=True):
             self._table.put(cells[row], item)
@@ -107,7 +112,9 @@ class HnswCandidates:
                 self._shared.join(keys[row], item)
 
     def _has_vector(self, item: int, vector: FloatArray) -> bool:
-        with suppress(RuntimeError):  # it is deleted
+        if item in self._unmarked:
+            return False
+        with suppress(RuntimeError):  # it is marked as deleted
             return bool(are_equal(self._graph.get_items([item], return_type="numpy")[0], vector))
         return False
 
@@ -116,17 +123,19 @@ class HnswCandidates:
         gone = self._live.intersection(int(key) for key in removed)
         self._live -= gone
         self._staged = set()
-        self._mark_deleted(self._shared.leave(gone))
+        self._unmarked.update(self._shared.leave(gone))
 
     def discard(self) -> None:
         staged, self._staged = self._staged, set()
-        self._mark_deleted(self._shared.leave(staged - self._live))
+        self._unmarked.update(self._shared.leave(staged - self._live))
 
-    def _mark_deleted(self, items: Iterable[int]) -> None:
-        """Keep these items off later searches' lists. Searches do not rely on it: they return live keys only."""
-        for item in items:
+    def tidy(self) -> bool:
+        """Keep deleted items off later searches' lists. Searches do not rely on it: they return live keys only."""
+        for item in list(islice(self._unmarked, _MARKED_AT_ONCE)):
             with suppress(RuntimeError):  # it was never added, or is already marked
                 self._graph.mark_deleted(item)
+            self._unmarked.discard(item)
+        return bool(self._unmarked)
 
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
         return self.search_admitted(query, k, self.admitted(allowed))
@@ -135,11 +144,11 @@ class HnswCandidates:
         admitted = self.admitted(allowed)
         return [self.search_admitted(query, k, admitted) for query in queries]
 
-    def admitted(self, allowed: IntArray | None) -> Admitted:
+    def admitted(self, allowed: IntArray | set[int] | None) -> Admitted:
         """What a search may find. It holds until documents are published or removed."""
         if allowed is None:
             return self._shared.all_of(self._live)
-        return self._shared.some_of(self._live.intersection(allowed.tolist()))
+        return self._shared.some_of(self._live & (allowed if isinstance(allowed, set) else set(allowed.tolist())))
 
     def search_admitted(self, query: FloatArray, k: int, among: Admitted) -> IntArray:
         """Like ``search``, among documents that ``admitted`` gave."""
@@ -148,7 +157,8 @@ class HnswCandidates:
             return np.empty(0, dtype=np.int64)
         n_items = self._graph.get_current_count()
         if among.entries is None:
-            n_visible, n_hidden = n_items - self.n_deleted, len(self._staged)
+            n_hidden = len(self._staged) + len(self._unmarked)
+            n_visible = n_items - self.n_deleted + len(self._unmarked)
         else:
             n_visible, n_hidden = len(among.entries), 0
         wanted = min(n_visible, k + 2 * k * n_hidden // len(among.keys))
@@ -212,6 +222,8 @@ class HnswCandidates:
         return graph
 
     def save(self, stem: Path) -> list[Path]:
+        while self.tidy():
+            pass
         graph = stem.with_name(f"{stem.name}.hnsw")
         graph.unlink(missing_ok=True)
         self._graph.save_index(str(graph))

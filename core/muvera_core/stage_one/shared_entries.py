@@ -116,6 +116,8 @@ class SharedEntries:
 
     def some_of(self, keys: set[int]) -> Admitted:
         """Admit only these documents."""
+        if not self._entry_of and not self._documents:
+            return Admitted(keys, keys, {}, {})
         shared: dict[int, list[int]] = {}
         joined = self._entry_of.keys() & keys
         for key in sorted(joined | (self._documents.keys() & keys)):

@@ -141,7 +141,14 @@ class StageOne:
             self.candidates.discard()
 
     def compact(self, *, thoroughly: bool = False) -> None:
-        """Drop deleted entries if there are many; with ``thoroughly``, if they exceed 5 %. A graph is built anew."""
+        """Drop deleted entries if there are many; with ``thoroughly``, if they exceed 5 %. A graph is built anew.
+
+        Call it after each write, because it does work that ``publish`` leaves, a little at a time.
+        """
+        more = True
+        while more:
+            with self._lock:
+                more = self.candidates.tidy()
         more_than_few = self.candidates.n_deleted > _FEW_DELETED * len(self.candidates)
         if self.candidates.is_wasteful or (thoroughly and more_than_few):
             compacted = self.candidates.compacted()

@@ -43,10 +43,11 @@ class StageOneView:
         if not isinstance(self._candidates, HnswCandidates):
             return self._candidates.search_many(queries, k, allowed)
         found, admitted = [], None
+        among = None if allowed is None else set(allowed.tolist())  # which takes long enough not to hold the lock
         for query in queries:
             with self._lock:
                 if not self._is_current():
                     return None
-                admitted = admitted or self._candidates.admitted(allowed)
+                admitted = admitted or self._candidates.admitted(among)
                 found.append(self._candidates.search_admitted(query, k, admitted))
         return found
