@@ -127,6 +127,15 @@ def test_metadata_can_be_changed(filled: MuveraVectorStore) -> None:
         filled.update_metadata(["owl", "ant"], [{}])
 
 
+def test_metadata_of_a_document_that_is_not_a_node_stay_out_of_its_text(filled: MuveraVectorStore) -> None:
+    filled.client.add(["owls by day"], ids=["plain"], metadatas=[{"page": 1}])
+    assert filled.update_metadata(["plain", "owl", "ant"], {"seen": "camels"}) == 3
+    (plain,) = filled.client.get("plain")
+    assert (plain.text, plain.metadata) == ("owls by day", {"page": 1, "seen": "camels"})
+    assert "camels" in (filled.client.get("owl")[0].text or "")
+    assert filled.update_metadata(["gone", "plain"], {"seen": "camels"}) == 0
+
+
 def test_mmr_trades_relevance_for_diversity(store: MuveraVectorStore) -> None:
     store.add([_node("a", "owls hunt mice"), _node("b", "owls hunt mice"), _node("c", "owls sing")])
     mode = VectorStoreQueryMode.MMR
@@ -267,6 +276,9 @@ async def test_async_twins_do_the_same(store: MuveraVectorStore) -> None:
     query = VectorStoreQuery(query_str="owls hunt", similarity_top_k=2)
     assert await store.aquery(query) == store.query(query)
     assert await store.aget_nodes(["owl"]) == [BIRDS[0]]
+    assert await store.arerank("owls", ["owl", "ant"], 1) == store.rerank("owls", ["owl", "ant"], 1)
+    assert await store.aupdate_metadata("ant", {"seen": 1}) == 1
+    assert await store.acount({"seen": 1}) == 1
     await store.adelete("day")
     await store.adelete_nodes(["owl"])
     assert [node.node_id for node in await store.aget_nodes()] == ["bat"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
-from llama_index.core.schema import BaseNode, NodeWithScore
+from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE
 from llama_index.core.vector_stores.types import (
     DEFAULT_PERSIST_DIR,
@@ -27,15 +27,13 @@ from llama_index.retrievers.muvera.names import (
     require_index,
     require_nodes,
 )
-from llama_index.retrievers.muvera.nodes import REF_DOC_ID_FIELD, is_plain, to_node, to_record, to_scored_node
+from llama_index.retrievers.muvera.nodes import REF_DOC_ID_FIELD, is_plain, to_node, to_record
+from llama_index.retrievers.muvera.own_calls import OwnCalls
 from llama_index.retrievers.muvera.persistence import open_or_create_persisted, open_persisted, write_pointer
 from llama_index.retrievers.muvera.queries import answer, hint_if_empty
-from llama_index.retrievers.muvera.threads import ThreadedVectorStore
 
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
 from muvera_core.errors import InvalidInputError, MuveraError
-from muvera_core.metadata import normalize_metadata
-from muvera_core.validation import require_count, require_length
 
 _DELETE_NODES = {
     name: f"call delete_nodes({meant}=…)"
@@ -44,7 +42,7 @@ _DELETE_NODES = {
 _CHECKS: dict[str, Check] = {"stores_text": fixed("the index stores texts")}
 
 
-class MuveraVectorStore(ThreadedVectorStore):
+class MuveraVectorStore(OwnCalls):
     """Stores nodes in a ``MuveraIndex`` and finds them by late interaction.
 
     A node's similarity is the normalized score: the mean per query token, clipped to [0, 1]. It can be compared between
@@ -220,40 +218,6 @@ class MuveraVectorStore(ThreadedVectorStore):
         )
         return [node.node_id for node in nodes]
 
-    def update_metadata(
-        self,
-        node_ids: str | Sequence[str],
-        metadatas: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        *,
-        replace: bool = False,
-    ) -> int:
-        """Change the metadata of nodes, all or none.
-
-        A node is encoded again only if the metadata that changes is part of the text that is matched, which it is
-        unless its keys are among the node's ``excluded_embed_metadata_keys``.
-
-        Args:
-            node_ids: one or more ids. Unknown ids are skipped.
-            metadatas: one mapping for all nodes, or one for each id.
-            replace: replace the present metadata. Otherwise the mapping's keys are added to it, or replaced in it.
-
-        Returns:
-            The number of nodes whose metadata changed.
-
-        Raises:
-            InvalidInputError: metadata cannot be stored, or lengths differ.
-        """
-        ids = one_or_more(node_ids)
-        each = [metadatas] * len(ids) if isinstance(metadatas, Mapping) else list(metadatas)
-        require_length("metadatas", each, len(ids), "node")
-        given = {id: normalize_metadata(metadata) for id, metadata in zip(ids, each, strict=True)}
-        changed = []
-        for node in self.get_nodes(ids):
-            metadata = given[node.node_id] if replace else {**node.metadata, **given[node.node_id]}
-            if metadata != node.metadata:
-                changed.append(node.model_copy(update={"metadata": metadata}))
-        return len(self.add(changed))
-
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete all nodes of a document. A node without a source counts as a document.
 
@@ -334,24 +298,6 @@ class MuveraVectorStore(ThreadedVectorStore):
             similarities=[hit.normalized_score for hit in hits],
             ids=[hit.id for hit in hits],
         )
-
-    def rerank(
-        self, query_str: str, node_ids: Sequence[str], top_n: int | None = None, *, min_score: float | None = None
-    ) -> list[NodeWithScore]:
-        """Rank stored nodes that another search has found, such as BM25, by exact MaxSim. Nothing is encoded again.
-
-        Args:
-            query_str: the query's text.
-            node_ids: the nodes' ids. Unknown ids are skipped.
-            top_n: number of nodes. None returns all.
-            min_score: smallest normalized score of a node, from 0 to 1.
-        """
-        top_n = None if top_n is None else require_count("top_n", top_n)
-        return [to_scored_node(hit) for hit in self._index.rerank(query_str, node_ids, top_n, min_score=min_score)]
-
-    def count(self, filters: Filters | None = None) -> int:
-        """The number of nodes that the filters admit."""
-        return self._index.count(to_filter(filters))
 
     def persist(self, persist_path: str, fs: AbstractFileSystem | None = None) -> None:
         """Write small files that say where the index is, in the folder of ``persist_path``.
