@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +23,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from muvera_core import LearnedSetEncoder, MuveraIndex
+from muvera_core import LearnedSetEncoder, MuveraIndex, TokenEmbeddings
 from muvera_core.cli import main, passages
 from muvera_core.cli.corpus_files import MAX_TEXT_BYTES
 from muvera_core.cli.passages import Splitting, split_into_passages
-from muvera_core.encoders import PrecomputedEmbeddings
-from muvera_core.tuning import choose
+from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
+from muvera_core.tuning import choose, queries
 
 OWLS = "# Owls\n\nOwls hunt at night. They hear very well.\n\nTheir flight is silent.\n"
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, pipes and file names")
@@ -627,6 +627,21 @@ def test_optimize_prints_its_choice_and_info_shows_it(birds: Path, quick: None) 
     muvera("check", birds)
 
 
+def test_optimize_asks_in_the_documents_own_words(birds: Path, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    encode = BundledEncoder.encode_queries
+
+    def noting(self: BundledEncoder, texts: Sequence[str]) -> TokenEmbeddings:
+        asked.extend(texts)
+        return encode(self, texts)
+
+    monkeypatch.setattr(BundledEncoder, "encode_queries", noting)
+    monkeypatch.setattr(queries, "_PSEUDO_QUERIES", 30)
+    muvera("optimize", birds, "-k", 5, "--n-queries", 10)
+    assert len(asked) == 40
+    assert all(text in " ".join(f"Bird number {i} is seen in month {i % 12}." for i in range(40)) for text in asked)
+
+
 def test_optimize_takes_questions(birds: Path, quick: None, questions: Path, tmp_path: Path) -> None:
     muvera("optimize", birds, "--questions", questions)
     assert json.loads(muvera("info", birds, "--json").stdout)["tuning"]["measured"]["n_queries"] == 2
@@ -634,6 +649,7 @@ def test_optimize_takes_questions(birds: Path, quick: None, questions: Path, tmp
         made.add_embeddings([np.eye(4)[[i % 4]] + 0.1 * i for i in range(30)])
     muvera("optimize", tmp_path / "vectors", "--n-queries", 5)  # encodes no text
     assert "no text can" in muvera("optimize", tmp_path / "vectors", "--questions", questions, status=1).stderr
+    assert "no text can" in muvera("optimize", tmp_path / "vectors", "--encoder", tmp_path, status=1).stderr
     assert "no text can" in muvera("evaluate", tmp_path / "vectors", questions, status=1).stderr
 
 

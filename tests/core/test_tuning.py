@@ -260,10 +260,109 @@ def test_pseudo_queries_are_parts_of_texts_encoded_as_queries(passages: Any) -> 
 
 def test_without_a_model_pseudo_queries_are_runs_of_tokens(nq_600: MuveraIndex) -> None:
     collection = nq_600._collection
-    drawn = tuning_queries.pseudo_queries(corpus_of(nq_600, None), 50, seed=1).tokens
+    drawn = tuning_queries.pseudo_queries(corpus_of(nq_600, None), 200, seed=1).tokens
     stored = collection.store.embeddings(collection.snapshot(), collection.snapshot().keys)
     rows = {row.tobytes() for row in stored.vectors}
     assert all(row.tobytes() in rows for tokens in drawn for row in tokens)
+    assert {len(tokens) for tokens in drawn} == set(range(4, 13))
+
+
+@pytest.mark.parametrize("has_encoder", [True, False], ids=["parts of texts", "stored tokens"])
+def test_stand_ins_are_of_all_topics_whatever_the_order_of_the_documents(
+    remembering: Remembering, passages: Any, has_encoder: bool
+) -> None:
+    n = 120
+    by_topic = sorted(range(n), key=lambda i: passages.texts[i])
+    for order in (by_topic, list(np.random.default_rng(0).permutation(n))):
+        with index_in_order(remembering, passages, order) as index:
+            corpus = corpus_of(index, remembering if has_encoder else None)
+            made_of = tuning_queries.pseudo_queries(corpus, 200, seed=1).made_of
+        assert made_of is not None
+        topics = np.argsort(by_topic)[np.array(order)[np.searchsorted(corpus.keys, made_of)]] * 6 // n
+        assert np.bincount(topics, minlength=6).min() > 20
+        assert len(set(made_of)) > 80
+
+
+def index_in_order(encoder: TokenEncoder, passages: Any, order: Sequence[int]) -> MuveraIndex:
+    index = MuveraIndex.create(None, encoder)
+    index.add_embeddings(*([each[i] for i in order] for each in (passages.documents, passages.ids, passages.texts)))
+    return index
+
+
+def test_the_document_that_a_stand_in_is_made_of_does_not_count(nq_600: MuveraIndex) -> None:
+    corpus = corpus_of(nq_600, None)
+    stand_ins = tuning_queries.pseudo_queries(corpus, 30, seed=1)
+    assert stand_ins.made_of is not None
+    best = corpus.exact(stand_ins.tokens, 11, False)
+    assert (best[:, 0] == stand_ins.made_of).mean() > 0.8
+    others = corpus.exact(stand_ins.tokens, 10, False, stand_ins.made_of)
+    assert others.shape == (30, 10)
+    for all_11, only_others, left_out in zip(best, others, stand_ins.made_of, strict=True):
+        assert only_others.tolist() == [key for key in all_11 if key != left_out][:10]
+
+
+def test_a_choice_is_not_credited_with_finding_the_documents_of_its_stand_ins(
+    nq_600: MuveraIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never_learn(monkeypatch)
+    collection, corpus = nq_600._collection, corpus_of(nq_600, None)
+    stand_ins = tuning_queries.pseudo_queries(corpus, 60, seed=1)
+    first = collection.stage_one_source.first_encoder(collection.manifest.fde)
+    chosen, credited = (
+        choose.choose(corpus, first, queries, [], target_recall=0.8, k=2)
+        for queries in (stand_ins, tuning_queries.Queries(stand_ins.tokens))
+    )
+    assert chosen.n_candidates > credited.n_candidates
+
+
+def test_the_recall_that_a_sample_assures_is_seldom_above_that_of_all_queries() -> None:
+    rng = np.random.default_rng(0)
+    for n, mean in ((30, 0.9), (200, 0.97)):
+        all_queries = rng.beta(9 * mean, 9 * (1 - mean), size=100_000)
+        samples = [Recall.over(rng.choice(all_queries, n)) for _ in range(500)]
+        assert 0.02 < np.mean([recall.assured > all_queries.mean() for recall in samples]) < 0.12
+        assert np.mean([recall.mean > all_queries.mean() for recall in samples]) > 0.4
+        assert np.mean([recall.assured for recall in samples]) > mean - 0.04
+    assert Recall.over(np.ones(5)) == Recall(1, 1)
+    assert Recall.over(np.array([0.5])) == Recall(0.5, 0.5)
+
+
+def test_no_more_candidates_are_taken_than_assure_the_target() -> None:
+    ranks = np.random.default_rng(0).geometric(0.05, size=(100, 10)) - 1
+    for target in (0.5, 0.9, 0.97, 1.0):
+        n = n_candidates_for(target, ranks, 1000)
+        assert recall_at(n, ranks).assured >= target > recall_at(n - 1, ranks).assured
+    assert n == ranks.max() + 1
+    assert n_candidates_for(0.97, ranks, 12) == 12
+    few, many = (n_candidates_for(0.9, ranks[:n_queries], 1000) for n_queries in (10, 100))
+    assert few > many
+
+
+@pytest.mark.parametrize(
+    ("has_encoder", "flat_limit"), [(True, 10_000), (False, 50)], ids=["parts of texts, scan", "stored tokens, graph"]
+)
+def test_stand_ins_keep_the_promise_on_questions_about_a_sorted_corpus(
+    remembering: Remembering, passages: Any, monkeypatch: pytest.MonkeyPatch, has_encoder: bool, flat_limit: int
+) -> None:
+    never_learn(monkeypatch)
+    monkeypatch.setattr(tuning_queries, "_PSEUDO_QUERIES", 1)
+    monkeypatch.setattr(choose, "OTHER_GRAPHS", (DEFAULT_GRAPH,))
+    for module in (stage_one, choose):
+        monkeypatch.setattr(module, "FLAT_LIMIT", flat_limit)
+    by_topic = sorted(range(600), key=lambda i: passages.texts[i])
+    with index_in_order(remembering, passages, by_topic) as index:
+        chosen = optimizing.optimize(
+            index._collection,
+            index._writer,
+            None,
+            remembering if has_encoder else None,
+            target_recall=0.9,
+            k=10,
+            n_queries=200,
+            show_progress=False,
+        )
+        assert 0.9 < chosen.measured["recall"] < 0.94
+        assert 0.9 <= recall(index, passages, slice(80)) < 0.99
 
 
 def test_half_of_many_questions_are_learned_from_and_the_others_measured_with() -> None:

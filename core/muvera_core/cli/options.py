@@ -67,10 +67,15 @@ def load_encoder(checkpoint: Path | None) -> TokenEncoder | None:
     return ColBERTEncoder(checkpoint)
 
 
+def takes_text(folder: Path) -> bool:
+    """Whether texts can be encoded for the index, which then does not hold token vectors that were made elsewhere."""
+    return not is_precomputed(read_encoder(folder.absolute()))
+
+
 def require_text_encoder(folder: Path) -> None:
-    """Raise InvalidInputError if the index holds token vectors that its user computed elsewhere."""
-    encoder = read_encoder(folder.absolute())
-    if is_precomputed(encoder):
+    """Raise InvalidInputError unless the index takes texts."""
+    if not takes_text(folder):
+        encoder = read_encoder(folder.absolute())
         raise InvalidInputError(
             f"{folder} holds token vectors that were made elsewhere ({encoder}), so no text can be encoded for it: "
             "use add_embeddings and search_embeddings of muvera_core.MuveraIndex in Python"

@@ -21,6 +21,7 @@ from muvera_core.cli.options import (
     json_object,
     load_encoder,
     require_text_encoder,
+    takes_text,
     text,
 )
 from muvera_core.cli.output import hit_as_json, hit_as_text, matched_words, tuning_as_text
@@ -183,10 +184,10 @@ def optimize(
     Learns encodings from the documents, tries several, and keeps the fastest one that reaches the target recall.
     """
     progress = sys.stderr.isatty()
-    if questions is None:
+    queries = None if questions is None else read_queries(questions)[0]
+    if queries is None and checkpoint is None and not takes_text(folder):
         tuning = _optimize_without_encoder(folder, target_recall, k, n_queries, progress, device)
     else:
-        queries, _ = read_queries(questions)
         require_text_encoder(folder)
         with MuveraIndex.open(folder, load_encoder(checkpoint), show_progress=progress, device=device) as index:
             tuning = index.optimize(target_recall, queries, k=k, n_queries=n_queries, show_progress=progress)
@@ -198,7 +199,7 @@ def optimize(
 def _optimize_without_encoder(
     folder: Path, target_recall: float, k: int, n_queries: int, show_progress: bool, device: str
 ) -> Tuning:
-    """``MuveraIndex.optimize`` with runs of stored tokens as queries. It encodes no text, so it needs no encoder."""
+    """``MuveraIndex.optimize`` for an index whose token vectors were made elsewhere: it encodes no text."""
     accelerator = accelerator_of(device)
     with closing(
         open_collection(folder.absolute(), show_progress=show_progress, accelerator=accelerator)

@@ -17,9 +17,9 @@ _PSEUDO_QUERIES = 1500
 _DRAWN_TOGETHER = 64
 # If the user gives at least this many queries, half of them are for fitting.
 _MIN_TO_SPLIT = 100
-# Shortest and longest run of stored tokens that stands in for a query. A document's token knows its context, so it says
-# more about the document than a query's token does. Runs as long as queries would be easier to find documents for.
-_STORED_TOKENS = (5, 15)
+# Shortest and longest run of stored tokens that stands in for a query: half a query. A document's token was
+# encoded with its context, so it says more than a query's token. For longer runs, stage one finds documents too easily.
+_STORED_TOKENS = (4, 12)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from muvera_core.token_embeddings import FloatArray, IntArray
+from muvera_core.token_embeddings import IntArray
 
 # 95 % of a normal distribution are above its mean minus this many standard deviations.
 _CONFIDENCE = 1.645
@@ -26,7 +27,7 @@ class Recall:
     assured: float
 
     @classmethod
-    def over(cls, shares: FloatArray) -> Recall:
+    def over(cls, shares: npt.NDArray[np.floating]) -> Recall:
         """Of the shares that were found for each query, shape (queries,)."""
         mean = float(shares.mean())
         # The standard error of a mean. All documents of one query are found or missed together, more or less, so the
