@@ -48,7 +48,7 @@ from muvera_core.tuning import choose, optimizing
 from muvera_core.tuning import queries as tuning_queries
 from muvera_core.tuning.choice import Choice
 from muvera_core.tuning.corpus import Corpus
-from muvera_core.tuning.recall import Recall
+from muvera_core.tuning.recall import Recall, n_candidates_for, recall_at
 
 D = 16
 N = 120

@@ -34,7 +34,15 @@ from muvera_core import (
     score_texts,
 )
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
-from muvera_core.errors import EncoderError, IndexFolderError, InvalidInputError, MuveraError, TruncatedTextWarning
+from muvera_core.errors import (
+    EncoderError,
+    IndexFolderError,
+    InvalidInputError,
+    MuveraError,
+    SkippedTextWarning,
+    TruncatedTextWarning,
+    UnknownTextWarning,
+)
 from muvera_core.evaluation.collections import read_beir
 from muvera_core.filters.language import compile_filter
 from muvera_core.metadata import normalizing
@@ -42,6 +50,7 @@ from muvera_core.metadata.normalizing import MAX_METADATA_DEPTH
 from muvera_core.set_encoders.fde_config import MAX_OUTPUT_DIMENSION, MAX_WORK_PER_TOKEN
 from muvera_core.set_encoders.fde_matrices import FDEMatrices
 from muvera_core.token_embeddings import MAX_MAGNITUDE
+from muvera_core.validation import has_visible_text, repaired
 
 D = 4
 ENCODER = PrecomputedEmbeddings(D, "fuzz")
@@ -462,16 +471,18 @@ TEXTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
-def test_a_text_comes_back_as_it_was_or_is_refused(text: Any, short: BundledEncoder) -> None:
+def test_a_text_comes_back_as_it_was_or_is_skipped_or_refused(text: Any, short: BundledEncoder) -> None:
     with MuveraIndex.create(None, short) as index, warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncatedTextWarning)
+        for category in (SkippedTextWarning, TruncatedTextWarning, UnknownTextWarning):
+            warnings.simplefilter("ignore", category)
         index.add(["An owl hunts at night."], ids=["owl"])
-        if attempt(lambda: index.add([text], ids=["new"]), r"texts\[0\]") is REFUSED:
+        is_visible = isinstance(text, str) and has_visible_text(text)
+        if attempt(lambda: index.add([text], ids=["new"]), r"texts\[0\]") is REFUSED or not is_visible:
             assert [document.id for document in index.find()] == ["owl"]
         else:
             (document,) = index.get("new")
             assert type(document.text) is str
-            assert document.text == text
+            assert document.text == repaired(text)
             explained = index.explain("owl", "new")
             best = {hit.id: hit.score for hit in index.search("owl", exact=True)}["new"]
             assert sum(match.similarity for match in explained) == pytest.approx(best, rel=1e-4, abs=1e-3)
@@ -481,7 +492,8 @@ def test_a_text_comes_back_as_it_was_or_is_refused(text: Any, short: BundledEnco
             lambda: index.search_diverse(text),
         ):
             hits = attempt(call, "quer")
-            assert hits is REFUSED or {hit.id for hit in hits} == {document.id for document in index.find()}
+            found = {document.id for document in index.find()} if is_visible else set()
+            assert hits is REFUSED or {hit.id for hit in hits} == found
         attempt(lambda: index.explain(text, "owl"), "query")
         scored = attempt(lambda: score_texts(short, "owl", [text, "owl"]), r"texts\[0\]")
         assert scored is REFUSED or np.isfinite(scored[0]).all()
@@ -497,12 +509,13 @@ def test_a_text_comes_back_as_it_was_or_is_refused(text: Any, short: BundledEnco
 @given(text=st.text(alphabet=st.characters(), max_size=40))
 @settings(fuzz, max_examples=40)
 def test_generated_texts(short: BundledEncoder, text: str) -> None:
-    with MuveraIndex.create(None, short) as index:
-        if attempt(lambda: index.add([text], ids=["new"]), r"texts\[0\]") is not REFUSED:
-            assert index.get("new")[0].text == text
-            assert [hit.id for hit in index.search(text)] == ["new"]
-        else:
-            assert not text.strip() or any(0xD800 <= ord(c) <= 0xDFFF for c in text)
+    with MuveraIndex.create(None, short) as index, warnings.catch_warnings():
+        for category in (SkippedTextWarning, UnknownTextWarning):
+            warnings.simplefilter("ignore", category)
+        index.add([text], ids=["new"])
+        found = ["new"] if has_visible_text(text) else []
+        assert [document.text for document in index.find()] == [repaired(text)] * len(found)
+        assert [hit.id for hit in index.search(text)] == found
 
 
 def test_an_id_names_its_document_or_is_refused(index: MuveraIndex) -> None:

@@ -7,7 +7,7 @@ from muvera_core.collection.additions import EncodedTexts, GivenTokens, Record
 from muvera_core.collection.auto_refresh import AutoRefresh
 from muvera_core.collection.collection import Collection
 from muvera_core.collection.copying import copy_collection
-from muvera_core.collection.opening import create_collection, new_index_id, open_collection, remove_collection
+from muvera_core.collection.opening import create_collection, new_index_id, open_collection, remove_new_index
 from muvera_core.collection.refreshing import refresh
 from muvera_core.collection.stage_one_source import ENCODED_TOGETHER
 from muvera_core.collection.writer import Writer
@@ -27,5 +27,5 @@ __all__ = [
     "new_index_id",
     "open_collection",
     "refresh",
-    "remove_collection",
+    "remove_new_index",
 ]

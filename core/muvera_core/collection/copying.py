@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from muvera_core.collection.collection import Collection
-from muvera_core.collection.opening import new_index_id
+from muvera_core.collection.opening import new_index_id, remove_new_index
 from muvera_core.metadata import metadata_as_text
 from muvera_core.storage import Snapshot, StaleError, Store, claim_new_folder
 from muvera_core.token_embeddings import IntArray
@@ -26,9 +26,9 @@ def copy_collection(collection: Collection, folder: Path) -> None:
     manifest = replace(collection.manifest, index_id=new_index_id(), tuning=None)
     with collection.locks.writing, ExitStack() as undo:
         collection.require_open()
-        existed = folder.is_dir()
+        existed = os.path.isdir(folder)  # False for a path that is too long, which ``claim_new_folder`` refuses
         lock = claim_new_folder(folder)
-        undo.callback(_remove_files, folder, with_folder=not existed)
+        undo.callback(remove_new_index, folder, with_folder=not existed)
         undo.callback(lock.release)
         store = Store(folder, manifest.codec, create={"manifest": manifest.as_text()})
         undo.callback(store.close)
@@ -80,12 +80,3 @@ def _copy_page(source: Store, snapshot: Snapshot, keys: IntArray, copy: Store) -
             places,
         )
     )
-
-
-def _remove_files(folder: Path, *, with_folder: bool) -> None:
-    """Remove an unfinished copy. The folder was empty before, so all files in it are the copy's."""
-    if with_folder:
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        for file in list(folder.iterdir()):
-            file.unlink(missing_ok=True)

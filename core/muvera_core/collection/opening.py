@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from muvera_core.collection.accelerator import Accelerator
 from muvera_core.collection.collection import Collection
 from muvera_core.errors import EncoderMismatchError
-from muvera_core.files import storage_errors
 from muvera_core.maintenance import migrate_index
 from muvera_core.storage import (
     Manifest,
@@ -84,14 +83,14 @@ def open_collection(
     return collection
 
 
-def remove_collection(collection: Collection, *, with_folder: bool) -> None:
-    """Remove the files of a closed index whose creation has failed, and their folder if ``with_folder``."""
-    folder = collection.folder
-    if folder is None:
-        return
-    with storage_errors(folder):
-        for file in list(folder.iterdir()):  # the folder was empty before, so all files in it are this index's
-            file.unlink()
+def remove_new_index(folder: Path, *, with_folder: bool) -> None:
+    """Remove the files of an index whose creation has failed, and their folder if ``with_folder``.
+
+    The folder was empty before, so all files in it are this index's. What cannot be removed stays.
+    """
+    with suppress(OSError):
+        for file in list(folder.iterdir()):
+            file.unlink(missing_ok=True)
         if with_folder:
             folder.rmdir()
 

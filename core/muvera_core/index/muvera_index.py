@@ -13,7 +13,7 @@ from muvera_core.collection import (
     create_collection,
     new_index_id,
     open_collection,
-    remove_collection,
+    remove_new_index,
 )
 from muvera_core.encoders import (
     PrecomputedEmbeddings,
@@ -143,13 +143,15 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
             **settings: the other arguments of ``create``.
         """
         require_known_names("MuveraIndex.creating", settings, _SETTINGS)
-        is_new = path is not None and not require_path("path", path).exists()
+        folder = None if path is None else require_path("path", path)
+        is_new = folder is not None and not os.path.exists(folder)
         index = cls.create(path, encoder, fde, **settings)
         try:
             yield index
         except BaseException:
             index.close()
-            remove_collection(index._collection, with_folder=is_new)
+            if folder is not None:
+                remove_new_index(folder, with_folder=is_new)
             raise
 
     @classmethod
