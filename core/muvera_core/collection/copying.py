@@ -26,7 +26,7 @@ def copy_collection(collection: Collection, folder: Path) -> None:
     manifest = replace(collection.manifest, index_id=new_index_id(), tuning=None)
     with collection.locks.writing, ExitStack() as undo:
         collection.require_open()
-        existed = os.path.isdir(folder)  # False for a path that is too long, which ``claim_new_folder`` refuses
+        existed = os.path.lexists(folder)  # Path.exists raises an error for a path that is too long
         lock = claim_new_folder(folder)
         undo.callback(remove_new_index, folder, with_folder=not existed)
         undo.callback(lock.release)

@@ -144,7 +144,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
         """
         require_known_names("MuveraIndex.creating", settings, _SETTINGS)
         folder = None if path is None else require_path("path", path)
-        is_new = folder is not None and not os.path.exists(folder)
+        is_new = folder is not None and not os.path.lexists(folder)
         index = cls.create(path, encoder, fde, **settings)
         try:
             yield index

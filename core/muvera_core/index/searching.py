@@ -26,6 +26,7 @@ from muvera_core.search import (
 from muvera_core.token_embeddings import TokenEmbeddings
 from muvera_core.validation import (
     has_visible_text,
+    repaired,
     require_count,
     require_encoded,
     require_queries,
@@ -247,7 +248,8 @@ class SearchingCalls(IndexParts):
             InvalidInputError: no document has this id, or the query is empty.
         """
         self._start_reading()
-        query, id = require_text("query", query), require_text("id", id)
+        query = require_text("query", repaired(require_string("query", query)))
+        id = require_text("id", id)
         return explain(self._collection, self._encoder, query, id)
 
 
