@@ -15,7 +15,7 @@ The tree::
         ├── UnsupportedFormatError           the index has a format that this version cannot read
         ├── CorruptIndexError                files are damaged, missing, or contradict each other
         ├── StorageError                     the disk is full or fails; nothing was changed
-        ├── IndexLockedError                 another process writes to the folder
+        ├── IndexLockedError                 another process, or object, writes to the folder
         ├── ReadOnlyIndexError               a write to an index that is opened for reading
         ├── IndexClosedError                 the index was used after close()
         └── ForkedIndexError                 the index was used in a forked child of the process that opened it

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -468,3 +470,28 @@ def test_a_search_that_scans_on_the_gpu_plans_to(gpu: Gpu, monkeypatch: pytest.M
         filtered = SearchOptions(5, 40, compile_filter({"even": True}))
         assert make_plan(index._collection, filtered).path == "flat scan"
         assert make_plan(index._collection, SearchOptions(5, exact=True)).path == "every document"
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_forgotten_index_on_a_gpu_is_gone_at_once(
+    faster: bool, gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._is_faster_than_cpu", lambda *_: faster)
+    filled(tmp_path / "a").close()
+
+    def use() -> list[weakref.ref[Any]]:
+        index = MuveraIndex.open(tmp_path / "a", ENCODER, device="cuda")
+        answers(index, n_candidates=40)
+        index.add_embeddings(tokens(5, 20), ids=ids(900, 920))
+        index.delete(ids(0, 10))
+        collection = index._collection
+        parts = (index, collection, collection.store, collection.stage_one, collection.accelerator)
+        return [weakref.ref(part) for part in parts]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert [part() for part in use()] == [None] * 5
+        MuveraIndex.open(tmp_path / "a", ENCODER).close()
+    finally:
+        gc.enable()

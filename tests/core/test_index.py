@@ -422,7 +422,7 @@ def test_a_relative_path_survives_a_change_of_directory(tmp_path: Path, monkeypa
         assert len(index) == 10
 
 
-@pytest.mark.parametrize("victim", ["stage_one.json", "stage_one.keys", "stage_one.vectors"])
+@pytest.mark.parametrize("victim", [".json", ".keys", ".vectors"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "changed"])
 def test_stage_one_is_derived_again_where_its_files_are_lost_or_damaged(
     tmp_path: Path, victim: str, damage: str
@@ -430,7 +430,7 @@ def test_stage_one_is_derived_again_where_its_files_are_lost_or_damaged(
     with create(tmp_path / "index") as index:
         index.add_embeddings(random_tokens(0, 100), ids=ids(100))
         before = answers(index, n_candidates=20)
-    path = tmp_path / "index" / victim
+    (path,) = (tmp_path / "index").glob(f"stage_one*{victim}")
     content = path.read_bytes()
     if damage == "missing":
         path.unlink()
@@ -629,7 +629,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:
     with create(tmp_path / "index") as index:
         index.add_embeddings(random_tokens(0, 10), ids=ids(10))
         before = answers(index)
-        with pytest.raises(IndexLockedError, match="open for writing elsewhere"):
+        with pytest.raises(IndexLockedError, match="already open for writing in this process"):
             MuveraIndex.open(tmp_path / "index", ENCODER)
         with MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True) as reader:
             assert answers(reader) == before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from muvera_core.stage_one import hnsw
 from muvera_core.stage_one.hnsw import HnswCandidates
 
 D = 24
-N = 1200
+N = 600
 ORDERS = ("first", "last", "shuffled")
 # The distance of a copy from the vector that it resembles.
 SAME, ROUNDED, SIMILAR = 0.0, 1e-7, 0.2
@@ -76,7 +76,7 @@ def test_copies_do_not_keep_a_search_from_what_else_there_is(
     some = np.concatenate([np.flatnonzero(is_copy)[:10], np.flatnonzero(~is_copy)[:40]])
     assert share_found(graph, data, some) > 0.97
     others = np.flatnonzero(~is_copy)
-    assert all(key in graph.search(data[key], 100) for key in others)
+    assert all(key in graph.search(data[key], 100) for key in others[::3])
     if distance < SIMILAR and share:
         assert graph._graph.get_current_count() < 1.1 * (N - is_copy.sum()) + 10
     graph.publish(np.flatnonzero(is_copy)[::2])
@@ -89,14 +89,14 @@ def test_copies_do_not_keep_a_search_from_what_else_there_is(
         assert later.n_deleted <= graph.n_deleted
     graph.publish(np.flatnonzero(is_copy))
     tidied(graph)
-    assert all(key in graph.search(data[key], 100) for key in others)
+    assert all(key in graph.search(data[key], 100) for key in others[::3])
 
 
 def test_a_group_gives_its_documents_in_the_order_of_their_keys() -> None:
     data, _ = collection(0.5, SAME, "last")
     graph = staged(data)
     copies = np.arange(N // 2, N)
-    for k in (1, 7, 300):
+    for k in (1, 7, 200):
         assert graph.search(data[-1], k).tolist() == copies[:k].tolist()
     assert graph.search(data[-1], N // 2 + 1).tolist()[: N // 2] == copies.tolist()
 
@@ -120,7 +120,7 @@ def test_a_filter_that_admits_one_document_of_a_group_finds_it() -> None:
     data, is_copy = collection(0.5, ROUNDED, "shuffled")
     graph = staged(data)
     copies, others = np.flatnonzero(is_copy), np.flatnonzero(~is_copy)
-    for one in copies[::100]:
+    for one in copies[::50]:
         allowed = np.sort(np.concatenate([[one], others[:50]]))
         assert graph.search(data[copies[0]], 1, allowed).tolist() == [one]
         assert sorted(graph.search(data[others[99]], 100, allowed).tolist()) == allowed.tolist()
@@ -130,16 +130,16 @@ def test_a_filter_that_admits_one_document_of_a_group_finds_it() -> None:
 
 def test_staged_copies_are_found_when_they_are_published_and_not_before() -> None:
     data, _ = collection(0, SAME, "first")
-    graph = staged(data[:600])
-    graph.stage([700, 701, 702], data[[5, 5, 900]])
+    graph = staged(data[:500])
+    graph.stage([700, 701, 702], data[[5, 5, 550]])
     assert graph.search(data[5], 2)[0] == 5
-    assert not {700, 701, 702} & set(graph.search(data[5], 600).tolist())
+    assert not {700, 701, 702} & set(graph.search(data[5], 500).tolist())
     graph.discard()
-    graph.stage([703, 704], data[[5, 900]])
+    graph.stage([703, 704], data[[5, 550]])
     graph.publish([5])
     assert graph.search(data[5], 1).tolist() == [703]
-    assert graph.search(data[900], 1).tolist() == [704]
-    assert graph.keys().tolist() == [key for key in range(600) if key != 5] + [703, 704]
+    assert graph.search(data[550], 1).tolist() == [704]
+    assert graph.keys().tolist() == [key for key in range(500) if key != 5] + [703, 704]
     assert graph.n_deleted == 1  # the discarded one; 703 is in the entry of 5
 
 
@@ -163,8 +163,8 @@ def test_more_documents_than_entries_are_found_without_a_scan(monkeypatch: pytes
     data, is_copy = collection(0.9, SAME, "shuffled")
     graph = staged(data)
     monkeypatch.setattr(HnswCandidates, "_scan", None)
-    assert len(graph.search(data[is_copy][0], 1000)) == 1000
-    assert len(graph.search(data[~is_copy][0], 500)) == 500
+    assert len(graph.search(data[is_copy][0], 550)) == 550
+    assert len(graph.search(data[~is_copy][0], 400)) == 400
 
 
 def test_a_saved_graph_that_holds_equal_items_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,23 +179,21 @@ def test_a_saved_graph_that_holds_equal_items_is_built_again(tmp_path: Path, mon
     assert loaded.keys().tolist() == list(range(N))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda rows: rows[:-1],
-        lambda rows: np.concatenate([rows, [[rows[0, 0], rows[0, 1]]]]).ravel(),
-        lambda rows: np.concatenate([rows, [[10**6, 10**6]]]).ravel(),
-        lambda rows: np.concatenate([rows, [[rows[0, 0], -1]]]).ravel(),
-        lambda rows: np.concatenate([rows, [[rows[0, 0], N - 1]]]).ravel(),
-    ],
-    ids=["cut", "twice", "no such entry", "negative", "in two entries"],
-)
-def test_a_forged_file_of_shared_entries_is_refused(change: object, tmp_path: Path) -> None:
+FORGED: dict[str, Callable[[list[int]], list[int]]] = {
+    "cut": lambda rows: rows[:-1],
+    "twice": lambda rows: [*rows, *rows[:2]],
+    "no such entry": lambda rows: [*rows, 10**6, 10**6],
+    "negative": lambda rows: [*rows, rows[0], -1],
+    "in two entries": lambda rows: [*rows, rows[0], N - 1],
+}
+
+
+@pytest.mark.parametrize("change", FORGED.values(), ids=FORGED.keys())
+def test_a_forged_file_of_shared_entries_is_refused(change: Callable[[list[int]], list[int]], tmp_path: Path) -> None:
     data, _ = collection(0.5, SAME, "first")
     files = {file.suffix: file for file in staged(data).save(tmp_path / "saved")}
-    rows = np.fromfile(files[".shared"], "<i8").reshape(-1, 2)
-    assert callable(change)
-    files[".shared"].write_bytes(change(rows).ravel()[: None if len(change(rows)) != len(rows) - 1 else -1].tobytes())
+    rows = np.fromfile(files[".shared"], "<i8").tolist()
+    files[".shared"].write_bytes(np.array(change(rows), "<i8").tobytes())
     with pytest.raises(CorruptIndexError, match="shared"):
         HnswCandidates.load(files, D)
 

@@ -149,9 +149,8 @@ def tuned(pristine: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], bool]:
-    """Whether something was logged, other than that vectors of another encoder cannot be used."""
     caplog.set_level(logging.WARNING, "muvera_core")
-    return lambda: any("derives stage one" not in message for message in caplog.messages)
+    return lambda: bool(caplog.records)
 
 
 # What it reaches

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from test_threads import Crew
 
 from muvera_core import MuveraIndex, check_index, repair_index
 from muvera_core.errors import CorruptIndexError, IndexExistsError, IndexLockedError
+from muvera_core.filters.patterns import LikePattern
 from muvera_core.storage import Change, Snapshot, committed, database, folder_lock
 
 HERE = str(Path(__file__).parent)
@@ -141,21 +141,15 @@ def test_a_kept_traceback_of_a_filtered_search_that_failed_does_not_block_writer
     monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.2)
     seen = []
 
-    def fails_at_the_third(text: str) -> bool:
+    def fails_at_the_third(self: LikePattern, text: str) -> bool:
         seen.append(text)
         if len(seen) == 3:
             raise KeyboardInterrupt
         return True
 
-    class Pattern:
-        match = staticmethod(fails_at_the_third)
-
-    class Expressions:
-        split, compile = staticmethod(re.split), staticmethod(lambda pattern: Pattern)
-
     with MuveraIndex.open(folder, ENCODER) as index:
         with monkeypatch.context() as patch:
-            patch.setattr("muvera_core.filters.conditions.re", Expressions)
+            patch.setattr(LikePattern, "matches", fails_at_the_third)
             with pytest.raises(KeyboardInterrupt) as kept:
                 index.find({"name": {"$like": "name%"}})
         add_to(index, [LATER])
@@ -308,3 +302,56 @@ def test_of_processes_that_create_one_folder_at_once_one_wins_and_keeps_its_docu
     assert len(made) == 1
     with MuveraIndex.open(path, ENCODER) as index:
         assert [document.id for document in index.find()] == made
+
+
+# Who holds the folder
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The message of the IndexLockedError that a call raises."""
+    with pytest.raises(IndexLockedError) as refused:
+        call()
+    return str(refused.value)
+
+
+def print_refusal(path: str) -> None:
+    """Try to open the folder for writing; print why it is refused."""
+    print(json.dumps(refusal(lambda: MuveraIndex.open(path, ENCODER))))
+
+
+def print_refusal_of_a_child(path: str) -> None:
+    """Open the folder for writing, and print why a forked child may not."""
+    with MuveraIndex.open(path, ENCODER):
+        reading, writing = os.pipe()
+        child = fork()
+        if child == 0:
+            with os.fdopen(writing, "w") as pipe:
+                pipe.write(refusal(lambda: MuveraIndex.open(path, ENCODER)))
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as pipe:
+            print(json.dumps(pipe.read()))
+        os.waitpid(child, 0)
+
+
+def test_a_second_writer_learns_that_the_first_is_in_the_same_process(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    with MuveraIndex.open(folder, ENCODER):
+        for path in (folder, tmp_path / "link", folder / ".." / folder.name):
+            assert "in this process: use the index that is open, or call close()" in refusal(
+                lambda path=path: MuveraIndex.open(path, ENCODER)  # type: ignore[misc]
+            )
+        assert "in this process" in refusal(lambda: check_index(folder))
+        assert "in this process" in refusal(lambda: repair_index(folder, ENCODER))
+    MuveraIndex.open(folder, ENCODER).close()
+
+
+def test_a_second_writer_learns_that_the_first_is_in_another_process(folder: Path) -> None:
+    MuveraIndex.open(folder, ENCODER).close()  # this process has held the folder before
+    with MuveraIndex.open(folder, ENCODER):
+        assert "in another process: close it there" in run("print_refusal", folder)
+
+
+@needs_fork
+def test_a_forked_child_learns_that_the_writer_is_another_process(folder: Path) -> None:
+    assert "in another process" in run("print_refusal_of_a_child", folder)

@@ -384,7 +384,8 @@ def test_a_reading_process_takes_up_one_tuning_after_the_other(tmp_path: Path, m
             stop.touch()
             read = output(reader)
         assert len(names) == 1 + 8
-        assert read["logged"] == []
+        # A reader that is faster than the writer's saving derives stage one by itself.
+        assert [line for line in read["logged"] if "derives stage one" not in line] == []
         assert read["refreshes"] > 0
         assert read["searches"] > 0
         assert read["found"] == as_json([unfiltered_answers(index), index.default_candidates()])

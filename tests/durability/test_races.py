@@ -121,7 +121,7 @@ def test_a_graph_saved_while_a_reader_loads_it_is_not_taken_for_another(
 ) -> None:
     with create(tmp_path / "index") as index:
         add_to(index, DOCUMENTS)
-    opened_while_the_writer_saves(tmp_path / "index", monkeypatch, hnsw, "check_graph_file")
+    opened_while_the_writer_saves(tmp_path / "index", monkeypatch, hnsw, "read_graph_file")
 
 
 @pytest.mark.parametrize("change", ["deleted", "deleted and added"])

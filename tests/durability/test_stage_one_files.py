@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from muvera_core import FDEConfig, LearnedSetEncoder, LearnedSetEncoderConfig, M
 from muvera_core.collection import Collection
 from muvera_core.collection import writer as writer_module
 from muvera_core.errors import CorruptIndexError, StageOneNotSavedWarning, StorageError
-from muvera_core.set_encoders import FixedDimensionalEncoder
+from muvera_core.set_encoders import FixedDimensionalEncoder, LearnedMatrices
 from muvera_core.stage_one import Tuning, load_weights, save_weights, saved, stage_one
 from muvera_core.stage_one.graph_file import check_graph_file
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH
@@ -44,6 +45,13 @@ def folder(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     with create(tmp_path / "index") as index:
         add_to(index, DOCUMENTS)
     return tmp_path / "index"
+
+
+def learned_encoder() -> LearnedSetEncoder:
+    """An encoder with random matrices."""
+    config = LearnedSetEncoderConfig(dimension=8, output_dimension=8, num_features=16, num_anchors=16)
+    shapes, rng = LearnedMatrices.shapes(config), np.random.default_rng(0)
+    return LearnedSetEncoder(config, LearnedMatrices(*(rng.random(shape, dtype=np.float32) for shape in shapes)))
 
 
 def names(folder: Path) -> set[str]:
@@ -198,6 +206,19 @@ def test_deriving_stage_one_again_is_said_once_with_the_reason(
     assert names(folder) == described(folder)
 
 
+@KINDS
+def test_vectors_of_another_index_are_not_used_and_that_is_said(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with create(tmp_path / "other") as index:
+        add_to(index, OTHERS + DOCUMENTS[:18])
+    for name in names(folder):
+        shutil.copyfile(tmp_path / "other" / name, folder / name)
+    assert n_derived(folder) == len(DOCUMENTS)
+    (message,) = caplog.messages
+    assert "another index" in message
+
+
 @pytest.mark.parametrize("kind", ["flat"])
 def test_an_index_that_never_saved_stage_one_says_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in names(folder):
@@ -223,9 +244,7 @@ def test_a_terabyte_in_the_place_of_a_file_is_refused_before_it_is_read(
 
 
 def test_a_terabyte_in_the_place_of_the_learned_encoder_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    documents = TokenEmbeddings.from_list([rng.standard_normal((8, 8)) for _ in range(20)])
-    learned = LearnedSetEncoder.fit(documents, LearnedSetEncoderConfig(dimension=8, output_dimension=8))
+    learned = learned_encoder()
     tuning = save_weights(tmp_path, learned, Tuning(learned.config, None, None, 10, 100, 200, {}))
     assert tuning.weights is not None
     os.truncate(tmp_path / tuning.weights, TERABYTE)
@@ -298,7 +317,7 @@ for warning in caught:
 
 
 @KINDS
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("share", [0.5, 0.95])
 def test_a_full_disk_is_said_and_leaves_what_was_saved_before(
     folder: Path, kind: str, share: float, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -348,9 +367,7 @@ def test_a_graph_of_which_hnswlib_wrote_only_a_part_is_not_taken_for_saved(
 
 
 def test_weights_that_cannot_be_written_leave_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    documents = TokenEmbeddings.from_list([rng.standard_normal((8, 8)) for _ in range(20)])
-    learned = LearnedSetEncoder.fit(documents, LearnedSetEncoderConfig(dimension=8, output_dimension=8))
+    learned = learned_encoder()
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

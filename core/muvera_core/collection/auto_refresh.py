@@ -44,7 +44,7 @@ class AutoRefresh:
                 refresh(self._collection)
         except Exception as error:
             self._collection.require_open()
-            _log.warning("%s cannot take in new commits and answers from earlier ones: %s", self._folder, error)
+            _log.warning("%s cannot take in new commits and answers from earlier ones: %s", self._folder, str(error))
         finally:
             self._next = time.monotonic() + self.interval
             self._one_at_a_time.release()

@@ -176,7 +176,7 @@ class Collection:
                     self._settle()
                 except Exception as error:
                     _log.warning(
-                        "%s cannot be read after a failed write; the next use tries again: %s", self.folder, error
+                        "%s cannot be read after a failed write; the next use tries again: %s", self.folder, str(error)
                     )
 
     def catch_up(self) -> bool:

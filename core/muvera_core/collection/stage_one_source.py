@@ -77,7 +77,9 @@ class StageOneSource:
             except (EncoderError, CorruptIndexError, OSError) as error:
                 if self._read_only and (later := self.committed_choice(manifest)) != choice:
                     return self.load(manifest, later)
-                _log.warning("%s searches with its first encoding until it is optimized again: %s", self._folder, error)
+                _log.warning(
+                    "%s searches with its first encoding until it is optimized again: %s", self._folder, str(error)
+                )
                 tuning = None  # its few candidates were for the learned encoder
         stage_one = self.make(learned or self._first_encoder(manifest.fde, choice.mean_token), tuning)
         if (candidates := self._saved_candidates(self._folder, manifest.index_id, stage_one)) is not None:
@@ -85,13 +87,14 @@ class StageOneSource:
         return choice, stage_one
 
     def _saved_candidates(self, folder: Path, index_id: str, empty: StageOne) -> Candidates | None:
-        """The saved vectors for a stage one. None if nothing was saved, or if it cannot be used, which is logged."""
+        """The saved vectors for a stage one. None if there are none, or if they cannot be used, which is logged."""
         encoder, n = empty.encoder, len(self._store.snapshot)
         try:
             return load_candidates(folder, index_id, encoder.fingerprint, encoder.output_dimension, empty.graph)
         except (OSError, CorruptIndexError) as error:
-            if n:
-                _log.warning("%s derives stage one of %s again: %s", folder, counted(n, "document"), error)
+            # A reader finds files without a description while a writer saves for the first time.
+            if n and not (self._read_only and isinstance(error, FileNotFoundError)):
+                _log.warning("%s derives stage one of %s again: %s", folder, counted(n, "document"), str(error))
             return None
         finally:
             if not self._read_only:

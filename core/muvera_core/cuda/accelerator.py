@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -50,7 +51,9 @@ class CudaAccelerator:
         """See ``accelerate``. With ``takes_over``, a failure of the GPU is a warning, and the CPU does the work."""
         self._device, self._takes_over = device, takes_over
         self._requested_memory = memory
-        self._scan: tuple[StageOne, CudaScan] | None = None
+        # Not a strong reference: stage one refers to this object by its encoder of documents. A circle of references
+        # would keep the GPU's memory until the garbage collector runs.
+        self._scan: tuple[weakref.ref[StageOne], CudaScan] | None = None
         self._encoder: tuple[SetEncoder, SetEncoder] | None = None
 
     def attach(self, store: Store) -> CudaAccelerator | None:
@@ -97,7 +100,7 @@ class CudaAccelerator:
         try:
             self._update(snapshot, stage_one, False)
         except DeviceError as error:
-            _log.warning("new documents could not be copied to %s: %s", self.name, error)
+            _log.warning("new documents could not be copied to %s: %s", self.name, str(error))
 
     def rank(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking] | None:
         """See ``CudaReranker.rank``."""
@@ -105,15 +108,13 @@ class CudaAccelerator:
 
     def scans(self, stage_one: StageOne, snapshot: Snapshot) -> bool:
         """Whether ``search`` would answer for this snapshot, unless the GPU fails."""
-        scan = self._scan
-        return scan is not None and scan[0] is stage_one and scan[1].holds(snapshot)
+        scan = self._scan_of(stage_one)
+        return scan is not None and scan.holds(snapshot)
 
     def search(self, stage_one: StageOne, snapshot: Snapshot, vector: FloatArray, k: int) -> IntArray | None:
         """Candidates of a snapshot; see ``CudaScan.search``."""
-        scan = self._scan
-        if scan is None or scan[0] is not stage_one:
-            return None
-        return self._attempt(lambda: scan[1].search(snapshot, vector, k))
+        scan = self._scan_of(stage_one)
+        return None if scan is None else self._attempt(lambda: scan.search(snapshot, vector, k))
 
     def document_encoder(self, encoder: SetEncoder) -> DocumentEncoder:
         """An encoder that gives the same encodings as ``encoder``, made on the GPU, or on the CPU if it takes over."""
@@ -138,15 +139,20 @@ class CudaAccelerator:
         try:
             self._device.release()
         except DeviceError as error:
-            _log.warning("the memory of %s could not be freed: %s", self.name, error)
+            _log.warning("the memory of %s could not be freed: %s", self.name, str(error))
 
     def _update(self, snapshot: Snapshot, stage_one: StageOne, show_progress: bool) -> None:
         self._reranker.update(snapshot, show_progress=show_progress)
+        scan = self._scan_of(stage_one)
+        if scan is None:
+            scan = CudaScan(self._device, stage_one.encoder.output_dimension)
+            self._scan = weakref.ref(stage_one), scan
+        scan.update(snapshot, stage_one, self._memory - self._reranker.n_bytes)
+
+    def _scan_of(self, stage_one: StageOne) -> CudaScan | None:
+        """The scan of this stage one's vectors."""
         scan = self._scan
-        if scan is None or scan[0] is not stage_one:
-            scan = self._scan = stage_one, CudaScan(self._device, stage_one.encoder.output_dimension)
-        room = self._memory - self._reranker.n_bytes
-        scan[1].update(snapshot, stage_one, room)
+        return scan[1] if scan is not None and scan[0]() is stage_one else None
 
     def _attempt(self, work: Callable[[], _T]) -> _T | None:
         """Do work on the GPU. If the GPU fails and the CPU may take over, warn and return None."""

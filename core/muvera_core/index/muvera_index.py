@@ -308,7 +308,8 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
         something else. Processes that read the index use the choice after ``refresh``.
 
         Args:
-            target_recall: the share of exact MaxSim's ``k`` best documents that a search should find.
+            target_recall: the share of exact MaxSim's ``k`` best documents that searches should find, on average over
+                questions like those measured, with a confidence of 95 %.
             queries: example queries, the more the better. Of 100 or more, half are for measuring and half for fitting.
                 None takes parts of the documents instead.
             k: number of hits to tune for.

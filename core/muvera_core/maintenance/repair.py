@@ -23,7 +23,7 @@ from muvera_core.maintenance.migrations import migrate_index
 from muvera_core.maintenance.rebuild import Rebuild, work_folder
 from muvera_core.maintenance.reports import RepairReport
 from muvera_core.maintenance.salvage import Salvage, SalvagedDocument, document_name
-from muvera_core.stage_one import DESCRIPTION_NAME
+from muvera_core.stage_one import DESCRIPTION_NAME, remove_unnamed_files
 from muvera_core.storage import (
     COPY_BATCH,
     DATABASE_NAME,
@@ -76,7 +76,7 @@ def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = No
         if report.ok:
             return RepairReport(folder, report.n_documents)
         if any(problem.file == DESCRIPTION_NAME for problem in report.problems):
-            (folder / DESCRIPTION_NAME).unlink()
+            _drop_stage_one(folder)
         if all(problem.file == DESCRIPTION_NAME or problem.file.endswith(".weights") for problem in report.problems):
             _drop_lost_weights(folder)
             return RepairReport(folder, report.n_documents)
@@ -87,6 +87,11 @@ def _without_lost_weights(folder: Path, manifest: Manifest) -> Manifest:
     """The manifest, without its tuning if the learned encoder's file is missing or damaged."""
     lost = manifest.tuning is not None and weights_damage(folder, manifest.tuning) is not None
     return replace(manifest, tuning=None) if lost else manifest
+
+
+def _drop_stage_one(folder: Path) -> None:
+    (folder / DESCRIPTION_NAME).unlink(missing_ok=True)
+    remove_unnamed_files(folder)
 
 
 def _drop_lost_weights(folder: Path) -> None:
@@ -125,7 +130,7 @@ def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
                 folder, rebuild.n_documents, tuple(reencoded), tuple(map(document_name, lost)), quarantine
             )
             with storage_errors(folder):  # stage one may hold vectors of other documents with the same keys
-                (folder / DESCRIPTION_NAME).unlink(missing_ok=True)
+                _drop_stage_one(folder)
             rebuild.finish()
             manifest.write(folder)
     with storage_errors(folder):

@@ -1,9 +1,11 @@
-"""Checks of a saved hnswlib graph before hnswlib reads it.
+"""Writing an hnswlib graph to a file, and reading it.
 
-hnswlib allocates whatever a file's header asks for and follows links without checking them, so a damaged or forged
-graph would crash the process. The layout is that of hnswlib 0.8: a header; then for each element its links on the
-ground level, its vector and its label; then for each element its links on the levels above. The file is read piece by
-piece, so that the check of a large graph needs little memory beside it.
+hnswlib does not look whether its writes succeed, so a file is checked after it is written. When it reads, hnswlib
+allocates whatever the header asks for and follows links without checking them. A damaged or forged graph would crash
+the process, so a file is also checked before it is read. The check goes piece by piece and needs little memory.
+
+The layout is that of hnswlib 0.8: a header; then for each element its links on the ground level, its vector and its
+label; then for each element its links on the levels above.
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+import hnswlib
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.errors import CorruptIndexError
+from muvera_core.errors import CorruptIndexError, StorageError
 from muvera_core.stage_one.graph_parameters import GraphParameters
-from muvera_core.stage_one.shared_entries import VectorTable
+from muvera_core.stage_one.vector_table import VectorTable
 from muvera_core.token_embeddings import IntArray
 
 _HEADER = struct.Struct("<QQQQQQiIQQQdQ")
@@ -41,6 +44,38 @@ class GraphContent(NamedTuple):
     is_deleted: npt.NDArray[np.bool_]
     table: VectorTable
     pairs: list[tuple[int, int]]
+
+
+def write_graph_file(graph: Any, path: Path, parameters: GraphParameters) -> None:
+    """Write a graph, given as an ``hnswlib.Index`` that was made with these parameters.
+
+    Raises:
+        OSError, StorageError: the file cannot be written completely.
+    """
+    path.unlink(missing_ok=True)
+    graph.save_index(str(path))
+    written, expected = path.stat().st_size, graph.index_file_size()
+    if written != expected:
+        raise StorageError(f"only {written} of {expected} bytes of {path} could be written: free disk space")
+    try:
+        check_graph_file(path, graph.dim, parameters)
+    except CorruptIndexError as error:
+        raise StorageError(f"{path} is not as it was written ({error}): check the disk") from error
+
+
+def read_graph_file(path: Path, dimension: int, parameters: GraphParameters) -> tuple[Any, GraphContent]:
+    """Read what ``write_graph_file`` wrote: the ``hnswlib.Index``, and what it holds.
+
+    Raises:
+        CorruptIndexError: the file is damaged, or its graph has another width or other parameters.
+    """
+    content = check_graph_file(path, dimension, parameters)
+    graph = hnswlib.Index(space="ip", dim=dimension)
+    try:
+        graph.load_index(str(path), max_elements=len(content.labels))
+    except RuntimeError as error:
+        raise CorruptIndexError(f"hnswlib cannot read the graph: {error}") from error
+    return graph, content
 
 
 def check_graph_file(path: Path, dimension: int, parameters: GraphParameters) -> GraphContent:

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 import hnswlib
 import numpy as np
 
-from muvera_core.errors import CorruptIndexError, StorageError
+from muvera_core.errors import CorruptIndexError
 from muvera_core.files import write_new
 from muvera_core.stage_one.candidates import INITIAL_CAPACITY, MAX_DELETED
-from muvera_core.stage_one.graph_file import check_graph_file
+from muvera_core.stage_one.graph_file import read_graph_file, write_graph_file
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH, GraphParameters
-from muvera_core.stage_one.shared_entries import Admitted, SharedEntries, VectorTable, are_equal
+from muvera_core.stage_one.shared_entries import Admitted, SharedEntries, documents_of
+from muvera_core.stage_one.vector_table import VectorTable, are_equal
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 # Vectors that are copied out of a graph at a time.
@@ -225,16 +226,7 @@ class HnswCandidates:
         while self.tidy():
             pass
         graph = stem.with_name(f"{stem.name}.hnsw")
-        graph.unlink(missing_ok=True)
-        self._graph.save_index(str(graph))
-        # hnswlib does not look whether its writes succeed.
-        written, expected = graph.stat().st_size, self._graph.index_file_size()
-        if written != expected:
-            raise StorageError(f"only {written} of {expected} bytes of {graph} could be written: free disk space")
-        try:
-            check_graph_file(graph, self._dimension, self.parameters)
-        except CorruptIndexError as error:
-            raise StorageError(f"{graph} is not as it was written ({error}): check the disk") from error
+        write_graph_file(self._graph, graph, self.parameters)
         rows = self._shared.as_rows(self._live)
         if not len(rows):
             return [graph]
@@ -251,18 +243,15 @@ class HnswCandidates:
         Raises:
             CorruptIndexError: a file is damaged, or the graph has other parameters.
         """
-        content = check_graph_file(files[".hnsw"], dimension, parameters)
         loaded = cls(dimension, parameters=parameters)
-        loaded._graph = hnswlib.Index(space="ip", dim=dimension)
-        try:
-            loaded._graph.load_index(str(files[".hnsw"]), max_elements=len(content.labels))
-        except RuntimeError as error:
-            raise CorruptIndexError(f"hnswlib cannot read the graph: {error}") from error
-        items = content.labels[~content.is_deleted]
+        loaded._graph, content = read_graph_file(files[".hnsw"], dimension, parameters)
+        entries = content.labels[~content.is_deleted]
         rows = np.fromfile(files[".shared"], "<i8") if ".shared" in files else np.empty(0, np.int64)
-        keys = _documents_of(items, rows)
-        loaded._live = set(keys.tolist())
-        loaded._shared = SharedEntries.from_rows(rows.reshape(-1, 2))
+        if len(rows) % 2:
+            raise CorruptIndexError("the file of shared entries is damaged: it is cut")
+        rows = rows.reshape(-1, 2)
+        loaded._live = set(documents_of(entries, rows).tolist())
+        loaded._shared = SharedEntries.from_rows(rows)
         loaded._table = content.table
         if ".shared" not in files and loaded._holds_equal_items(content.pairs):  # earlier versions did not share items
             return loaded.compacted()
@@ -275,22 +264,3 @@ class HnswCandidates:
         keys = np.sort(np.fromiter(among.keys, dtype=np.int64, count=len(among.keys)))
         scores = [self.vectors(keys[start : start + _AT_ONCE]) @ query for start in range(0, len(keys), _AT_ONCE)]
         return keys[np.argsort(-np.concatenate(scores), kind="stable")[:k]]
-
-
-def _documents_of(items: IntArray, rows: IntArray) -> IntArray:
-    """The keys of a graph's documents.
-
-    Args:
-        items: the graph's items that are not deleted.
-        rows: for documents that share an item, the item and the key, one after the other.
-
-    Raises:
-        CorruptIndexError: the rows do not fit the graph.
-    """
-    if len(rows) % 2:
-        raise CorruptIndexError("the file of shared items is damaged: it is cut")
-    shared, joined = rows[::2], rows[1::2]
-    keys = np.concatenate([np.setdiff1d(items, shared), joined])
-    if not np.isin(shared, items).all() or len(np.unique(keys)) != len(keys) or keys.min(initial=0) < 0:
-        raise CorruptIndexError("the file of shared items is damaged: it does not fit the graph")
-    return keys

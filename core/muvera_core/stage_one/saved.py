@@ -88,10 +88,10 @@ def load_candidates(
         parameters: the parameters that a graph must have.
 
     Returns:
-        The vectors. None if nothing was saved.
+        The vectors. None if nothing was saved since the encoder was chosen.
 
     Raises:
-        CorruptIndexError: the files are damaged, or hold vectors of another index or another encoder.
+        CorruptIndexError: the files are damaged, or are those of another index.
         OSError: a file cannot be read.
     """
     if not _is_saved(folder):
@@ -99,9 +99,10 @@ def load_candidates(
     description = _described(folder)
     for attempt in range(_ATTEMPTS):
         try:
-            for name, expected in (("index_id", index_id), ("encoder", encoder), ("vectors", _VECTORS)):
-                if description.get(name) != expected:
-                    raise CorruptIndexError(f"it was saved with another {name}: {description.get(name)!r:.100}")
+            if description.get("index_id") != index_id:
+                raise CorruptIndexError("the saved vectors are those of another index")
+            if (description.get("encoder"), description.get("vectors")) != (encoder, _VECTORS):
+                return None
             _compare(folder, description)
             files = {Path(name).suffix: folder / name for name in description["files"]}
             if description["kind"] == FlatCandidates.kind:

@@ -13,16 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.token_embeddings import FloatArray, IntArray
-
-# The distance up to which vectors of unit length count as equal. Sums of numbers of 24 bits differ by less if they are
-# added up in another order, and inner products of 24 bits do not tell them apart.
-_ROUNDING = 1e-5
-# Cells are so small that even similar passages, at distances of 0.01 and more, are seldom in the same one.
-_CELL_WIDTH = 2e-3
-_N_AXES = 4
-_ITEMS_PER_CELL = 8
-_SEED = 0
+from muvera_core.errors import CorruptIndexError
+from muvera_core.token_embeddings import IntArray
 
 
 class Admitted(NamedTuple):
@@ -133,7 +125,7 @@ class SharedEntries:
 
     @classmethod
     def from_rows(cls, rows: npt.NDArray[np.int64]) -> SharedEntries:
-        """What ``as_rows`` described."""
+        """What ``as_rows`` described, and ``documents_of`` has checked."""
         shared = cls()
         for entry, key in rows.tolist():
             shared._documents.setdefault(entry, {})[key] = None
@@ -143,40 +135,17 @@ class SharedEntries:
         return shared
 
 
-class VectorTable:
-    """Finds the item of a graph that has a given vector, up to rounding.
+def documents_of(entries: IntArray, rows: npt.NDArray[np.int64]) -> IntArray:
+    """The keys of a graph's documents.
 
-    Space is divided into small cells by a random projection. Equal vectors are in one cell, and so are nearly all that
-    differ by rounding. Different vectors may be in one cell, so what is found is compared.
+    Args:
+        entries: the graph's entries that are not deleted.
+        rows: what ``SharedEntries.as_rows`` gave, shape (documents, 2).
+
+    Raises:
+        CorruptIndexError: the rows do not fit the graph.
     """
-
-    def __init__(self, dimension: int) -> None:
-        rng = np.random.default_rng(_SEED)
-        self._axes = rng.standard_normal((dimension, _N_AXES), dtype=np.float32) / np.float32(_CELL_WIDTH)
-        self._multipliers = rng.integers(1 << 62, size=_N_AXES, dtype=np.int64)
-        self._items: dict[int, int] = {}  # by cell; further items of a cell have the numbers that follow
-
-    def cells(self, vectors: FloatArray) -> list[int]:
-        """The number of each vector's cell."""
-        cells: list[int] = (np.floor(vectors @ self._axes).astype(np.int64) @ self._multipliers).tolist()
-        return cells
-
-    def put(self, cell: int, item: int) -> None:
-        """Note an item. A cell that is full forgets its last one."""
-        place = next((place for place in range(cell, cell + _ITEMS_PER_CELL - 1) if place not in self._items), None)
-        self._items[cell + _ITEMS_PER_CELL - 1 if place is None else place] = item
-
-    def items(self, cell: int) -> list[int]:
-        """The items in a cell. They may be deleted."""
-        found = []
-        for place in range(cell, cell + _ITEMS_PER_CELL):
-            if (item := self._items.get(place)) is None:
-                break
-            found.append(item)
-        return found
-
-
-def are_equal(a: FloatArray, b: FloatArray) -> npt.NDArray[np.bool_]:
-    """Whether vectors of unit length, shape (..., dimension), are equal up to rounding."""
-    difference = a - b
-    return np.asarray(np.einsum("...d,...d->...", difference, difference) <= _ROUNDING**2)
+    keys = np.concatenate([np.setdiff1d(entries, rows[:, 0]), rows[:, 1]])
+    if not np.isin(rows[:, 0], entries).all() or len(np.unique(keys)) != len(keys) or keys.min(initial=0) < 0:
+        raise CorruptIndexError("the file of shared entries is damaged: it does not fit the graph")
+    return keys

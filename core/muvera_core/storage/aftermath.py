@@ -32,8 +32,11 @@ def follow_up(work: Callable[[], object], problem: str) -> bool:
 
 
 def log_failure(problem: str, error: Exception) -> None:
-    """Log an error of work that follows a commit."""
-    _log.warning("%s: %s: %s", problem, type(error).__name__, error)
+    """Log an error of work that follows a commit.
+
+    A record of the log does not hold the error: its traceback would keep the index, and its folder's lock, alive.
+    """
+    _log.warning("%s: %s: %s", problem, type(error).__name__, str(error))
 
 
 def warn_or_log(message: str, category: type[Warning]) -> None:

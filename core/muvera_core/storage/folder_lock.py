@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from filelock import FileLock, Timeout
 
@@ -18,6 +20,10 @@ LOCK_NAME = "write.lock"
 # Creation writes the manifest last. A folder with only these files, and an empty token file, never held a document.
 _TOKENS = tokens_path(Path(), 0).name
 _UNFINISHED = {DATABASE_NAME, f"{DATABASE_NAME}-journal", _TOKENS, f"{MANIFEST_NAME}.tmp"}
+
+# The locks that this process holds or held, so that an error can tell where the other writer is. A lock leaves when
+# nothing refers to it.
+_claims: WeakValueDictionary[tuple[int, Path], FileLock] = WeakValueDictionary()
 
 
 def claim_new_folder(folder: Path) -> FileLock:
@@ -81,12 +87,28 @@ def claim_folder(folder: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise IndexLockedError(
-            f"{folder} is open for writing elsewhere: close that index first, or open this one with read_only=True"
-        ) from None
+        raise IndexLockedError(_who_holds(folder)) from None
     except OSError as error:
         raise ReadOnlyIndexError(f"{folder} cannot be written ({error}): open it with read_only=True") from error
+    _claims[_claim_of(folder)] = lock
     return lock
+
+
+def _claim_of(folder: Path) -> tuple[int, Path]:
+    """The key of this process's claim. A forked child does not have the claims of its parent."""
+    return os.getpid(), folder.resolve()
+
+
+def _who_holds(folder: Path) -> str:
+    held = _claims.get(_claim_of(folder))
+    if held is not None and held.is_locked:
+        return (
+            f"{folder} is already open for writing in this process: use the index that is open, or call close() on it "
+            "first, or open this one with read_only=True"
+        )
+    return (
+        f"{folder} is open for writing in another process: close it there first, or open this one with read_only=True"
+    )
 
 
 @contextmanager

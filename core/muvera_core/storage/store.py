@@ -9,6 +9,7 @@ The store has two connections, so that searches can read while a change is writt
 
 from __future__ import annotations
 
+import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -62,6 +63,8 @@ class Store:
         snapshot: the state that the next search sees. It is replaced only while ``locks.state`` is held.
     """
 
+    _connections: tuple[sqlite3.Connection, ...] = ()  # so that ``__del__`` works if ``__init__`` fails
+
     def __init__(
         self,
         folder: Path | None,
@@ -93,6 +96,7 @@ class Store:
         self._compacted: TokenLog | None = None
         new = create is not None or folder is None
         self._db = connect(self._path, write=new, create=new)
+        self._connections = (self._db,)
         self._shared = SharedConnection(self._db, self._path, self.locks.state)
         self._reader, self._filters = DocumentReader(self._shared), FilterReader(self._shared)
         # A second connection, for changes and for loading new states, so that searches need not wait for these.
@@ -104,6 +108,7 @@ class Store:
                     create_database(self._db, first | (create or {}))
             if folder is not None:
                 self._write_db = connect(self._path, write=not read_only)
+                self._connections = (self._db, self._write_db)
             self.snapshot = self._load(None)
             if not read_only:
                 self.roll_back()
@@ -323,6 +328,12 @@ class Store:
             self._write_db.close()
             no_tokens = MemoryTokenLog(self.codec.row_dtype, 0)
             self.snapshot = Snapshot.of(self.snapshot.version, SnapshotRows.empty(), no_tokens)
+
+    def __del__(self) -> None:
+        # Python closes a forgotten connection only when the garbage collector runs, and warns since 3.13. In a forked
+        # child ``ForkGuard`` keeps the store alive.
+        for db in self._connections:
+            db.close()
 
     # Private methods
 
