@@ -62,7 +62,12 @@ READING_CODE = {
     "matching",
     "read_exclusively",
     "read_snapshot_rows",
+    "_read_in_pages",
+    "_select",
+    "fetch",
+    "_run_limited",
     "catch_up",
+    "_take_in_anew",
     "publish",
     "discard",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from muvera_core.files.checksums import field_hash, file_checksum, id_hash, record_checksum, row_hashes, signed_sum
+from muvera_core.files.copying import copy_plain, end_of_data
 from muvera_core.files.plain import (
     DATABASE_ERRORS,
     is_plain_file,
@@ -17,6 +18,8 @@ from muvera_core.files.plain import (
 
 __all__ = [
     "DATABASE_ERRORS",
+    "copy_plain",
+    "end_of_data",
     "field_hash",
     "file_checksum",
     "id_hash",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -17,7 +16,7 @@ import numpy as np
 from muvera_core.batches import batched
 from muvera_core.encoders import TokenEncoder, default_encoder, is_precomputed, pool_tokens
 from muvera_core.errors import CorruptIndexError, EncoderMismatchError, InvalidInputError, NotAnIndexError
-from muvera_core.files import storage_errors, write_json
+from muvera_core.files import copy_plain, storage_errors, write_json
 from muvera_core.maintenance.check import check_claimed, find_generation, read_settings, require_index, weights_damage
 from muvera_core.maintenance.migrations import migrate_index
 from muvera_core.maintenance.rebuild import Rebuild, work_folder
@@ -183,7 +182,7 @@ def _quarantine(folder: Path, lost: list[SalvagedDocument]) -> Path:
         quarantine = Path(tempfile.mkdtemp(dir=folder, prefix="quarantine-"))
         for path in (folder / DATABASE_NAME, *(tokens_path(folder, n) for n in token_generations(folder))):
             if path.is_file() and not path.is_symlink():
-                shutil.copyfile(path, quarantine / path.name)
+                copy_plain(path, quarantine / path.name)
         left = [
             {
                 "number": document.key,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,17 @@ from typing import Any
 import numpy as np
 
 from muvera_core.errors import MuveraError
-from muvera_core.files import DATABASE_ERRORS, id_hash, is_plain_file, record_checksum, row_hashes, storage_errors
+from muvera_core.files import (
+    DATABASE_ERRORS,
+    copy_plain,
+    end_of_data,
+    id_hash,
+    is_plain_file,
+    open_plain,
+    record_checksum,
+    row_hashes,
+    storage_errors,
+)
 from muvera_core.filters import damaged_paths
 from muvera_core.maintenance.reports import Problem
 from muvera_core.storage import (
@@ -44,8 +53,10 @@ _PLACE_COLUMNS = "key, id_hash, first_token, n_tokens, token_checksum, hash"
 _TABLES = ("documents", "directory")
 # Give up after this many batches without a readable key: a damaged counter may be far too high.
 _MAX_UNREADABLE_BATCHES = 100_000
-# Bytes of the database's header (SQLite's file format, section 1.3): the first free page and their number; and
-# version-valid-for, which, if it differs from the change counter, makes SQLite ignore the size in the header.
+# Bytes of the database's header (SQLite's file format, section 1.3): the number of pages; the first free page and the
+# number of free ones; and version-valid-for, which, if it differs from the change counter, makes SQLite ignore the size
+# in the header.
+_N_PAGES = slice(28, 32)
 _FREELIST = slice(32, 40)
 _VALID_FOR = slice(92, 96)
 
@@ -80,6 +91,10 @@ class Salvage:
             CorruptIndexError: the database or its journal is not a plain file, or the journal names another one.
         """
         self._folder = folder
+        self._n_bytes_behind = 0
+        with storage_errors(folder / DATABASE_NAME):
+            if is_plain_file(folder / DATABASE_NAME):
+                self._n_bytes_behind = _n_bytes_behind(folder / DATABASE_NAME)
         self._db = _open_copy(folder / DATABASE_NAME, work / "salvaged.sqlite")
         self.state: dict[str, Any] = {}
         with suppress(MuveraError, *DATABASE_ERRORS):
@@ -107,6 +122,10 @@ class Salvage:
 
     def problems(self) -> Iterator[Problem]:
         """Problems of the database apart from its documents."""
+        if self._n_bytes_behind:
+            yield Problem(
+                DATABASE_NAME, f"{self._n_bytes_behind} bytes behind its end are not part of it", derived=True
+            )
         try:
             for (finding,) in self._db.execute("PRAGMA integrity_check(10)").fetchall():
                 if finding != "ok":
@@ -184,9 +203,10 @@ def _open_copy(database: Path, copy: Path) -> sqlite3.Connection:
     journal = database.with_name(database.name + "-journal")
     with storage_errors(database):
         if is_plain_file(database):
-            shutil.copyfile(database, copy)
+            copy_plain(database, copy, database.stat().st_size - _n_bytes_behind(database))
             if is_plain_file(journal):
-                shutil.copyfile(journal, copy.with_name(copy.name + "-journal"))
+                copy_plain(journal, copy.with_name(copy.name + "-journal"), end_of_data(journal))
+                check_journal(copy)  # without a hole, it may end with a name that the hole hid
         else:
             copy.write_bytes(b"")
     with suppress(*DATABASE_ERRORS):
@@ -203,6 +223,14 @@ def _open_copy(database: Path, copy: Path) -> sqlite3.Connection:
             file.seek(0, os.SEEK_END)
             file.write(empty[file.tell() :])
         return connect_to_any(copy)
+
+
+def _n_bytes_behind(database: Path) -> int:
+    """The length of a hole at the end of the file that does not belong to the database."""
+    with os.fdopen(open_plain(database, os.O_RDONLY), "rb") as file:
+        n_pages = int.from_bytes(file.read(_N_PAGES.stop)[_N_PAGES], "big")
+        size = os.fstat(file.fileno()).st_size
+    return max(0, size - max(end_of_data(database), n_pages * PAGE_SIZE))
 
 
 def _open_readable(copy: Path) -> sqlite3.Connection:
