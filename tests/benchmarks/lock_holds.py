@@ -65,8 +65,9 @@ class TimedLock:
     def __init__(self, name: str) -> None:
         self._name, self._lock, self._depth, self._since = name, threading.RLock(), 0, 0.0
 
-    def acquire(self) -> bool:
-        self._lock.acquire()
+    def acquire(self, blocking: bool = True) -> bool:
+        if not self._lock.acquire(blocking):
+            return False
         self._depth += 1
         if self._depth == 1:
             self._since = time.perf_counter()
@@ -86,7 +87,14 @@ class TimedLock:
 
 
 def timed_locks() -> IndexLocks:
+    """Locks that are recorded, for the first index. A copy of it has its own, which no search waits for."""
+    setattr(store, "IndexLocks", IndexLocks)  # noqa: B010
     return IndexLocks(*(TimedLock(name) for name in LOCKS))  # type: ignore[arg-type]
+
+
+def record_next_index() -> None:
+    """Let the index that is opened or made next have locks that are recorded."""
+    setattr(store, "IndexLocks", timed_locks)  # noqa: B010
 
 
 def embeddings(seed: int, n: int) -> TokenEmbeddings:
@@ -190,6 +198,7 @@ def calls(index: MuveraIndex, folder: Path, n: int) -> Iterator[tuple[str, Calla
 
 def measure(name: str) -> None:
     n, fde, stage_one.FLAT_LIMIT = VARIANTS[name]
+    record_next_index()
     print(f"\n{n} documents, {name} of {fde.output_dimension} dimensions; holds and searches in milliseconds")
     names = " ".join(f"{name:>10}" for name in (*LOCKS, "state p99", "slowest", "search p99"))
     print(f"{'call':34} {'seconds':>8} {names}")
@@ -252,7 +261,7 @@ def main() -> None:
     parser.add_argument("--flat-limit", type=int)
     parser.add_argument("--variant", choices=VARIANTS, action="append")
     arguments = parser.parse_args()
-    setattr(store, "IndexLocks", timed_locks)  # noqa: B010
+    record_next_index()
     if arguments.reader:
         stage_one.FLAT_LIMIT = arguments.flat_limit
         read(arguments.reader)

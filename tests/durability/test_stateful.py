@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -83,6 +84,11 @@ def documents_of(batch: Batch) -> list[ModelDocument]:
     return [model_document(id, seed, metadata) for id, (seed, metadata) in batch.items()]
 
 
+def as_json(document: ModelDocument) -> str:
+    """The metadata as JSON, in which 1, 1.0 and True differ."""
+    return json.dumps(document.metadata, sort_keys=True)
+
+
 class IndexMachine(RuleBasedStateMachine):
     """One index folder with a writer and a reader, beside the model and all states that it has been in."""
 
@@ -136,9 +142,15 @@ class IndexMachine(RuleBasedStateMachine):
             texts = [document.text or "" for document in documents]
             added = self.index.add(texts, ids, [document.metadata for document in documents], batch_size=2)
             assert added == ids
+            documents = [document for document in documents if not self.holds(document)]
         else:
             add_to(self.index, documents)
         self.commit(self.model.with_documents(documents))
+
+    def holds(self, document: ModelDocument) -> bool:
+        """Whether the same text is stored under the same id, with the same metadata."""
+        stored = self.model.documents.get(document.id)
+        return stored is not None and [stored.text, as_json(stored)] == [document.text, as_json(document)]
 
     @precondition(lambda self: len(self.model) < len(IDS))
     @rule(data=st.data(), content=contents)

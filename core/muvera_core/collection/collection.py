@@ -1,8 +1,8 @@
 """An open index: stored documents and stage one, kept in step for one writing thread and many searching threads.
 
 The writer makes a change visible in one moment: it holds ``locks.state`` while the store commits and stage one
-publishes. A search holds ``locks.state`` while it takes a snapshot and its candidates. Then it works on that snapshot
-without a lock. If a document that it would return has been deleted meanwhile, the search starts again.
+publishes. A search holds ``locks.state`` while it takes a snapshot and a view of stage one, then only for single short
+reads. If a document that it would return has been deleted meanwhile, the search starts again.
 """
 
 from __future__ import annotations

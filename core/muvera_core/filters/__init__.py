@@ -32,6 +32,7 @@ from muvera_core.filters.table import (
     damaged_paths,
     delete_fields,
     fetch_from,
+    field_rows,
     insert_fields,
     verify_path,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "damaged_paths",
     "delete_fields",
     "fetch_from",
+    "field_rows",
     "insert_fields",
     "moment",
     "verify_path",

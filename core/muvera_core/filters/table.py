@@ -42,14 +42,16 @@ LAST: tuple[Any, Any, Any] = (b"", b"", -1)
 
 def insert_fields(db: sqlite3.Connection, keys: Sequence[int], metadatas: Sequence[Mapping[str, Any]]) -> None:
     """Add the metadata fields of documents."""
-    db.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", _rows(keys, metadatas))
-    _add_to_sums(db, _rows(keys, metadatas), 1)
+    db.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", field_rows(keys, metadatas))
+    _add_to_sums(db, field_rows(keys, metadatas), 1)
 
 
 def delete_fields(db: sqlite3.Connection, keys: Sequence[int], metadatas: Sequence[Mapping[str, Any]]) -> None:
     """Remove the metadata fields of documents."""
-    db.executemany("DELETE FROM fields WHERE path = ? AND kind = ? AND value = ? AND key = ?", _rows(keys, metadatas))
-    _add_to_sums(db, _rows(keys, metadatas), -1)
+    db.executemany(
+        "DELETE FROM fields WHERE path = ? AND kind = ? AND value = ? AND key = ?", field_rows(keys, metadatas)
+    )
+    _add_to_sums(db, field_rows(keys, metadatas), -1)
 
 
 class Fetch(Protocol):
@@ -112,7 +114,8 @@ def _expected(fetch: Fetch, path: str) -> tuple[int, int]:
     return found[0] if found else (0, 0)
 
 
-def _rows(keys: Sequence[int], metadatas: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Any, int]]:
+def field_rows(keys: Sequence[int], metadatas: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Any, int]]:
+    """Path, kind, value and key of each metadata field of documents."""
     for key, metadata in zip(keys, metadatas, strict=True):
         for field in flatten(metadata):
             yield (*field, key)

@@ -17,6 +17,7 @@ from muvera_core.files import id_hash, record_checksum, storage_errors
 from muvera_core.filters import delete_fields, insert_fields
 from muvera_core.storage.database import State, insert_snapshot_rows, read_version, write_state
 from muvera_core.storage.documents import DocumentReader
+from muvera_core.storage.filter_reader import carried_over
 from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot, SnapshotRows
 from muvera_core.storage.token_log import TokenLog
@@ -63,6 +64,7 @@ class Change:
         self._db, self._path, self._snapshot = db, path, snapshot
         self._reader = DocumentReader(SharedConnection(db, path))
         self._added = SnapshotRows.empty()
+        self._metadatas: list[dict[str, Any]] = []
         self._state: State = {}
         self.removed: IntArray = np.empty(0, dtype=np.int64)
         self.after: Snapshot | None = None
@@ -114,7 +116,8 @@ class Change:
                     for key, id, text, metadata in zip(numbers, ids, texts, metadatas, strict=True)
                 ],
             )
-            insert_fields(self._db, numbers, [json.loads(metadata) for metadata in metadatas])
+            self._metadatas = [json.loads(metadata) for metadata in metadatas]
+            insert_fields(self._db, numbers, self._metadatas)
             hashes = np.array([id_hash(id) for id in ids], dtype=np.int64)
             self._added = SnapshotRows(keys, hashes, tokens.first, tokens.count, tokens.checksums)
             insert_snapshot_rows(self._db, self._added)
@@ -148,7 +151,9 @@ class Change:
     def prepare(self) -> None:
         """Do the work that must precede ``commit`` and during which searches need not wait."""
         version = self._snapshot.version + 1
-        self.after = self._snapshot.changed(version, self.removed, self._added)
+        known = dict(self._snapshot.filter_matches)  # at once: searches may add to it
+        answers = carried_over(known, self.removed, self._added.keys, self._metadatas)
+        self.after = self._snapshot.changed(version, self.removed, self._added, answers)
         with storage_errors(self._path):
             write_state(self._db, self._state | {"version": version, "digest": self.after.digest})
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from itertools import chain, repeat
 from typing import Any
 
-from muvera_core.errors import RUN_REPAIR, CorruptIndexError
-from muvera_core.filters import Condition, FieldIndex, verify_path
-from muvera_core.storage.database import read_version
+import numpy as np
+
+from muvera_core.errors import RUN_REPAIR, CorruptIndexError, MuveraError
+from muvera_core.filters import FIELDS_SCHEMA, Condition, FieldIndex, fetch_from, field_rows, verify_path
+from muvera_core.storage.database import connect_to_any, read_version
 from muvera_core.storage.documents import StaleError
 from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot
@@ -19,6 +22,8 @@ from muvera_core.token_embeddings import IntArray
 _MAX_CACHED_FILTERS = 16
 # A limited statement is stopped after this many steps of SQLite's virtual machine, some milliseconds.
 _STEPS_AT_ONCE, _MAX_TIMES = 1_000, 50
+# Added documents that the latest filters are compared with when they are committed. That takes some milliseconds.
+_MAX_LOOKED_AT = 1_000
 
 
 class FilterReader:
@@ -65,6 +70,34 @@ class FilterReader:
                 f"{RUN_REPAIR}"
             )
         return matches
+
+
+def carried_over(
+    known: Mapping[Condition, IntArray], removed: IntArray, keys: IntArray, metadatas: Sequence[Mapping[str, Any]]
+) -> dict[Condition, IntArray]:
+    """Answers of filters after a change. Only the added documents are looked at.
+
+    Args:
+        known: the answers before, by condition.
+        removed: keys of the documents that the change deletes or replaces.
+        keys: keys of the documents that it adds, higher than all before.
+        metadatas: their metadata.
+
+    Returns:
+        The answers of those filters that can be answered like this, and of none if many documents are added.
+    """
+    if not known or len(keys) > _MAX_LOOKED_AT:
+        return {}
+    answers: dict[Condition, IntArray] = {}
+    with closing(connect_to_any(None)) as db:
+        db.executescript(FIELDS_SCHEMA)
+        db.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", field_rows(keys.tolist(), metadatas))
+        fields = FieldIndex(fetch_from(db), keys, lambda path: None)
+        for condition, matches in known.items():
+            with suppress(MuveraError):  # some conditions say so if no document has their field
+                new = condition.keys(fields)
+                answers[condition] = np.concatenate([np.setdiff1d(matches, removed, assume_unique=True), new])
+    return answers
 
 
 def _run_limited(db: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Any] | None:

@@ -6,7 +6,7 @@ token rows of a snapshot are never overwritten, and a replaced document gets a n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -124,7 +124,9 @@ class Snapshot:
         runs = [self.keys_by_hash[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
         return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *runs]))
 
-    def changed(self, version: int, removed: IntArray, added: SnapshotRows) -> Snapshot:
+    def changed(
+        self, version: int, removed: IntArray, added: SnapshotRows, filter_matches: Mapping[Condition, IntArray]
+    ) -> Snapshot:
         """The next snapshot: without the keys ``removed``, and with ``added``, whose keys must be higher."""
         rows, verified, hashes, keys = self.rows, self.verified, self.hashes, self.keys_by_hash
         digest = signed_sum([self.digest, signed_sum(added.hashes())])
@@ -142,11 +144,13 @@ class Snapshot:
             np.insert(hashes, places, added.id_hashes[order]),
             np.insert(keys, places, added.keys[order]),
             digest,
+            dict(filter_matches),
         )
 
     def moved(self, version: int, tokens: TokenLog, first: IntArray) -> Snapshot:
         """The next snapshot: the same documents, with tokens in another log, starting at the rows ``first``."""
-        return Snapshot.of(version, replace(self.rows, first=first), tokens)
+        moved = Snapshot.of(version, replace(self.rows, first=first), tokens)
+        return replace(moved, filter_matches=dict(self.filter_matches))
 
     def with_verified_of(self, earlier: Snapshot) -> Snapshot:
         """This snapshot, with ``verified`` set as in ``earlier``, which has the same token log."""
