@@ -32,9 +32,11 @@ VISIT_COST = 0.5
 _FEW_DELETED = 0.05
 # Documents that are encoded and added to the graph at a time.
 _BATCH = 32
-# Searches wait while documents are added to the graph. If there was a search in so many seconds, one document is added
-# at a time, and after each the writer pauses, without which it would take the lock again before a waiting search does.
+# Searches wait while documents are added to the graph. If there was a search in so many seconds, only as many documents
+# are added at a time as this time allows, at least one. Then the writer pauses: without a pause it would take the lock
+# again before a waiting search does.
 _RECENT = 1.0
+_LONGEST_HOLD = 4e-3
 _PAUSE = 5e-5
 
 
@@ -65,6 +67,7 @@ class StageOne:
         self._lock = lock or threading.RLock()
         self._n_publications = 0
         self._latest_search = -math.inf
+        self._added_together = 1  # documents that are added to a graph in one hold of the lock, beside searches
         self.candidates: Candidates = candidates or FlatCandidates(encoder.output_dimension)
         if isinstance(self.candidates, HnswCandidates):
             self.candidates.ef = self._ef
@@ -122,9 +125,12 @@ class StageOne:
         start = 0
         while start < len(keys):
             beside_searches = time.monotonic() < self._latest_search + _RECENT
-            end = start + 1 if beside_searches else len(keys)
+            end = min(start + self._added_together, len(keys)) if beside_searches else len(keys)
             with self._lock:
+                began = time.perf_counter()
                 self.candidates.stage(keys[start:end], vectors[start:end])
+                seconds = time.perf_counter() - began
+            self._added_together = max(1, min(_BATCH, int((end - start) * _LONGEST_HOLD / max(seconds, 1e-6))))
             if beside_searches:
                 time.sleep(_PAUSE)
             start = end
@@ -158,6 +164,7 @@ class StageOne:
     def search(self, vector: FloatArray, n_candidates: int, allowed: IntArray | None = None) -> IntArray:
         """Keys of the ``n_candidates`` documents of highest inner product, best first, int64. See ``Candidates``."""
         self._latest_search = time.monotonic()
+        self._added_together = 1  # documents that are added to a graph in one hold of the lock, beside searches
         with self._lock:
             candidates = self.candidates
             if not isinstance(candidates, FlatCandidates):
@@ -168,6 +175,7 @@ class StageOne:
     def view(self) -> StageOneView:
         """What is published now, to be searched without the lock. Take it under the lock, together with a snapshot."""
         self._latest_search = time.monotonic()
+        self._added_together = 1  # documents that are added to a graph in one hold of the lock, beside searches
         with self._lock:
             candidates, n = self.candidates, self._n_publications
             return StageOneView(
