@@ -418,8 +418,9 @@ def test_a_saving_that_fails_is_not_tried_again_at_every_write(tmp_path: Path, m
 # Searches beside writes
 
 
-def test_documents_are_added_one_at_a_time_while_there_are_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_documents_are_added_at_a_time_while_there_are_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_one, "FLAT_LIMIT", 5)
+    monkeypatch.setattr(stage_one, "_LONGEST_HOLD", 0)
     encoder = FixedDimensionalEncoder(FDEConfig(dimension=8, num_repetitions=2, num_simhash_projections=1))
     stage, batches = StageOne(encoder), list[int]()
     vectors = np.random.default_rng(0).standard_normal((200, encoder.output_dimension)).astype(np.float32)
@@ -440,8 +441,12 @@ def test_documents_are_added_one_at_a_time_while_there_are_searches(monkeypatch:
     stage.search(vectors[0], 5)
     stage.stage_vectors(np.arange(105, 110), vectors[105:110])
     assert batches == [1] * 10
+    monkeypatch.setattr(stage_one, "_LONGEST_HOLD", 60)
+    stage.stage_vectors(np.arange(140, 160), vectors[140:160])
+    assert batches[10:] == [1, 19]
+    del batches[10:]
     monkeypatch.setattr(stage_one, "_RECENT", 0)
     stage.stage_vectors(np.arange(110, 140), vectors[110:140])
     assert batches[10:] == [30]
     stage.publish(np.empty(0, np.int64))
-    assert stage.candidates.keys().tolist() == list(range(140))
+    assert stage.candidates.keys().tolist() == list(range(160))
