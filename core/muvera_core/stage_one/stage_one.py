@@ -164,7 +164,6 @@ class StageOne:
     def search(self, vector: FloatArray, n_candidates: int, allowed: IntArray | None = None) -> IntArray:
         """Keys of the ``n_candidates`` documents of highest inner product, best first, int64. See ``Candidates``."""
         self._latest_search = time.monotonic()
-        self._added_together = 1  # documents that are added to a graph in one hold of the lock, beside searches
         with self._lock:
             candidates = self.candidates
             if not isinstance(candidates, FlatCandidates):
@@ -175,7 +174,6 @@ class StageOne:
     def view(self) -> StageOneView:
         """What is published now, to be searched without the lock. Take it under the lock, together with a snapshot."""
         self._latest_search = time.monotonic()
-        self._added_together = 1  # documents that are added to a graph in one hold of the lock, beside searches
         with self._lock:
             candidates, n = self.candidates, self._n_publications
             return StageOneView(
