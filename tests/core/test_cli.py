@@ -546,7 +546,7 @@ def test_errors_say_what_to_do_on_the_command_line(notes: Path, index: Path, tmp
     muvera("index", index, notes)
     assert "the query is empty" in muvera("search", index, " ").stderr
     with MuveraIndex.open(index):
-        assert "is open for writing elsewhere" in muvera("index", index, notes, status=1).stderr
+        assert "is already open for writing in this process" in muvera("index", index, notes, status=1).stderr
         assert hits(index, "owls", "-k", 1)
     (index / "manifest.json").write_text("{")
     assert "`muvera repair INDEX`" in muvera("search", index, "owls", status=1).stderr
