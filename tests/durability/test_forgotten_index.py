@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sqlite3
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -108,6 +109,16 @@ def test_a_forgotten_index_keeps_its_documents(folder: Path) -> None:
     use(folder, lambda index: index.delete(["d1", "d2"]))
     with MuveraIndex.open(folder, ENCODER) as index:
         assert search_exactly(index)(MODEL.with_documents(LATER).without(["d1", "d2"]))
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_forgotten_index_closes_its_database(read_only: bool, folder: Path) -> None:
+    connections: list[sqlite3.Connection] = []
+    use(folder, lambda index: connections.extend(index._collection.store._connections), read_only=read_only)
+    assert len(connections) == 2
+    for connection in connections:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+            connection.execute("SELECT 1")
 
 
 def test_a_log_that_keeps_its_records_does_not_keep_the_index(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
