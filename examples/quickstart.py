@@ -17,6 +17,7 @@ from statistics import mean
 from llama_index.retrievers.muvera import MuveraRetriever as LlamaIndexRetriever
 
 from langchain_muvera import MuveraRetriever as LangChainRetriever
+from langchain_muvera import ScoredDocument
 from muvera_core import MuveraIndex, StageClock, TokenMatch
 from muvera_core.evaluation.collections import BeirCollection, read_beir
 from muvera_core.evaluation.measures import ndcg_at_k, recall_at_k
@@ -59,8 +60,8 @@ def build(path: Path, collection: BeirCollection) -> None:
 def ask(index: MuveraIndex) -> None:
     print(f"LangChain: {ASKED_THROUGH_LANGCHAIN}?")
     for document in LangChainRetriever(index=index, k=2).invoke(ASKED_THROUGH_LANGCHAIN):
-        score = document.metadata["relevance_score"]
-        show(index, ASKED_THROUGH_LANGCHAIN, str(document.id), score, document.page_content)
+        assert isinstance(document, ScoredDocument)
+        show(index, ASKED_THROUGH_LANGCHAIN, str(document.id), document.normalized_score, document.page_content)
     print(f"LlamaIndex: {ASKED_THROUGH_LLAMA_INDEX}?")
     for node in LlamaIndexRetriever(index, similarity_top_k=2).retrieve(ASKED_THROUGH_LLAMA_INDEX):
         show(index, ASKED_THROUGH_LLAMA_INDEX, node.node_id, node.get_score(), node.text)
