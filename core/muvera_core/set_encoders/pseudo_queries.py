@@ -10,8 +10,6 @@ from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 
 # Shortest and longest pseudo-query, in tokens.
 QUERY_TOKENS = (8, 24)
-# Longer runs of characters without a space are no words. They may be cut anywhere.
-_LONGEST_WORD = 30
 
 
 def runs_of_tokens(
@@ -38,17 +36,11 @@ def part_of_text(text: str, share: float, rng: np.random.Generator) -> str:
     """About this share of a text, from a random position. It has whole words if spaces separate the words."""
     length = min(len(text), max(1, round(share * len(text))))
     start = int(rng.integers(len(text) - length + 1))
-    end = start + length
-    part = text[start:end]
-    if any(map(str.isspace, part)):
-        # Complete the words that were cut. Without them, a short part would say nothing: "and even", "important tool".
-        start -= _word_length(text[max(0, start - _LONGEST_WORD) : start][::-1])
-        end += _word_length(text[end : end + _LONGEST_WORD])
-        part = text[start:end]
-    return " ".join(part.split()) or text
-
-
-def _word_length(characters: str) -> int:
-    """Number of characters before the first space. 0 if there are too many for a word."""
-    n = next((i for i, character in enumerate(characters) if character.isspace()), len(characters))
-    return n if n < _LONGEST_WORD else 0
+    part = text[start : start + length]
+    words = part.split()
+    # Leave out a word that was cut.
+    if start > 0 and not text[start - 1].isspace():
+        words = words[1:]
+    if start + length < len(text) and not text[start + length].isspace():
+        words = words[:-1]
+    return " ".join(words) or part.strip() or text
