@@ -117,8 +117,7 @@ class Writer:
     def _take_over(self, keys: IntArray, stored: Sequence[int]) -> AppendedTokens:
         """Let new ``keys`` have the tokens and the stage-one vectors of ``stored`` ones, which the change replaces."""
         stage_one, snapshot = self._collection.stage_one, self._store.snapshot
-        order = np.argsort(stored)
-        stage_one.stage_vectors(keys[order], stage_one.candidates.vectors(np.asarray(stored, dtype=np.int64)[order]))
+        stage_one.stage_vectors(keys, stage_one.candidates.vectors(np.asarray(stored, dtype=np.int64)))
         rows = snapshot.rows[snapshot.places(stored)]
         return AppendedTokens(rows.first, rows.count, rows.token_checksums)
 
@@ -131,13 +130,7 @@ class Writer:
         collection = self._collection
         with collection.locks.writing:
             collection.require_writable()
-            snapshot = collection.snapshot()
-            named = None if ids is None else np.array(sorted(self._store.keys_of(snapshot, ids).values()), np.int64)
-            admitted = self._store.matching(snapshot, condition)
-            if named is None:
-                keys = admitted
-            else:
-                keys = named if condition is None else np.intersect1d(named, admitted, assume_unique=True)
+            keys = self._store.matching(collection.snapshot(), condition, ids)
             if len(keys):
                 collection.write(lambda: self._commit(lambda change: change.delete(keys)))
                 collection.n_unsaved += len(keys)

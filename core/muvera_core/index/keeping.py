@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import os
 
-from muvera_core.collection import (
-    copy_collection,
-    refresh,
-)
+from muvera_core.collection import copy_collection, refresh
 from muvera_core.index.parts import IndexParts
-from muvera_core.validation import (
-    require_count,
-    require_path,
-)
+from muvera_core.validation import require_count, require_path
 
 
 class KeepingCalls(IndexParts):

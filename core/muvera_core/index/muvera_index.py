@@ -9,12 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn
 
-from muvera_core.collection import (
-    create_collection,
-    new_index_id,
-    open_collection,
-    remove_new_index,
-)
+from muvera_core.collection import create_collection, new_index_id, open_collection, remove_new_index
 from muvera_core.encoders import (
     PrecomputedEmbeddings,
     TokenEncoder,
@@ -24,12 +19,7 @@ from muvera_core.encoders import (
     require_pool_factor,
     require_scipy,
 )
-from muvera_core.errors import (
-    IndexExistsError,
-    IndexLockedError,
-    InvalidInputError,
-    MuveraError,
-)
+from muvera_core.errors import IndexExistsError, IndexLockedError, InvalidInputError, MuveraError
 from muvera_core.evaluation import Evaluation, evaluate
 from muvera_core.index.keeping import KeepingCalls
 from muvera_core.index.parts import accelerator_of
@@ -185,7 +175,8 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
             IndexFolderError: the same cases as for ``open``.
         """
         on_device: dict[str, Any] = {"device": device, "device_memory": device_memory}
-        if not holds_index(require_path("path", path)):
+        folder = require_path("path", path)
+        if not holds_index(folder):
             try:
                 return cls.create(
                     path,
@@ -196,7 +187,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
                     **on_device,
                 )
             except (IndexExistsError, IndexLockedError):
-                if not holds_index(require_path("path", path)):
+                if not holds_index(folder):
                     raise  # otherwise another process has just made it
         index = cls.open(path, encoder, show_progress=show_progress, **on_device)
         manifest = index._collection.manifest

@@ -6,21 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from muvera_core.collection import (
-    Accelerator,
-    AutoRefresh,
-    Collection,
-    Writer,
-)
-from muvera_core.encoders import (
-    TokenEncoder,
-)
+from muvera_core.collection import Accelerator, AutoRefresh, Collection, Writer
+from muvera_core.encoders import TokenEncoder
 from muvera_core.hits import Document
 from muvera_core.storage import StoredDocument
-from muvera_core.validation import (
-    require_count,
-    require_texts,
-)
+from muvera_core.validation import require_count, require_texts
 
 # A filter over metadata; see ``muvera_core.filters``.
 Filter = Mapping[str, Any]

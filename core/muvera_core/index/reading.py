@@ -6,18 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from muvera_core.errors import (
-    InvalidInputError,
-)
+from muvera_core.errors import InvalidInputError
 from muvera_core.filters import Condition, compile_filter
 from muvera_core.hits import Document
 from muvera_core.index.parts import Filter, IndexParts, one_or_more, to_document
 from muvera_core.storage import Snapshot, StoredDocument
 from muvera_core.token_embeddings import FloatArray
-from muvera_core.validation import (
-    require_count,
-    require_unicode,
-)
+from muvera_core.validation import require_count, require_unicode
 
 
 class ReadingCalls(IndexParts):

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy.typing as npt
 
-from muvera_core.errors import (
-    InvalidInputError,
-)
+from muvera_core.errors import InvalidInputError
 from muvera_core.filters import compile_filter
 from muvera_core.hits import Hit, TokenMatch
 from muvera_core.index.parts import Filter, IndexParts
@@ -95,15 +93,14 @@ class SearchingCalls(IndexParts):
         self._start_reading()
         queries = require_strings("queries", queries)
         options, clock = _options(k, n_candidates, filter, ids, min_score, exact), _require_clock(clock)
-        asked = [query for query in queries if has_visible_text(query)]
+        is_asked = [has_visible_text(query) for query in queries]
+        asked = [query for query, is_one in zip(queries, is_asked, strict=True) if is_one]
         hits: Iterator[list[Hit]] = iter(())
         if asked:
             with clock.stage("encode"):
                 encoded = require_encoded(self._encoder.encode_queries(asked), len(asked), self._encoder.dimension)
             hits = iter(search(self._collection, list(encoded), options, clock))
-        return [
-            next(hits) if has_visible_text(query) else without_question(self._collection, options) for query in queries
-        ]
+        return [next(hits) if is_one else without_question(self._collection, options) for is_one in is_asked]
 
     def search_embeddings(
         self,

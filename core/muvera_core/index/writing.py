@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
-from muvera_core.collection import (
-    EncodedTexts,
-    GivenTokens,
-    Record,
-)
-from muvera_core.encoders import (
-    pool_tokens,
-)
-from muvera_core.errors import (
-    InvalidInputError,
-    SkippedTextWarning,
-)
+from muvera_core.collection import EncodedTexts, GivenTokens, Record
+from muvera_core.encoders import pool_tokens, warn
+from muvera_core.errors import InvalidInputError, SkippedTextWarning
 from muvera_core.filters import compile_filter
 from muvera_core.index.parts import Filter, IndexParts, one_or_more
 from muvera_core.metadata import require_metadatas
@@ -79,9 +69,12 @@ class WritingCalls(IndexParts):
         """
         records = _records(require_strings("texts", texts), ids, metadatas)
         batch_size = require_count("batch_size", batch_size)
-        visible = [record for record in records if has_visible_text(record.text or "")]
-        if len(visible) < len(records):
-            _warn_of_skipped([record.id for record in records if not has_visible_text(record.text or "")], len(records))
+        visible: list[Record] = []
+        blank: list[Record] = []
+        for record in records:
+            (visible if has_visible_text(record.text or "") else blank).append(record)
+        if blank:
+            _warn_of_skipped([record.id for record in blank], len(records))
         tokens = EncodedTexts(self._encoder, visible, self.pool_factor, batch_size, show_progress)
         self._writer.add(visible, tokens, skip_unchanged=not force)
         return [record.id for record in records]
@@ -158,12 +151,12 @@ class WritingCalls(IndexParts):
             InvalidInputError: neither argument is given, or the filter is empty or invalid. ``clear`` deletes
                 everything.
         """
-        if filter is not None and compile_filter(filter) is None:
+        condition = compile_filter(filter)
+        if filter is not None and condition is None:
             raise InvalidInputError("an empty filter admits every document: to delete all of them call clear()")
         if ids is None and filter is None:
             raise InvalidInputError("delete needs ids or a filter; to delete every document call clear()")
         wanted = None if ids is None else one_or_more(ids)
-        condition = compile_filter(filter)
         return self._writer.delete(wanted, condition)
 
     def clear(self) -> int:
@@ -187,8 +180,7 @@ def _records(
 
 def _warn_of_skipped(ids: Sequence[str], n: int) -> None:
     shown_ids = ", ".join(map(shown, ids[:_SHOWN_IDS])) + (", …" if len(ids) > _SHOWN_IDS else "")
-    warnings.warn(
+    warn(
         f"skipped {len(ids)} of {counted(n, 'text')}, without a visible character to match: {shown_ids}",
         SkippedTextWarning,
-        stacklevel=3,
     )

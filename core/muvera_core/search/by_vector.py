@@ -8,7 +8,8 @@ import numpy.typing as npt
 from muvera_core.collection import Collection
 from muvera_core.errors import DimensionMismatchError, InvalidInputError
 from muvera_core.hits import Hit
-from muvera_core.search.moment import admitted_keys, take_moment
+from muvera_core.search.moment import take_moment
+from muvera_core.search.pipeline import scored_hits
 from muvera_core.search.plan import SearchOptions
 from muvera_core.set_encoders import FixedDimensionalEncoder
 from muvera_core.storage import Snapshot, StaleError, StoredDocument
@@ -27,23 +28,22 @@ def search_by_vector(collection: Collection, vector: npt.ArrayLike, options: Sea
         with collection.locks.state:
             if collection.snapshot() is not snapshot or collection.stage_one is not moment.stage_one:
                 raise StaleError
-            vectors = moment.stage_one.candidates.vectors(np.sort(keys))
-        cosines: FloatArray = vectors[np.argsort(np.argsort(keys))] @ query
+            vectors = moment.stage_one.candidates.vectors(keys)
+        cosines: FloatArray = vectors @ query
         return collection.store.documents(snapshot, keys), cosines
 
     documents, cosines = collection.read_with_retry(read)
-    normalized = np.clip(cosines, 0, 1).tolist()
-    scored = zip(documents, cosines.tolist(), normalized, strict=True)
-    return [Hit(each.id, each.text, each.metadata, score, share) for each, score, share in scored]
+    return scored_hits(documents, cosines.tolist(), np.clip(cosines, 0, 1).tolist())
 
 
 def without_question(collection: Collection, options: SearchOptions) -> list[Hit]:
     """The hits of a query without a visible character: what a filter or ids admit, with a score of 0, else nothing."""
-    if options.condition is None and options.ids is None:
+    if options.admits_all:
         return []
 
     def read(snapshot: Snapshot) -> list[StoredDocument]:
-        return collection.store.documents(snapshot, admitted_keys(collection, snapshot, options)[: options.k])
+        admitted = collection.store.matching(snapshot, options.condition, options.ids)
+        return collection.store.documents(snapshot, admitted[: options.k])
 
     return [Hit(each.id, each.text, each.metadata) for each in collection.read_with_retry(read)]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from muvera_core.collection import Collection
 from muvera_core.search.plan import SearchOptions, SearchPlan, plan_search
 from muvera_core.stage_one import StageOne, StageOneView
@@ -51,7 +49,7 @@ def take_moment(collection: Collection, snapshot: Snapshot, options: SearchOptio
     Raises:
         StaleError: a write has replaced the snapshot.
     """
-    admitted = admitted_keys(collection, snapshot, options)
+    admitted = collection.store.matching(snapshot, options.condition, options.ids)
     with collection.locks.state:
         if collection.snapshot() is not snapshot:
             raise StaleError
@@ -60,17 +58,3 @@ def take_moment(collection: Collection, snapshot: Snapshot, options: SearchOptio
         gpu_scans = gpu is not None and gpu.scans(stage_one, snapshot)
         plan = plan_search(stage_one, len(snapshot), len(admitted), options, gpu_scans=gpu_scans)
     return Moment(snapshot, stage_one, view, admitted, options.admits_all, plan)
-
-
-def admitted_keys(collection: Collection, snapshot: Snapshot, options: SearchOptions) -> IntArray:
-    """Keys of the documents that a search may return, int64, ascending.
-
-    Raises:
-        StaleError: something was committed after this snapshot.
-    """
-    if options.ids is None:
-        return collection.store.matching(snapshot, options.condition)
-    named = np.array(sorted(collection.store.keys_of(snapshot, options.ids).values()), dtype=np.int64)
-    if options.condition is None:
-        return named
-    return np.intersect1d(named, collection.store.matching(snapshot, options.condition), assume_unique=True)

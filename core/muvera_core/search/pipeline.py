@@ -14,6 +14,7 @@ from muvera_core.search.moment import Moment, take_moment
 from muvera_core.search.plan import SearchOptions, SearchPlan
 from muvera_core.search.reranking import rerank
 from muvera_core.search.stage_clock import StageClock
+from muvera_core.storage import StoredDocument
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 # Queries that are searched together: their candidates are of one snapshot, and they are searched again together if a
@@ -58,7 +59,7 @@ def find_candidates(
     """
     moment = take_moment(collection, collection.snapshot(), options)
     plan, snapshot = moment.plan, moment.snapshot
-    if plan.path in ("every document", "admitted documents"):
+    if plan.reranks_all:
         return [RerankRequest(query, snapshot, moment.admitted) for query in queries]
     vectors = moment.stage_one.encoder.encode_queries(TokenEmbeddings.from_list(list(queries)))
     found = _search_on_gpu(collection, moment, vectors) if plan.path == "GPU scan" else None
@@ -84,5 +85,10 @@ def _as_hits(collection: Collection, request: RerankRequest, ranking: Ranking, m
     normalized = normalize_scores(scores, len(request.query)).tolist()
     n_hits = len(keys) if min_score is None else sum(score >= min_score for score in normalized)  # best first
     documents = collection.store.documents(request.snapshot, keys[:n_hits])
-    scored = zip(documents, scores[:n_hits].tolist(), normalized[:n_hits], strict=True)
+    return scored_hits(documents, scores[:n_hits].tolist(), normalized[:n_hits])
+
+
+def scored_hits(documents: Sequence[StoredDocument], scores: Sequence[float], normalized: Sequence[float]) -> list[Hit]:
+    """The documents with their scores and normalized scores."""
+    scored = zip(documents, scores, normalized, strict=True)
     return [Hit(each.id, each.text, each.metadata, score, share) for each, score, share in scored]

@@ -59,6 +59,11 @@ class SearchPlan:
     ef: int | None
     reason: str
 
+    @property
+    def reranks_all(self) -> bool:
+        """Whether all documents that are admitted are reranked, without stage one."""
+        return self.path in ("every document", "admitted documents")
+
 
 def plan_search(
     stage_one: StageOne, n_documents: int, n_admitted: int, options: SearchOptions, *, gpu_scans: bool
@@ -72,35 +77,31 @@ def plan_search(
         options: the search's options.
         gpu_scans: whether a GPU would scan the vectors of all documents.
     """
-    k, all_of_them = options.k, "every document" if options.admits_all else "admitted documents"
-    n = max(k, stage_one.n_candidates(k) if options.n_candidates is None else options.n_candidates)
-
-    def plan(path: SearchPath, reason: str, ef: int | None = None) -> SearchPlan:
-        n_candidates = n_admitted if path in ("every document", "admitted documents") else n
-        return SearchPlan(path, n_documents, n_admitted, n_candidates, ef, reason)
+    everything: SearchPath = "every document" if options.admits_all else "admitted documents"
+    n = max(options.k, stage_one.n_candidates(options.k) if options.n_candidates is None else options.n_candidates)
 
     def rerank_all(reason: str) -> SearchPlan:
-        return plan("every document" if options.admits_all else "admitted documents", reason)
+        return SearchPlan(everything, n_documents, n_admitted, n_admitted, None, reason)
+
+    def search(path: SearchPath, reason: str, ef: int | None = None) -> SearchPlan:
+        return SearchPlan(path, n_documents, n_admitted, n, ef, reason)
 
     if options.exact:
-        return rerank_all(f"exact=True reranks {all_of_them}.")
+        return rerank_all(f"exact=True reranks {everything}.")
     if n_admitted <= n:
-        return rerank_all(f"A search reranks {n} candidates, and there are no more {_documents(options)} than that.")
+        documents = "documents" if options.admits_all else "admitted documents"
+        return rerank_all(f"A search reranks {n} candidates, and there are no more {documents} than that.")
     if not stage_one.is_worth_it(n_admitted, n):
         return rerank_all(f"To rerank {n_admitted} documents is faster than to find {n} candidates with the graph.")
     if gpu_scans and options.admits_all:
-        return plan("GPU scan", "The GPU holds all vectors, and was faster than the CPU when both were timed.")
+        return search("GPU scan", "The GPU holds all vectors, and was faster than the CPU when both were timed.")
     if not isinstance(stage_one.candidates, HnswCandidates):
-        return plan("flat scan", "Stage one has no graph, because a scan of so few vectors is as fast.")
+        return search("flat scan", "Stage one has no graph, because a scan of so few vectors is as fast.")
     ef = max(stage_one.candidates.ef, n)
     if options.admits_all:
-        return plan("graph", "Every document is admitted, and a graph search looks at a part of them only.", ef)
-    return plan(
+        return search("graph", "Every document is admitted, and a graph search looks at a part of them only.", ef)
+    return search(
         "filtered graph",
         f"A graph search that passes over what is not admitted is faster than to rerank {n_admitted} documents.",
         ef,
     )
-
-
-def _documents(options: SearchOptions) -> str:
-    return "documents" if options.admits_all else "admitted documents"

@@ -86,11 +86,6 @@ class StageOne:
         """
         return unit_length(self._document_encoder.encode_documents(embeddings))
 
-    def encode_query(self, tokens: FloatArray) -> FloatArray:
-        """The vector to ``search`` for, float32, shape (output dimension,)."""
-        vectors = self.encoder.encode_queries(TokenEmbeddings.from_list([tokens]))
-        return vectors.reshape(-1)
-
     def stage(self, keys: IntArray, embeddings: TokenEmbeddings) -> None:
         """Encode documents and stage them. See ``stage_vectors``."""
         for start in range(0, len(keys), _BATCH):

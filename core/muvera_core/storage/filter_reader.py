@@ -88,15 +88,17 @@ def carried_over(
     """
     if not known or len(keys) > _MAX_LOOKED_AT:
         return {}
+    kept = {condition: np.setdiff1d(matches, removed, assume_unique=True) for condition, matches in known.items()}
+    if not len(keys):
+        return kept
     answers: dict[Condition, IntArray] = {}
     with closing(connect_to_any(None)) as db:
         db.executescript(FIELDS_SCHEMA)
         db.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", field_rows(keys.tolist(), metadatas))
         fields = FieldIndex(fetch_from(db), keys, lambda path: None)
-        for condition, matches in known.items():
+        for condition, matches in kept.items():
             with suppress(MuveraError):  # some conditions say so if no document has their field
-                new = condition.keys(fields)
-                answers[condition] = np.concatenate([np.setdiff1d(matches, removed, assume_unique=True), new])
+                answers[condition] = np.concatenate([matches, condition.keys(fields)])
     return answers
 
 

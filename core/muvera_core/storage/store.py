@@ -141,17 +141,24 @@ class Store:
         with self._using():
             return self._reader.keys_of(snapshot, ids)
 
-    def matching(self, snapshot: Snapshot, condition: Condition | None) -> IntArray:
-        """Keys of the documents that match a filter, ascending, int64. All keys if ``condition`` is None.
+    def matching(self, snapshot: Snapshot, condition: Condition | None, ids: Sequence[str] | None = None) -> IntArray:
+        """Keys of the documents that match a filter and have one of the ids, ascending, int64.
+
+        Args:
+            snapshot: the documents.
+            condition: the filter. None admits every document.
+            ids: the ids. Unknown ones are ignored. None admits every id.
 
         Raises:
             StaleError: something was committed after this snapshot.
             CorruptIndexError: the index over the fields is damaged.
         """
+        named = None if ids is None else np.array(sorted(self.keys_of(snapshot, ids).values()), dtype=np.int64)
         if condition is None:
-            return snapshot.keys
+            return snapshot.keys if named is None else named
         with self._using():
-            return self._filters.matching(snapshot, condition)
+            matches = self._filters.matching(snapshot, condition)
+        return matches if named is None else np.intersect1d(named, matches, assume_unique=True)
 
     def token_rows(self, snapshot: Snapshot, keys: Sequence[int] | IntArray) -> tuple[Rows, IntArray]:
         """Token rows of documents in ``snapshot``, end to end, and their offsets, int64, shape (documents + 1,).

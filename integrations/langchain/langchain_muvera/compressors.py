@@ -52,11 +52,7 @@ class MaxSimReranker(StrictModel, BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[ScoredDocument]:
-        """The ``top_n`` best documents with their scores, best first. The documents passed in are left as they are.
-
-        Raises:
-            InvalidInputError: the query is empty.
-        """
+        """The ``top_n`` best documents with their scores, best first. The documents passed in are left as they are."""
         texts = [document.page_content for document in documents]
         scores, normalized_scores = score_texts(self.encoder, query, texts, batch_size=self.batch_size)
         best = np.argsort(-scores, kind="stable")[: self.top_n]

@@ -288,7 +288,7 @@ class MuveraRetriever(BaseRetriever):
             filter=to_filter(self.filters),
             min_score=self.min_score,
         )
-        hint_if_empty(self._index)
+        hint_if_empty(self._index, hits)
         return [to_scored_node(hit) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

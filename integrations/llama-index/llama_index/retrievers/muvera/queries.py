@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
@@ -86,12 +86,12 @@ def answer(index: MuveraIndex, query: VectorStoreQuery, options: Mapping[str, An
     )
 
 
-def hint_if_empty(index: MuveraIndex) -> None:
-    """Log why an index may be empty.
+def hint_if_empty(index: MuveraIndex, hits: Sequence[Hit]) -> None:
+    """Log why an index may be empty, after a search that found these hits.
 
     LlamaIndex gives a vector store no sign of the nodes that it drops, so a search is the first chance to tell.
     """
-    if len(index) == 0:
+    if not hits and len(index) == 0:
         logger.warning(
             "the index is empty. If an IngestionPipeline should have filled it, put NoEmbedding() last in its "
             "transformations: a pipeline drops nodes without an embedding"

@@ -292,7 +292,7 @@ class MuveraVectorStore(OwnCalls):
                 argument is invalid or unknown.
         """
         hits = answer(self._index, query, kwargs)
-        hint_if_empty(self._index)
+        hint_if_empty(self._index, hits)
         return VectorStoreQueryResult(
             nodes=[to_node(hit) for hit in hits],
             similarities=[hit.normalized_score for hit in hits],
