@@ -164,6 +164,15 @@ def test_saving_copies_to_another_folder_and_leaves_its_own_alone(
             animals.save(tmp_path / "copy")
 
 
+def test_saving_to_its_own_folder_does_nothing_however_the_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with MuveraVectorStore.from_texts(["Owls hunt at night."], path="~/birds") as store:
+        store.save("~/birds")
+        assert [path.name for path in tmp_path.iterdir()] == ["birds"]
+
+
 def test_a_closed_store_says_so(encoder: BundledEncoder) -> None:
     store = MuveraVectorStore.from_texts(["Owls hunt at night."], encoder=encoder)
     store.close()

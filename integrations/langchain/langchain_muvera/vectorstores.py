@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -19,7 +18,7 @@ from langchain_muvera.embeddings import MuveraEmbeddings
 from langchain_muvera.keywords import names_of, refuse_unknown, refuses_unknown, translations_to
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
 from muvera_core.errors import InvalidInputError
-from muvera_core.validation import require_share
+from muvera_core.validation import require_path, require_share
 
 Filter = Mapping[str, Any]
 
@@ -200,7 +199,7 @@ class MuveraVectorStore(VectorStore):
         Raises:
             IndexExistsError: the folder is in use.
         """
-        if self.index.path is None or self.index.path != Path(path).absolute():
+        if self.index.path != require_path("path", path):
             self.index.copy_to(path)
 
     def close(self) -> None:
