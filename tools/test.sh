@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks style and types, and runs the tests twice: all of them in .venv-test, with the newest versions of all packages,
-# and before that, in .venv-floor with the oldest supported versions, those that versions can influence. Both environments
-# are installed at the same time. Style and types are checked while the tests of the floor run. Arguments go to the last
+# Checks style and types, and runs the tests: in .venv-test all of them, with the newest versions of all packages; before
+# that, in .venv-floor, with the oldest supported versions, those that versions can influence; and in .venv-models those
+# of sentence-transformers' models, which need a version of transformers that colbert-ai cannot use. The environments are
+# installed at the same time. Style and types are checked while the tests of the floor run. Arguments go to the last
 # pytest. Needs Python 3.11+, a C++ compiler (hnswlib is built from source) and a package index. PYTHON names the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +17,7 @@ floor_leaves_out=(
     # These test packages that have no older supported version.
     --ignore tests/core/test_colbert_encoder.py
     --ignore tests/core/test_build_bundled_encoder.py
+    --ignore tests/models
     # Long campaigns about our own code: the order of writes, the checks of what was written, and the undoing of what was
     # interrupted. No package's version decides these. What they build on is tested by all other tests.
     --ignore tests/durability/crash
@@ -28,6 +30,11 @@ make_newest() {
     "$python" -m venv .venv-test
     .venv-test/bin/python -m pip install --quiet -r tests/requirements.txt \
         -e '.[colbert,plot,pooling]' -e ./integrations/langchain -e ./integrations/llama-index
+}
+
+make_models() {
+    "$python" -m venv .venv-models
+    .venv-models/bin/python -m pip install --quiet -r tests/requirements-models.txt -e '.[sentence-transformers,images]'
 }
 
 check_style_and_types() {
@@ -55,7 +62,12 @@ finish() {
     return "$status"
 }
 
-start make_newest
+make_newest_and_models() {
+    make_newest
+    make_models
+}
+
+start make_newest_and_models
 "$python" -m venv .venv-floor
 .venv-floor/bin/python -m pip install --quiet -r tests/requirements-floor.txt \
     -e . -e ./integrations/langchain -e ./integrations/llama-index
@@ -66,5 +78,7 @@ floor=0
 .venv-floor/bin/python -m pytest --quiet "${in_parallel[@]}" "${floor_leaves_out[@]}" || floor=$?
 finish
 [ "$floor" -eq 0 ] || exit "$floor"
+
+.venv-models/bin/python -m pytest --quiet "${in_parallel[@]}" tests/models
 
 .venv-test/bin/python -m pytest "${in_parallel[@]}" "$@"
