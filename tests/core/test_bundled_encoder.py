@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from encoder_checks import EncoderChecks
 
 from muvera_core.encoders import bundled
 from muvera_core.encoders.bundled import BundledEncoder
-from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import EncoderError, InvalidInputError, TruncatedTextWarning
 
 TEXTS = [
@@ -48,9 +48,10 @@ def covered(encoder: BundledEncoder, text: str) -> list[str]:
     return [text[start:end] for start, end in encoder.document_spans(text)]
 
 
-def test_it_is_a_token_encoder(encoder: BundledEncoder) -> None:
-    assert isinstance(encoder, TokenEncoder)
-    assert encoder.dimension == 128
+class TestChecks(EncoderChecks):
+    @pytest.fixture
+    def limited(self) -> BundledEncoder:
+        return BundledEncoder(max_document_tokens=40)
 
 
 @pytest.mark.parametrize("method", ["encode_documents", "encode_queries"])
@@ -79,12 +80,6 @@ def test_documents_and_queries_are_encoded_alike(encoder: BundledEncoder) -> Non
 def test_an_empty_text_has_two_markers(encoder: BundledEncoder) -> None:
     assert len(encoder.encode_documents([""])[0]) == 2
     assert encoder.document_spans("").tolist() == [[0, 0], [0, 0]]
-
-
-def test_no_texts_give_no_embeddings(encoder: BundledEncoder) -> None:
-    embeddings = encoder.encode_documents([])
-    assert len(embeddings) == 0
-    assert embeddings.dimension == 128
 
 
 @pytest.mark.parametrize(
@@ -184,22 +179,6 @@ def test_a_passage_that_answers_scores_above_one_that_does_not(encoder: BundledE
 def test_limits_and_threads_leave_the_fingerprint_as_it_is(encoder: BundledEncoder) -> None:
     other = BundledEncoder(num_threads=1, max_document_tokens=100, max_query_tokens=10)
     assert other.fingerprint == encoder.fingerprint
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        pytest.param("one text", "texts must be a list, got str", id="a bare str"),
-        pytest.param(["fine", None], r"texts\[1\] must be a string, got NoneType", id="None"),
-        pytest.param([b"bytes"], r"texts\[0\] must be a string, got bytes", id="bytes"),
-        pytest.param(["ab\ud800c"], r"texts\[0\] holds half of a surrogate pair at character 2", id="lone surrogate"),
-    ],
-)
-def test_what_is_not_text_is_refused(encoder: BundledEncoder, texts: list[str], message: str) -> None:
-    with pytest.raises(InvalidInputError, match=message):
-        encoder.encode_documents(texts)
-    with pytest.raises(InvalidInputError, match=message):
-        encoder.encode_queries(texts)
 
 
 @pytest.mark.parametrize("argument", ["num_threads", "max_document_tokens", "max_query_tokens"])

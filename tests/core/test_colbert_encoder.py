@@ -12,7 +12,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from encoder_checks import EncoderChecks
 
 from muvera_core.encoders.colbert import ColBERTEncoder
 from muvera_core.encoders.colbert_checkpoint import inspect_checkpoint
-from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import (
     DimensionMismatchError,
     EncoderError,
@@ -201,6 +200,13 @@ def wordpieces(folder: Path, text: str) -> list[tuple[str, tuple[int, int]]]:
     return list(zip(encoding.tokens, encoding.offsets, strict=True))
 
 
+@needs_colbert
+class TestChecks(EncoderChecks):
+    @pytest.fixture
+    def limited(self, folder: Path) -> ColBERTEncoder:
+        return ColBERTEncoder(folder, device="cpu", max_document_tokens=40)
+
+
 # What comes out
 
 
@@ -231,18 +237,6 @@ def test_a_checkpoint_that_attends_to_masks_equals_colbert_ai(copy: Path) -> Non
 
 
 @needs_colbert
-def test_it_is_a_token_encoder(encoder: ColBERTEncoder) -> None:
-    assert isinstance(encoder, TokenEncoder)
-    assert encoder.dimension == DIMENSION
-
-
-@needs_colbert
-def test_vectors_have_unit_length(encoder: ColBERTEncoder) -> None:
-    for embeddings in (encoder.encode_documents(TEXTS), encoder.encode_queries(TEXTS)):
-        np.testing.assert_allclose(np.linalg.norm(embeddings.vectors, axis=1), 1, atol=1e-5)
-
-
-@needs_colbert
 @pytest.mark.parametrize("kind", ["documents", "queries"])
 def test_a_text_is_encoded_the_same_in_any_company(encoder: ColBERTEncoder, kind: str) -> None:
     encode = getattr(encoder, f"encode_{kind}")
@@ -259,12 +253,6 @@ def test_batch_size_changes_nothing(encoder: ColBERTEncoder, folder: Path) -> No
         one_by_one.encode_documents(texts).vectors, encoder.encode_documents(texts).vectors, atol=1e-5
     )
     assert one_by_one.fingerprint == encoder.fingerprint
-
-
-@needs_colbert
-def test_no_texts_give_no_vectors(encoder: ColBERTEncoder) -> None:
-    assert encoder.encode_documents([]).vectors.shape == (0, DIMENSION)
-    assert encoder.encode_queries([]).vectors.shape == (0, DIMENSION)
 
 
 @needs_colbert
@@ -289,15 +277,6 @@ def test_punctuation_stays_where_the_checkpoint_says_so(copy: Path) -> None:
 def test_masks_fill_a_query_up(folder: Path, query_maxlen: int) -> None:
     encoder = ColBERTEncoder(folder, device="cpu", query_maxlen=query_maxlen)
     assert encoder.encode_queries(["which owl?", ""]).lengths.tolist() == [query_maxlen] * 2
-
-
-@needs_colbert
-def test_threads_share_an_encoder(encoder: ColBERTEncoder) -> None:
-    queries = [f"{text} {i}" for i in range(8) for text in TEXTS]
-    expected = encoder.encode_queries(queries)
-    with ThreadPoolExecutor(8) as pool:
-        for i, rows in enumerate(pool.map(lambda query: encoder.encode_queries([query])[0], queries)):
-            np.testing.assert_allclose(rows, expected[i], atol=1e-5)
 
 
 @needs_colbert

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from muvera_core.encoders.callable import CallableEncoder
 from muvera_core.encoders.default import default_encoder
 from muvera_core.encoders.description import describe_encoder
 from muvera_core.encoders.precomputed import PrecomputedEmbeddings, is_precomputed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_POOL_FACTOR",
     "BundledEncoder",
+    "CallableEncoder",
     "ColBERTEncoder",
     "PrecomputedEmbeddings",
     "TokenEncoder",

@@ -15,6 +15,7 @@ from muvera_core.encoders.colbert_pieces import N_MARKERS, OVERLAP_SHARE, Piece,
 from muvera_core.encoders.reports import TextReports
 from muvera_core.encoders.texts import require_unicode_texts
 from muvera_core.encoders.tokenizing import LimitedTokenizer, Wordpieces
+from muvera_core.encoders.torch_forks import allow_forks
 from muvera_core.encoders.unknown_words import UNKNOWN_WORDS_VERSION
 from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
@@ -150,6 +151,7 @@ class ColBERTEncoder:
 
     def _load(self, checkpoint: str | os.PathLike[str], doc_maxlen: int | None, query_maxlen: int | None) -> None:
         require_colbert()
+        allow_forks()
         torch_device = resolve_device(self._device)
         folder = inspect_checkpoint(checkpoint)
         self._checkpoint = str(folder.path)
