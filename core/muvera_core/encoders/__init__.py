@@ -21,6 +21,7 @@ from muvera_core.encoders.token_pooling import (
 if TYPE_CHECKING:
     from muvera_core.encoders.bundled import BundledEncoder
     from muvera_core.encoders.colbert import ColBERTEncoder
+    from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
 
 __all__ = [
     "MAX_POOL_FACTOR",
@@ -28,6 +29,7 @@ __all__ = [
     "CallableEncoder",
     "ColBERTEncoder",
     "PrecomputedEmbeddings",
+    "SentenceTransformerEncoder",
     "TokenEncoder",
     "default_encoder",
     "describe_encoder",
@@ -53,4 +55,8 @@ def __getattr__(name: str) -> Any:
         from muvera_core.encoders.colbert import ColBERTEncoder
 
         return ColBERTEncoder
+    if name == "SentenceTransformerEncoder":
+        from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
+
+        return SentenceTransformerEncoder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from muvera_core.encoders.bundled_model import BundledModel, load_bundled_model
+from muvera_core.encoders.bundled_model import load_bundled_model
+from muvera_core.encoders.onnx.engine import OnnxEngine, TextKind
 from muvera_core.encoders.reports import TextReports
-from muvera_core.encoders.texts import require_unicode_texts
-from muvera_core.encoders.tokenizing import LimitedTokenizer, Wordpieces
-from muvera_core.encoders.windows import Window, split_into_windows
-from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count
 
 ASSETS = Path(__file__).with_name("assets")
-_N_MARKERS = 2  # [CLS] and [SEP] around every window
 # Attributes that a copy makes anew.
-_LOADED = ("_model", "_tokenizer", "_first_tokens", "_reports")
+_LOADED = ("_model", "_engine", "_documents", "_queries", "_reports")
 
 
 class BundledEncoder:
@@ -94,9 +87,9 @@ class BundledEncoder:
         Raises:
             InvalidInputError: a text is not a str, or holds half of a surrogate pair.
         """
-        wordpieces = self._tokenize(texts, self._max_document_tokens)
-        self._reports.documents(wordpieces, self._max_document_tokens)
-        return self._encode(wordpieces)
+        read = self._documents.read(texts)
+        self._reports.documents([text.wordpieces for text in read], self._max_document_tokens)
+        return self._engine.encode(self._documents, read)
 
     def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
         """Token vectors of queries, in order. Only the limit differs from ``encode_documents``.
@@ -104,99 +97,26 @@ class BundledEncoder:
         Raises:
             InvalidInputError: a text is not a str, or holds half of a surrogate pair.
         """
-        wordpieces = self._tokenize(texts, self._max_query_tokens)
-        self._reports.queries(wordpieces, self._max_query_tokens)
-        return self._encode(wordpieces)
+        read = self._queries.read(texts)
+        self._reports.queries([text.wordpieces for text in read], self._max_query_tokens)
+        return self._engine.encode(self._queries, read)
 
     def document_spans(self, text: str) -> IntArray:
         """Start and end character of each token of ``encode_documents([text])``, int64, shape (tokens, 2)."""
-        return self._spans(self._tokenize([text], self._max_document_tokens)[0])
+        return self._documents.spans(text)
 
     def query_spans(self, text: str) -> IntArray:
         """Start and end character of each token of ``encode_queries([text])``, int64, shape (tokens, 2)."""
-        return self._spans(self._tokenize([text], self._max_query_tokens)[0])
+        return self._queries.spans(text)
 
     def _load(self) -> None:
         self._model = load_bundled_model(ASSETS)
-        self._tokenizer = self._model.tokenizer
-        self._first_tokens = LimitedTokenizer(self._tokenizer, self._model.unknown_id, splits_unknown=True)
+        self._engine = OnnxEngine(self._model.model, self._model.dimension, num_threads=self._num_threads)
+        documents, queries = (
+            TextKind(self._model.tokenizer, self._model.format, limit)
+            for limit in (self._max_document_tokens, self._max_query_tokens)
+        )
+        self._documents, self._queries = documents, queries
         self._reports = TextReports(
             "Split it into passages, or raise max_document_tokens", "Shorten it, or raise max_query_tokens"
         )
-
-    def _tokenize(self, texts: Sequence[str], limit: int) -> list[Wordpieces]:
-        return self._first_tokens(require_unicode_texts(texts), limit)
-
-    def _windows(self, wordpieces: Wordpieces) -> list[Window]:
-        n = len(wordpieces.ids)
-        # Measured: splitting a text that fits loses accuracy, and so do windows of full length for a longer text.
-        size = self._model.positions if n + _N_MARKERS <= self._model.positions else self._model.window_size
-        return split_into_windows(n, size - _N_MARKERS, self._model.window_overlap)
-
-    def _encode(self, wordpieces: Sequence[Wordpieces]) -> TokenEmbeddings:
-        jobs: list[tuple[Wordpieces, Window, slice]] = []
-        offsets = [0]
-        stop = 0
-        for pieces in wordpieces:
-            for window in self._windows(pieces):
-                start, stop = stop, stop + _n_tokens(pieces, window)
-                jobs.append((pieces, window, slice(start, stop)))
-            offsets.append(stop)
-        vectors = np.empty((stop, self.dimension), dtype=np.float32)
-
-        def run(job: tuple[Wordpieces, Window, slice]) -> None:
-            pieces, window, rows = job
-            vectors[rows] = _window_vectors(self._model, pieces, window)
-
-        n_threads = min(self._num_threads or _available_cores(), len(jobs))
-        if n_threads <= 1:
-            for job in jobs:
-                run(job)
-        else:
-            # onnxruntime releases the GIL. One window per thread keeps the cores busier than several threads per
-            # window.
-            with ThreadPoolExecutor(n_threads) as pool:
-                for _ in pool.map(run, jobs):
-                    pass
-        return TokenEmbeddings(vectors, np.array(offsets))
-
-    def _spans(self, wordpieces: Wordpieces) -> IntArray:
-        spans: list[tuple[int, int]] = []
-        for window in self._windows(wordpieces):
-            kept = wordpieces.token_spans(window.keep_start, window.keep_stop)
-            if wordpieces.have_words(window.start, window.stop):
-                start, end = (kept[0][0], kept[-1][1]) if kept else (0, 0)
-                kept = [(start, start), *kept, (end, end)]
-            spans += kept
-        return np.array(spans, dtype=np.int64)
-
-
-def _n_tokens(pieces: Wordpieces, window: Window) -> int:
-    n = len(pieces.token_spans(window.keep_start, window.keep_stop))
-    return n + _N_MARKERS if pieces.have_words(window.start, window.stop) else n
-
-
-def _window_vectors(model: BundledModel, pieces: Wordpieces, window: Window) -> FloatArray:
-    """The vectors that are kept of a window, shape (tokens, dimension)."""
-    kept = range(window.keep_start, window.keep_stop)
-    has_markers = pieces.have_words(window.start, window.stop)
-    n_unknown = sum(place in kept for place in pieces.unknown)
-    if n_unknown == len(kept) and not has_markers:
-        return np.concatenate([pieces.unknown[place].vectors(model.dimension) for place in kept])
-    states = model.states(pieces.ids[window.start : window.stop])
-    # Row 0 is [CLS], so wordpiece j of the text is row j - start + 1.
-    rows = states[kept.start - window.start + 1 : kept.stop - window.start + 1]
-    if n_unknown:
-        rows = np.concatenate(
-            [
-                pieces.unknown[place].vectors(model.dimension) if place in pieces.unknown else row[None]
-                for place, row in zip(kept, rows, strict=True)
-            ]
-        )
-    return np.concatenate([states[:1], rows, states[-1:]]) if has_markers else rows
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

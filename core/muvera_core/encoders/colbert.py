@@ -11,7 +11,8 @@ import numpy as np
 
 from muvera_core.encoders.colbert_checkpoint import content_hash, inspect_checkpoint
 from muvera_core.encoders.colbert_loading import load_checkpoint, position_limit, require_colbert, resolve_device
-from muvera_core.encoders.colbert_pieces import N_MARKERS, OVERLAP_SHARE, Piece, input_format
+from muvera_core.encoders.colbert_pieces import N_MARKERS, OVERLAP_SHARE, input_formats
+from muvera_core.encoders.layout import Piece, span_array
 from muvera_core.encoders.reports import TextReports
 from muvera_core.encoders.texts import require_unicode_texts
 from muvera_core.encoders.tokenizing import LimitedTokenizer, Wordpieces
@@ -25,7 +26,7 @@ from muvera_core.validation import require_count
 _VECTOR_SETTINGS = ("dim", "mask_punctuation", "attend_to_mask_tokens", "query_token_id", "doc_token_id")
 
 # Attributes that a copy makes anew.
-_LOADED = ("_model", "_format", "_tokenize_prefix", "_reports")
+_LOADED = ("_model", "_formats", "_tokenize_prefix", "_reports")
 
 
 class ColBERTEncoder:
@@ -127,7 +128,7 @@ class ColBERTEncoder:
         """
         wordpieces = self._tokenize(texts, self.max_document_tokens)
         self._reports.documents(wordpieces, self.max_document_tokens)
-        return self._encode([self._format.document(pieces) for pieces in wordpieces], self._model.doc)
+        return self._encode([self._formats.document.pieces(pieces) for pieces in wordpieces], self._model.doc)
 
     def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
         """Token vectors of queries, in order: ``query_maxlen`` of them for each query that is not longer.
@@ -137,17 +138,15 @@ class ColBERTEncoder:
         """
         wordpieces = self._tokenize(texts, self._max_query_tokens)
         self._reports.queries(wordpieces, self._max_query_tokens)
-        return self._encode([self._format.query(pieces) for pieces in wordpieces], self._model.query)
+        return self._encode([self._formats.query.pieces(pieces) for pieces in wordpieces], self._model.query)
 
     def document_spans(self, text: str) -> IntArray:
         """Start and end character of each token of ``encode_documents([text])``, int64, shape (tokens, 2)."""
-        pieces = self._format.document(self._tokenize([text], self.max_document_tokens)[0])
-        return np.concatenate([piece.spans for piece in pieces])
+        return span_array(self._formats.document.pieces(self._tokenize([text], self.max_document_tokens)[0]))
 
     def query_spans(self, text: str) -> IntArray:
         """The same for ``encode_queries([text])``. A [MASK] has an empty span at the end of the text."""
-        pieces = self._format.query(self._tokenize([text], self._max_query_tokens)[0])
-        return np.concatenate([piece.spans for piece in pieces])
+        return span_array(self._formats.query.pieces(self._tokenize([text], self._max_query_tokens)[0]))
 
     def _load(self, checkpoint: str | os.PathLike[str], doc_maxlen: int | None, query_maxlen: int | None) -> None:
         require_colbert()
@@ -169,7 +168,7 @@ class ColBERTEncoder:
         self.query_maxlen = int(config.query_maxlen)
         self._dimension = folder.dimension
         self._max_query_tokens = longest - N_MARKERS
-        self._format = input_format(self._model)
+        self._formats = input_formats(self._model)
         tokenizer = self._model.raw_tokenizer
         # Not transformers' wrapper: its calls change truncation and padding, which all threads share.
         self._tokenize_prefix = LimitedTokenizer(
@@ -202,19 +201,13 @@ class ColBERTEncoder:
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             for i, vectors in zip(batch, self._forward([pieces[i] for i in batch], model), strict=True):
-                results[i] = self._kept(pieces[i], vectors)
+                results[i] = pieces[i].vectors(vectors, self._dimension)
         return [results[i] for i in range(len(pieces))]
-
-    def _kept(self, piece: Piece, vectors: FloatArray) -> FloatArray:
-        kept = vectors[piece.keep]
-        for row, word in piece.unknown.items():
-            kept[row] = word.vector(self._dimension)
-        return kept
 
     def _forward(self, pieces: Sequence[Piece], model: Callable[[Any, Any], Any]) -> Iterator[FloatArray]:
         import torch
 
-        ids = np.full((len(pieces), max(len(piece.ids) for piece in pieces)), self._format.pad, dtype=np.int64)
+        ids = np.full((len(pieces), max(len(piece.ids) for piece in pieces)), self._formats.pad, dtype=np.int64)
         attention = np.zeros_like(ids)
         for row, piece in enumerate(pieces):
             ids[row, : len(piece.ids)] = piece.ids

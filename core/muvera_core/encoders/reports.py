@@ -20,10 +20,17 @@ class TextReports:
     Args:
         document_remedy: what to do about a document that is too long, a sentence.
         query_remedy: the same for a query.
+        unknown_matches: what the encoder does with characters that it does not know.
     """
 
-    def __init__(self, document_remedy: str, query_remedy: str) -> None:
+    def __init__(
+        self,
+        document_remedy: str,
+        query_remedy: str,
+        unknown_matches: str = "matches them only with the same characters, whatever they mean",
+    ) -> None:
         self._document_remedy, self._query_remedy = document_remedy, query_remedy
+        self._unknown_matches = unknown_matches
         self._reported: set[str] = set()
         self._reporting = Lock()
 
@@ -60,8 +67,8 @@ class TextReports:
             self._reported.add(kind)
         try:
             warn(
-                f"the encoder does not know {n_unknown / n_characters:.0%} of the characters of {name} and matches "
-                "them only with the same characters, whatever they mean: use an encoder for this language, such as "
+                f"the encoder does not know {n_unknown / n_characters:.0%} of the characters of {name} and "
+                f"{self._unknown_matches}: use an encoder for this language, such as "
                 f"ColBERTEncoder(checkpoint). No further {kind} are reported",
                 UnknownTextWarning,
             )

@@ -1,0 +1,118 @@
+"""Encodes texts with an ONNX model: tokenizes, lays out, runs the model on several cores, keeps the vectors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from muvera_core.encoders.layout import Piece, TextFormat, span_array
+from muvera_core.encoders.onnx.session import OnnxModel
+from muvera_core.encoders.prefixes import PrefixedText, PrefixTokenizer
+from muvera_core.encoders.texts import require_unicode_texts
+from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
+
+
+@dataclass(frozen=True)
+class TextKind:
+    """How documents, or queries, are read.
+
+    Attributes:
+        tokenizer: gives the wordpieces and the prefix.
+        format: how these become inputs of the model.
+        limit: number of wordpieces that are encoded; with ``format.unknown`` "characters", each character of an
+            unknown word counts as one.
+    """
+
+    tokenizer: PrefixTokenizer
+    format: TextFormat
+    limit: int
+
+    def read(self, texts: Sequence[str]) -> list[PrefixedText]:
+        """The wordpieces of texts. Raises InvalidInputError if a text is not a str, or no valid Unicode."""
+        return self.tokenizer(require_unicode_texts(texts), self.limit)
+
+    def pieces(self, text: PrefixedText) -> list[Piece]:
+        """The inputs of the model for a text."""
+        return self.format.pieces(text.wordpieces, text.prefix)
+
+    def spans(self, text: str) -> IntArray:
+        """Start and end character of each vector of a text, int64, shape (vectors, 2)."""
+        return span_array(self.pieces(self.read([text])[0]))
+
+
+@dataclass(frozen=True)
+class OnnxEngine:
+    """A model, and how its vectors are computed.
+
+    Attributes:
+        model: the model.
+        dimension: width of the vectors. If the model's are wider, their first components are taken.
+        normalizes: whether vectors have to be scaled to length 1.
+        num_threads: inputs that are computed at the same time; None for one per available core.
+        batch_size: pieces in one input. In a batch of one, a text's vectors do not depend on others, bit by bit.
+    """
+
+    model: OnnxModel
+    dimension: int
+    normalizes: bool = False
+    num_threads: int | None = None
+    batch_size: int = 1
+
+    def encode(self, kind: TextKind, texts: Sequence[PrefixedText]) -> TokenEmbeddings:
+        """The vectors of texts, in order."""
+        jobs: list[tuple[Piece, slice]] = []
+        offsets = [0]
+        stop = 0
+        for text in texts:
+            for piece in kind.pieces(text):
+                start, stop = stop, stop + len(piece.spans)
+                jobs.append((piece, slice(start, stop)))
+            offsets.append(stop)
+        vectors = np.empty((stop, self.dimension), dtype=np.float32)
+
+        def run(batch: Sequence[tuple[Piece, slice]]) -> None:
+            for (_, rows), found in zip(batch, self._vectors([piece for piece, _ in batch]), strict=True):
+                vectors[rows] = found
+
+        batches = list(self._batches(jobs))
+        n_threads = min(self.num_threads or available_cores(), len(batches))
+        if n_threads <= 1:
+            for batch in batches:
+                run(batch)
+        else:
+            # onnxruntime releases the GIL. One window per thread keeps the cores busier than several threads per
+            # window.
+            with ThreadPoolExecutor(n_threads) as pool:
+                for _ in pool.map(run, batches):
+                    pass
+        return TokenEmbeddings(vectors, np.array(offsets))
+
+    def _batches(self, jobs: Sequence[tuple[Piece, slice]]) -> Iterator[Sequence[tuple[Piece, slice]]]:
+        # Pieces of similar length share a batch, so that little padding is computed.
+        ordered = jobs if self.batch_size == 1 else sorted(jobs, key=lambda job: len(job[0].ids))
+        for start in range(0, len(ordered), self.batch_size):
+            yield ordered[start : start + self.batch_size]
+
+    def _vectors(self, pieces: Sequence[Piece]) -> list[FloatArray]:
+        asked = [piece for piece in pieces if piece.needs_the_model]
+        states = iter(self.model.states(asked) if asked else [])
+        return [
+            piece.vectors(self._scaled(next(states)) if piece.needs_the_model else None, self.dimension)
+            for piece in pieces
+        ]
+
+    def _scaled(self, states: FloatArray) -> FloatArray:
+        is_wider = states.shape[1] > self.dimension
+        narrow = states[:, : self.dimension] if is_wider else states
+        return unit_length(narrow) if self.normalizes or is_wider else narrow
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

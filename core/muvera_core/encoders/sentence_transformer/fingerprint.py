@@ -1,0 +1,106 @@
+"""Names a loaded model by its content, so that a moved folder keeps its name and exchanged weights change it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+# Entries of transformers' configurations that say where a model comes from, or how it is run, not what it computes.
+_INCIDENTAL = frozenset(
+    "_name_or_path architectures dtype torch_dtype transformers_version auto_map use_cache return_dict "
+    "output_hidden_states output_attentions attn_implementation _attn_implementation processor_class "
+    "image_processor_type feature_extractor_type video_processor_type tokenizer_class name_or_path "
+    "chunk_size_feed_forward problem_type id2label label2id num_labels".split()
+)
+_WEIGHT_SUFFIXES = (".onnx", ".onnx_data", ".xml", ".bin")
+
+
+def content_hash(model: Any, folder: Path | None, settings: Mapping[str, object]) -> str:
+    """Hash what decides a model's vectors: weights, modules, tokenizer, prompts and our own settings.
+
+    A model object and the folder that it is saved to have the same hash.
+
+    Args:
+        model: a ``MultiVectorEncoder``.
+        folder: the folder that it was loaded from, if any; read only for backends other than PyTorch, whose weights are
+            in files.
+        settings: further settings that change vectors.
+
+    Returns:
+        ``sentence-transformers:`` and a SHA-256 in hexadecimal.
+    """
+    description = {
+        "settings": dict(settings),
+        "prompts": dict(model.prompts),
+        "default_prompt_name": model.default_prompt_name,
+        "modules": [_module(name, module) for name, module in model.named_children()],
+        "tokenizer": _tokenizer(model.tokenizer),
+        "processor": _processor(model.processor),
+    }
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=lambda value: type(value).__name__).encode())
+    with ThreadPoolExecutor() as pool:  # hashing releases the GIL
+        hashes = pool.map(_hash_tensor, _tensors(model))
+        for line in sorted(hashes):
+            digest.update(line.encode())
+    if model.get_backend() != "torch" and folder is not None:
+        for file in sorted(path for path in folder.rglob("*") if path.suffix in _WEIGHT_SUFFIXES):
+            with file.open("rb") as stream:
+                digest.update(f"\n{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+    return f"sentence-transformers:{digest.hexdigest()}"
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
+    # A text model's pooler makes one vector of all tokens. Checkpoints often lack it, and then it is random.
+    pooler = tuple(f"{name}.model.pooler." for name, _ in model.named_children())
+    return ((name, tensor) for name, tensor in model.state_dict().items() if not name.startswith(pooler))
+
+
+def _hash_tensor(entry: tuple[str, Any]) -> str:
+    import torch
+
+    name, tensor = entry
+    values = tensor.detach().cpu().contiguous()
+    bits = values.flatten().view(torch.uint8).numpy() if values.numel() else b""
+    digest = hashlib.sha256(bits).hexdigest()
+    return f"\n{name} {values.dtype} {tuple(values.shape)} {digest}"
+
+
+def _module(name: str, module: Any) -> list[Any]:
+    config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+    transformer = getattr(getattr(module, "model", None), "config", None)
+    architecture = _plain(transformer.to_dict()) if transformer is not None else None
+    return [name, type(module).__name__, _plain(config), architecture]
+
+
+def _tokenizer(tokenizer: Any) -> Any:
+    if tokenizer is None:
+        return None
+    limits = [tokenizer.model_max_length, tokenizer.padding_side, tokenizer.truncation_side]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return [type(tokenizer).__name__, tokenizer.get_vocab(), limits]
+    content = json.loads(backend.to_str())
+    # Every call sets these two.
+    content["truncation"] = content["padding"] = None
+    return [content, limits, tokenizer.chat_template]
+
+
+def _processor(processor: Any) -> Any:
+    """The settings of a processor that images pass through."""
+    images = getattr(processor, "image_processor", None)
+    if images is None:
+        return None
+    return [_plain(images.to_dict()), getattr(processor, "chat_template", None)]
+
+
+def _plain(config: Any) -> Any:
+    """A configuration without its incidental entries, at all depths."""
+    if isinstance(config, Mapping):
+        return {str(key): _plain(value) for key, value in config.items() if key not in _INCIDENTAL}
+    if isinstance(config, (list, tuple)):
+        return [_plain(value) for value in config]
+    return config

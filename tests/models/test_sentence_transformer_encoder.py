@@ -1,0 +1,577 @@
+"""SentenceTransformerEncoder: the vectors of sentence-transformers' own models, of every kind that it reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from encoder_checks import EncoderChecks
+
+pytest.importorskip(
+    "sentence_transformers",
+    minversion="6",
+    reason="needs muvera-core[sentence-transformers], in an environment of its own",
+)
+
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from small_models import HIDDEN, POSITIONS, QUERY_LENGTH, native_model, quietly, save_native, write_json
+
+from muvera_core import MuveraIndex
+from muvera_core.encoders import SentenceTransformerEncoder
+from muvera_core.errors import (
+    EncoderError,
+    EncoderMismatchError,
+    InvalidInputError,
+    MissingExtraError,
+    TruncatedTextWarning,
+    UnknownTextWarning,
+)
+
+KINDS = ["native", "deep-head", "text-prompts", "min-expansion", "pylate", "stanford"]
+TEXTS = [
+    "The owl, at night, hunts mice.",
+    "",
+    "...",
+    "héron naïve, cafe\u0301 日本語",
+    "🦉🦉 owl",
+    "[SEP] [D] [Q] [unused1] [MASK] x",
+    "  spaced   out\t\n",
+    "ants live in colonies",
+]
+LONG = "the owl hunts at night, and herons stand still in shallow water. " * 12
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::muvera_core.errors.TruncatedTextWarning"),
+    pytest.mark.filterwarnings("ignore::muvera_core.errors.UnknownTextWarning"),
+]
+
+
+@pytest.fixture(scope="session")
+def encoders(folders: dict[str, Path]) -> dict[str, SentenceTransformerEncoder]:
+    return {kind: SentenceTransformerEncoder(folder, device="cpu") for kind, folder in folders.items()}
+
+
+@pytest.fixture
+def copied(folders: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the native model, to change."""
+    return Path(shutil.copytree(folders["native"], tmp_path / "copied"))
+
+
+class Checks(EncoderChecks):
+    kind: str
+
+    @pytest.fixture
+    def encoder(self, encoders: dict[str, SentenceTransformerEncoder]) -> SentenceTransformerEncoder:
+        return encoders[self.kind]
+
+    @pytest.fixture
+    def limited(self, folders: dict[str, Path]) -> SentenceTransformerEncoder:
+        return SentenceTransformerEncoder(folders[self.kind], device="cpu", max_document_tokens=40)
+
+
+class TestNative(Checks):
+    kind = "native"
+
+
+class TestDeepHead(Checks):
+    kind = "deep-head"
+
+
+class TestPyLate(Checks):
+    kind = "pylate"
+
+
+class TestStanford(Checks):
+    kind = "stanford"
+
+
+# The vectors
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "pooling"])
+@pytest.mark.parametrize("task", ["document", "query"])
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[::-1], *([text] for text in TEXTS)])
+def test_vectors_are_bit_by_bit_those_of_the_model(
+    kind: str,
+    task: str,
+    texts: list[str],
+    encoders: dict[str, SentenceTransformerEncoder],
+    library_models: dict[str, MultiVectorEncoder],
+) -> None:
+    encode = encoders[kind].encode_documents if task == "document" else encoders[kind].encode_queries
+    expected = getattr(library_models[kind], f"encode_{task}")(texts, convert_to_numpy=True)
+    ours = encode(texts)
+    assert len(ours) == len(expected)
+    for rows, theirs in zip(ours, expected, strict=True):
+        np.testing.assert_array_equal(rows, theirs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_object_gives_what_its_folder_gives(
+    kind: str, encoders: dict[str, SentenceTransformerEncoder], library_models: dict[str, MultiVectorEncoder]
+) -> None:
+    encoder = SentenceTransformerEncoder(library_models[kind])
+    assert encoder.fingerprint == encoders[kind].fingerprint
+    assert encoder.dimension == encoders[kind].dimension
+    for text in [*TEXTS, LONG]:
+        np.testing.assert_array_equal(
+            encoder.encode_documents([text]).vectors, encoders[kind].encode_documents([text]).vectors
+        )
+
+
+def test_a_model_that_does_not_normalize_gets_unit_vectors(
+    encoders: dict[str, SentenceTransformerEncoder], library_models: dict[str, MultiVectorEncoder]
+) -> None:
+    expected = library_models["not-normalized"].encode_document(TEXTS, convert_to_numpy=True)
+    for rows, theirs in zip(encoders["not-normalized"].encode_documents(TEXTS), expected, strict=True):
+        assert np.abs(np.linalg.norm(theirs, axis=1) - 1).min() > 0.1
+        np.testing.assert_allclose(rows, theirs / np.linalg.norm(theirs, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_dimensions_can_be_truncated(folders: dict[str, Path], encoders: dict[str, SentenceTransformerEncoder]) -> None:
+    encoder = SentenceTransformerEncoder(folders["native"], device="cpu", truncate_dim=8)
+    whole = encoders["native"].encode_documents(TEXTS).vectors[:, :8]
+    assert encoder.dimension == 8
+    np.testing.assert_allclose(
+        encoder.encode_documents(TEXTS).vectors, whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=1e-6
+    )
+    assert encoder.fingerprint != encoders["native"].fingerprint
+    with pytest.raises(InvalidInputError, match="truncate_dim must be at most 16, the dimensions of this model, got"):
+        SentenceTransformerEncoder(folders["native"], device="cpu", truncate_dim=17)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [("bfloat16", 0.05), ("float16", 0.01), ("float32", 0)])
+def test_half_precision_changes_only_roundings(
+    dtype: str, atol: float, folders: dict[str, Path], encoders: dict[str, SentenceTransformerEncoder]
+) -> None:
+    encoder = SentenceTransformerEncoder(folders["deep-head"], device="cpu", dtype=dtype)
+    expected = encoders["deep-head"].encode_documents(TEXTS).vectors
+    found = encoder.encode_documents(TEXTS).vectors
+    np.testing.assert_allclose(found, expected, atol=atol)
+    assert (found == expected).all() == (dtype == "float32")
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    assert encoder.fingerprint == encoders["deep-head"].fingerprint
+
+
+def test_other_batches_change_only_roundings(
+    folders: dict[str, Path], encoders: dict[str, SentenceTransformerEncoder]
+) -> None:
+    encoder = SentenceTransformerEncoder(folders["native"], device="cpu", batch_size=3)
+    np.testing.assert_allclose(
+        encoder.encode_documents(TEXTS).vectors, encoders["native"].encode_documents(TEXTS).vectors, atol=1e-6
+    )
+    assert encoder.fingerprint == encoders["native"].fingerprint
+
+
+# Long texts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", [LONG, "🦉日本語 owl herons " * 14, "owlheronant" * 40, "a, " * 200])
+def test_windows_cover_a_long_document_once(
+    kind: str, text: str, encoders: dict[str, SentenceTransformerEncoder]
+) -> None:
+    encoder = encoders[kind]
+    spans = encoder.document_spans(text)
+    assert len(spans) == len(encoder.encode_documents([text]).vectors)
+    of_words = spans[spans[:, 0] < spans[:, 1]]
+    assert (np.diff(of_words[:, 0]) >= 0).all()
+    covered = np.zeros(len(text), bool)
+    for start, end in of_words:
+        covered[start:end] = True
+    assert all(covered[i] for i, character in enumerate(text) if character.isalnum())
+
+
+def test_a_window_is_what_the_model_makes_of_its_part_of_the_text(
+    encoders: dict[str, SentenceTransformerEncoder], library_models: dict[str, MultiVectorEncoder]
+) -> None:
+    encoder, text = encoders["native"], "owl heron ant water night day light hunt live still deep tree lake "
+    text = text * 6
+    ours, spans = encoder.encode_documents([text])[0], encoder.document_spans(text)
+    first = library_models["native"].encode_document([text], convert_to_numpy=True)[0]
+    # Window one: [CLS], the marker and 37 words, of which 33 are kept; the model cuts the document after them.
+    n = next(i for i, (mine, theirs) in enumerate(zip(ours, first, strict=False)) if np.abs(mine - theirs).max() > 1e-5)
+    assert 30 <= n < len(first)
+    words = [text[start:end] for start, end in spans]
+    assert words[:2] == ["", ""]
+    assert words[-1] == ""
+    assert " ".join(words[2:-1]) == text.strip()
+
+
+def test_the_limit_is_exact(
+    encoders: dict[str, SentenceTransformerEncoder], library_models: dict[str, MultiVectorEncoder]
+) -> None:
+    for kind in KINDS:
+        encoder, model = encoders[kind], library_models[kind]
+        limit = encoder.settings["document_length"]
+        fits = next(
+            text for n in range(limit, 0, -1) if len(ids(model, text := " ".join(["owl"] * n), "document")) < limit
+        )
+        fits += " owl"
+        assert len(ids(model, fits, "document")) == limit
+        np.testing.assert_array_equal(
+            encoder.encode_documents([fits]).vectors, model.encode_document([fits], convert_to_numpy=True)[0]
+        )
+        # One word more, and there are two windows: more vectors than the model gives.
+        longer = encoder.encode_documents([fits + " owl"]).vectors
+        assert len(longer) == len(model.encode_document([fits + " owl"], convert_to_numpy=True)[0]) + 1
+
+
+def ids(model: MultiVectorEncoder, text: str, task: str) -> list[int]:
+    found: list[int] = model.preprocess([text], prompt=model.prompts[task], task=task)["input_ids"][0].tolist()
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("default::muvera_core.errors.TruncatedTextWarning")
+def test_a_warning_says_where_the_model_cuts_a_query(
+    kind: str, encoders: dict[str, SentenceTransformerEncoder], library_models: dict[str, MultiVectorEncoder]
+) -> None:
+    encoder, model = encoders[kind], library_models[kind]
+    with pytest.warns(TruncatedTextWarning, match="the question is too long: its characters") as caught:
+        ours = encoder.encode_queries([LONG]).vectors
+    np.testing.assert_array_equal(ours, model.encode_query([LONG], convert_to_numpy=True)[0])
+    end = int(str(caught[0].message).split(" its characters ")[1].split()[0])
+    assert end == encoder.query_spans(LONG)[:, 1].max()
+    assert "query_length" in str(caught[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder.encode_queries([LONG[:end]])
+
+
+def test_lengths_can_be_set(folders: dict[str, Path], encoders: dict[str, SentenceTransformerEncoder]) -> None:
+    encoder = SentenceTransformerEncoder(folders["native"], device="cpu", document_length=60, query_length=20)
+    assert encoder.settings["document_length"] == 60
+    assert len(encoder.encode_queries(["owl"])[0]) == 20
+    assert len(encoder.encode_documents(["owl " * 57])[0]) == 60
+    assert encoder.fingerprint != encoders["native"].fingerprint
+    same = SentenceTransformerEncoder(folders["native"], device="cpu", document_length=40, query_length=QUERY_LENGTH)
+    assert same.fingerprint == encoders["native"].fingerprint
+    longer = SentenceTransformerEncoder(folders["text-prompts"], device="cpu", query_length=50)
+    assert len(longer.encode_queries(["owl " * 60])[0]) == 50
+
+
+@pytest.mark.parametrize(
+    ("kind", "lengths", "message"),
+    [
+        ("native", {"document_length": POSITIONS + 1}, f"document_length must be at most {POSITIONS}, the positions"),
+        ("native", {"query_length": POSITIONS + 1}, f"query_length must be at most {POSITIONS}, the positions"),
+        ("min-expansion", {"query_length": 8}, "query_length must be at least 12, to which this model expands"),
+        ("native", {"document_length": 0}, "document_length must be at least 1"),
+    ],
+)
+def test_lengths_that_the_model_cannot_have_are_refused(
+    kind: str, lengths: dict[str, int], message: str, folders: dict[str, Path]
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        SentenceTransformerEncoder(folders[kind], device="cpu", **lengths)
+
+
+def test_a_length_without_room_for_text_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(EncoderError, match="markers of a document have 3 tokens, but the model encodes 3 tokens"):
+        SentenceTransformerEncoder(folders["native"], device="cpu", document_length=3)
+
+
+# Spans
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "pooling"])
+@pytest.mark.parametrize("text", [*TEXTS, LONG])
+def test_each_vector_has_one_span(kind: str, text: str, encoders: dict[str, SentenceTransformerEncoder]) -> None:
+    encoder = encoders[kind]
+    assert len(encoder.document_spans(text)) == len(encoder.encode_documents([text])[0])
+    assert len(encoder.query_spans(text)) == len(encoder.encode_queries([text])[0])
+
+
+def test_spans_name_the_words(encoders: dict[str, SentenceTransformerEncoder]) -> None:
+    text = "The owl, at night"
+    words = {
+        kind: [[text[start:end] for start, end in spans(text)] for spans in (e.document_spans, e.query_spans)]
+        for kind, e in encoders.items()
+    }
+    masks = [""] * QUERY_LENGTH
+    assert words["native"][0] == ["", "", "The", "owl", "at", "night", ""]
+    assert words["native"][1] == ["", "", "The", "owl", ",", "at", "night", *masks][:QUERY_LENGTH]
+    assert words["pylate"] == words["stanford"] == words["native"]
+    # The prompt "passage: " has seven tokens, of which the last joins the text's first space in other texts.
+    assert words["text-prompts"][0][-6:] == ["e", " owl", ",", " at", " night", ""]
+    assert "".join(words["text-prompts"][0]) == text
+    assert "".join(words["text-prompts"][1]) == text
+    assert set(words["pooling"][0]) == {""}
+    assert words["pooling"][1] == words["native"][1]
+
+
+def test_markers_written_in_a_text_are_what_the_model_takes_them_for(
+    encoders: dict[str, SentenceTransformerEncoder],
+) -> None:
+    text = "owl [SEP] heron"
+    assert [text[start:end] for start, end in encoders["native"].document_spans(text)] == [
+        "",
+        "",
+        "owl",
+        "[SEP]",
+        "heron",
+        "",
+    ]
+
+
+# Warnings
+
+
+@pytest.mark.filterwarnings("default::muvera_core.errors.UnknownTextWarning")
+def test_unknown_text_is_reported_once(folders: dict[str, Path]) -> None:
+    encoder = SentenceTransformerEncoder(folders["native"], device="cpu")
+    with pytest.warns(UnknownTextWarning, match="does not know 100% of the characters of text 1 .* same unknown word"):
+        encoder.encode_documents(["日本語"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoder.encode_documents(["日本語"])
+    with pytest.warns(UnknownTextWarning, match="of the question"):
+        encoder.encode_queries(["日本語"])
+
+
+# What is loaded
+
+
+def test_moving_a_folder_does_not_lock_an_index_and_exchanging_its_weights_does(
+    folders: dict[str, Path], copied: Path, tmp_path: Path
+) -> None:
+    index_folder = tmp_path / "index"
+    with MuveraIndex.create(index_folder, SentenceTransformerEncoder(folders["native"], device="cpu")) as index:
+        index.add(["the owl hunts at night", "ants live in colonies"], ids=["owl", "ant"])
+    moved = copied.rename(tmp_path / "moved")
+    with MuveraIndex.open(index_folder, SentenceTransformerEncoder(moved, device="cpu")) as index:
+        assert index.search("the owl hunts at night", k=1)[0].id == "owl"
+    weights = load_file(moved / "model.safetensors")
+    weights["encoder.layer.1.output.dense.bias"][3] += 1e-3
+    save_file(weights, moved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EncoderMismatchError):
+        MuveraIndex.open(index_folder, SentenceTransformerEncoder(moved, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config_sentence_transformers.json", {"prompts": {"query": "[unused0] ", "document": "[unused0] "}}),
+        ("sentence_bert_config.json", {"document_length": 41}),
+        ("sentence_bert_config.json", {"query_expansion": None}),
+        ("config.json", {"num_attention_heads": 4}),
+        ("config.json", {"hidden_act": "relu"}),
+        ("1_Dense/config.json", {"activation_function": "torch.nn.modules.activation.Tanh"}),
+        ("2_MultiVectorMask/config.json", {"skiplist_words": []}),
+        ("tokenizer_config.json", {"model_max_length": 50, "truncation_side": "left"}),
+    ],
+)
+def test_whatever_changes_vectors_changes_the_fingerprint(
+    file: str, change: dict[str, Any], copied: Path, encoders: dict[str, SentenceTransformerEncoder]
+) -> None:
+    before = SentenceTransformerEncoder(copied, device="cpu").fingerprint
+    assert before == encoders["native"].fingerprint
+    content = json.loads((copied / file).read_text())
+    write_json(copied / file, content | change)
+    assert SentenceTransformerEncoder(copied, device="cpu").fingerprint != before
+
+
+def test_another_tokenizer_changes_the_fingerprint(copied: Path, encoders: dict[str, SentenceTransformerEncoder]) -> None:
+    content = json.loads((copied / "tokenizer.json").read_text())
+    content["normalizer"]["lowercase"] = False
+    write_json(copied / "tokenizer.json", content)
+    assert SentenceTransformerEncoder(copied, device="cpu").fingerprint != encoders["native"].fingerprint
+
+
+def test_what_is_incidental_does_not_change_the_fingerprint(
+    copied: Path, encoders: dict[str, SentenceTransformerEncoder]
+) -> None:
+    (copied / "README.md").write_text("a model card")
+    config = json.loads((copied / "config.json").read_text())
+    write_json(copied / "config.json", config | {"transformers_version": "5.0.0", "_name_or_path": "elsewhere"})
+    assert SentenceTransformerEncoder(copied, device="cpu", batch_size=7).fingerprint == encoders["native"].fingerprint
+
+
+def test_a_pooler_that_the_files_lack_does_not_matter(
+    copied: Path, encoders: dict[str, SentenceTransformerEncoder]
+) -> None:
+    weights = load_file(copied / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
+    assert len(kept) == len(weights) - 2
+    save_file(kept, copied / "model.safetensors", metadata={"format": "pt"})
+    encoder = SentenceTransformerEncoder(copied, device="cpu")
+    assert encoder.fingerprint == encoders["native"].fingerprint
+    np.testing.assert_array_equal(
+        encoder.encode_documents(TEXTS).vectors, encoders["native"].encode_documents(TEXTS).vectors
+    )
+
+
+def test_missing_weights_are_refused(copied: Path) -> None:
+    weights = load_file(copied / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EncoderError, match=r"lack 1 of the tensors .* such as encoder\.layer\.1\.output\.dense\.weight"):
+        SentenceTransformerEncoder(copied, device="cpu")
+
+
+def test_a_head_without_weights_is_refused(copied: Path) -> None:
+    (copied / "1_Dense" / "model.safetensors").unlink()
+    with pytest.raises(EncoderError, match="sentence-transformers cannot load"):
+        SentenceTransformerEncoder(copied, device="cpu")
+
+
+def test_a_plain_language_model_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(EncoderError, match="is not a late-interaction model: it has no modules.json"):
+        SentenceTransformerEncoder(folders["native"].parent / "bert", device="cpu")
+
+
+def test_a_single_vector_model_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    transformer = Transformer(str(folders["native"].parent / "bert"))
+    model = SentenceTransformer(modules=[transformer, Pooling(HIDDEN), Normalize()], device="cpu")
+    model.save_pretrained(str(tmp_path), create_model_card=False)
+    with pytest.raises(EncoderError, match="is a SentenceTransformer model, which has one vector per text"):
+        SentenceTransformerEncoder(tmp_path, device="cpu")
+    with pytest.raises(InvalidInputError, match="model must be the path of a folder or a MultiVectorEncoder"):
+        SentenceTransformerEncoder(model)
+
+
+def test_code_of_others_is_refused(copied: Path) -> None:
+    modules = json.loads((copied / "modules.json").read_text())
+    write_json(copied / "modules.json", [*modules, {"idx": 9, "name": "9", "path": "9", "type": "os.path.Evil"}])
+    with pytest.raises(EncoderError, match=r"a module of the type os\.path\.Evil, which is not a part of sentence-tr"):
+        SentenceTransformerEncoder(copied, device="cpu")
+    write_json(copied / "modules.json", modules)
+    head = json.loads((copied / "1_Dense" / "config.json").read_text())
+    write_json(copied / "1_Dense" / "config.json", head | {"activation_function": "os.system"})
+    with pytest.raises(EncoderError, match=r"has the activation function os\.system, which is not a part of torch"):
+        SentenceTransformerEncoder(copied, device="cpu")
+
+
+def test_code_in_the_folder_runs_only_if_it_is_trusted(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    config |= {"model_type": "owl", "auto_map": {"AutoConfig": "owl.OwlConfig", "AutoModel": "owl.OwlModel"}}
+    write_json(copied / "config.json", config)
+    (copied / "owl.py").write_text("raise SystemExit('code of the model ran')")
+    with pytest.raises(EncoderError, match="brings its own Python code. Pass trust_remote_code=True"):
+        SentenceTransformerEncoder(copied, device="cpu")
+    with pytest.raises(SystemExit, match="code of the model ran"):
+        SentenceTransformerEncoder(copied, device="cpu", trust_remote_code=True)
+
+
+@pytest.mark.parametrize("name", ["lightonai/GTE-ModernColBERT-v1", "no such folder", "/no/such/folder"])
+def test_names_are_not_looked_up_unless_the_user_says_so(name: str) -> None:
+    with pytest.raises(EncoderError, match="is not a folder.*allow_download=True"):
+        SentenceTransformerEncoder(name)
+
+
+def test_a_folder_that_is_damaged_is_refused(copied: Path) -> None:
+    (copied / "modules.json").write_text("[")
+    with pytest.raises(EncoderError, match=r"modules\.json cannot be read"):
+        SentenceTransformerEncoder(copied, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "cuda:9"}, "device 'cuda:9' is not available"),
+        ({"device": "abacus"}, "device must be 'cpu', 'cuda', 'cuda:N' or 'mps', got"),
+        ({"dtype": "float64"}, "dtype must be one of float32, float16, bfloat16, got"),
+        ({"backend": "jax"}, "backend must be one of torch, onnx, openvino, got"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], message: str, folders: dict[str, Path]) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        SentenceTransformerEncoder(folders["native"], **arguments)
+
+
+def test_a_model_object_is_configured_by_the_user(library_models: dict[str, MultiVectorEncoder]) -> None:
+    with pytest.raises(InvalidInputError, match="device, document_length can only be given with a model's folder"):
+        SentenceTransformerEncoder(library_models["native"], device="cpu", document_length=30)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_a_backend_that_is_not_installed_is_named(backend: str, folders: dict[str, Path]) -> None:
+    package = {"onnx": "optimum.onnxruntime", "openvino": "optimum.intel"}[backend]
+    try:
+        __import__(package)
+    except ImportError:
+        with pytest.raises(MissingExtraError, match=f"backend '{backend}' needs optimum-"):
+            SentenceTransformerEncoder(folders["native"], backend=backend)
+    else:
+        pytest.skip(f"{package} is installed")
+
+
+# Copies, threads, processes
+
+
+def test_a_copy_of_a_model_object(library_models: dict[str, MultiVectorEncoder]) -> None:
+    encoder = SentenceTransformerEncoder(library_models["native"])
+    with pytest.raises(EncoderError, match="cannot be pickled: save the model with model.save_pretrained"):
+        pickle.dumps(encoder)
+    twin = deepcopy(encoder)
+    np.testing.assert_array_equal(twin.encode_queries(TEXTS).vectors, encoder.encode_queries(TEXTS).vectors)
+
+
+def test_a_pickle_notices_other_weights(copied: Path) -> None:
+    encoder = SentenceTransformerEncoder(copied, device="cpu")
+    pickled = pickle.dumps(encoder)
+    weights = load_file(copied / "1_Dense" / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, copied / "1_Dense" / "model.safetensors")
+    with pytest.raises(EncoderError, match="no longer has the content that it had when the encoder was pickled"):
+        pickle.loads(pickled)  # noqa: S301
+
+
+def test_threads_that_encode_documents_and_queries_do_not_mix_their_lengths(
+    encoders: dict[str, SentenceTransformerEncoder],
+) -> None:
+    encoder, text = encoders["native"], "owl heron " * 17
+    documents, queries = encoder.encode_documents([text]).vectors, encoder.encode_queries([text]).vectors
+
+    def encode(i: int) -> bool:
+        if i % 2:
+            return np.array_equal(encoder.encode_documents([text]).vectors, documents)
+        return np.array_equal(encoder.encode_queries([text]).vectors, queries)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(encode, range(64)))
+
+
+def test_importing_the_core_does_not_import_torch() -> None:
+    code = "import sys, muvera_core, muvera_core.encoders; assert not {'torch', 'sentence_transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+def test_loading_says_nothing(folders: dict[str, Path]) -> None:
+    code = (
+        "import sys, warnings; warnings.simplefilter('error')\n"
+        "from muvera_core.encoders import SentenceTransformerEncoder\n"
+        "for folder in sys.argv[1:]: SentenceTransformerEncoder(folder, device='cpu').encode_documents(['owl'])"
+    )
+    chosen = [str(folders[kind]) for kind in ("native", "pylate", "stanford", "deep-head")]
+    done = subprocess.run([sys.executable, "-c", code, *chosen], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_model_that_was_never_saved_can_be_used(folders: dict[str, Path], tmp_path: Path) -> None:
+    model = quietly(native_model, folders["native"].parent / "bert")
+    encoder = SentenceTransformerEncoder(model)
+    quietly(model.save_pretrained, str(tmp_path / "saved"), create_model_card=False)
+    assert SentenceTransformerEncoder(tmp_path / "saved", device="cpu").fingerprint == encoder.fingerprint
+
+
+def test_a_text_model_embeds_no_images(encoders: dict[str, SentenceTransformerEncoder]) -> None:
+    assert not encoders["native"].embeds_images
+    with pytest.raises(InvalidInputError, match="this model does not embed images"):
+        encoders["native"].encode_images([])
