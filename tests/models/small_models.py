@@ -20,11 +20,11 @@ from sentence_transformers.multi_vector_encoder.modules import HierarchicalToken
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast
 
-WORDS = (
-    "the a of in at by on is are and or to for with from that this who which what when where how long small large "
-    "owl owls heron herons ant ants bird birds fish water night day dark light hunt hunts live lives colony colonies "
-    "stand still shallow deep active after before mouse mice tree trees forest river lake winter summer".split()
-)
+WORDS = """
+the a of in at by on is are and or to for with from that this who which what when where how long small large
+owl owls heron herons ant ants bird birds fish water night day dark light hunt hunts live lives colony colonies
+stand still shallow deep active after before mouse mice tree trees forest river lake winter summer
+""".split()  # noqa: SIM905
 POSITIONS = 64
 QUERY_LENGTH = 32
 HIDDEN = 32

@@ -24,12 +24,11 @@ pytest.importorskip(
     reason="needs muvera-core[sentence-transformers], in an environment of its own",
 )
 
-import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from small_models import HIDDEN, POSITIONS, QUERY_LENGTH, native_model, quietly, save_native, write_json
+from small_models import HIDDEN, POSITIONS, QUERY_LENGTH, native_model, quietly, save_all, write_json
 
 from muvera_core import MuveraIndex
 from muvera_core.encoders import SentenceTransformerEncoder
@@ -59,6 +58,22 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::muvera_core.errors.TruncatedTextWarning"),
     pytest.mark.filterwarnings("ignore::muvera_core.errors.UnknownTextWarning"),
 ]
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One folder per kind of model, with random weights."""
+    found: dict[str, Path] = quietly(save_all, tmp_path_factory.mktemp("models"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def library_models(folders: dict[str, Path]) -> dict[str, MultiVectorEncoder]:
+    """The same models, loaded by sentence-transformers itself."""
+    return {
+        kind: quietly(MultiVectorEncoder, str(folder), device="cpu", local_files_only=True)
+        for kind, folder in folders.items()
+    }
 
 
 @pytest.fixture(scope="session")
@@ -276,7 +291,7 @@ def test_lengths_can_be_set(folders: dict[str, Path], encoders: dict[str, Senten
     ],
 )
 def test_lengths_that_the_model_cannot_have_are_refused(
-    kind: str, lengths: dict[str, int], message: str, folders: dict[str, Path]
+    kind: str, lengths: dict[str, Any], message: str, folders: dict[str, Path]
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
         SentenceTransformerEncoder(folders[kind], device="cpu", **lengths)
@@ -387,7 +402,9 @@ def test_whatever_changes_vectors_changes_the_fingerprint(
     assert SentenceTransformerEncoder(copied, device="cpu").fingerprint != before
 
 
-def test_another_tokenizer_changes_the_fingerprint(copied: Path, encoders: dict[str, SentenceTransformerEncoder]) -> None:
+def test_another_tokenizer_changes_the_fingerprint(
+    copied: Path, encoders: dict[str, SentenceTransformerEncoder]
+) -> None:
     content = json.loads((copied / "tokenizer.json").read_text())
     content["normalizer"]["lowercase"] = False
     write_json(copied / "tokenizer.json", content)
@@ -421,7 +438,9 @@ def test_missing_weights_are_refused(copied: Path) -> None:
     weights = load_file(copied / "model.safetensors")
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(EncoderError, match=r"lack 1 of the tensors .* such as encoder\.layer\.1\.output\.dense\.weight"):
+    with pytest.raises(
+        EncoderError, match=r"lack 1 of the tensors .* such as encoder\.layer\.1\.output\.dense\.weight"
+    ):
         SentenceTransformerEncoder(copied, device="cpu")
 
 
@@ -432,7 +451,7 @@ def test_a_head_without_weights_is_refused(copied: Path) -> None:
 
 
 def test_a_plain_language_model_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(EncoderError, match="is not a late-interaction model: it has no modules.json"):
+    with pytest.raises(EncoderError, match=r"is not a late-interaction model: it has no modules\.json"):
         SentenceTransformerEncoder(folders["native"].parent / "bert", device="cpu")
 
 
@@ -463,7 +482,7 @@ def test_code_in_the_folder_runs_only_if_it_is_trusted(copied: Path) -> None:
     config |= {"model_type": "owl", "auto_map": {"AutoConfig": "owl.OwlConfig", "AutoModel": "owl.OwlModel"}}
     write_json(copied / "config.json", config)
     (copied / "owl.py").write_text("raise SystemExit('code of the model ran')")
-    with pytest.raises(EncoderError, match="brings its own Python code. Pass trust_remote_code=True"):
+    with pytest.raises(EncoderError, match=r"brings its own Python code\. Pass trust_remote_code=True"):
         SentenceTransformerEncoder(copied, device="cpu")
     with pytest.raises(SystemExit, match="code of the model ran"):
         SentenceTransformerEncoder(copied, device="cpu", trust_remote_code=True)
@@ -471,7 +490,7 @@ def test_code_in_the_folder_runs_only_if_it_is_trusted(copied: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lightonai/GTE-ModernColBERT-v1", "no such folder", "/no/such/folder"])
 def test_names_are_not_looked_up_unless_the_user_says_so(name: str) -> None:
-    with pytest.raises(EncoderError, match="is not a folder.*allow_download=True"):
+    with pytest.raises(EncoderError, match=r"is not a folder.*allow_download=True"):
         SentenceTransformerEncoder(name)
 
 
@@ -518,7 +537,7 @@ def test_a_backend_that_is_not_installed_is_named(backend: str, folders: dict[st
 
 def test_a_copy_of_a_model_object(library_models: dict[str, MultiVectorEncoder]) -> None:
     encoder = SentenceTransformerEncoder(library_models["native"])
-    with pytest.raises(EncoderError, match="cannot be pickled: save the model with model.save_pretrained"):
+    with pytest.raises(EncoderError, match=r"cannot be pickled: save the model with model\.save_pretrained"):
         pickle.dumps(encoder)
     twin = deepcopy(encoder)
     np.testing.assert_array_equal(twin.encode_queries(TEXTS).vectors, encoder.encode_queries(TEXTS).vectors)
@@ -549,7 +568,8 @@ def test_threads_that_encode_documents_and_queries_do_not_mix_their_lengths(
 
 
 def test_importing_the_core_does_not_import_torch() -> None:
-    code = "import sys, muvera_core, muvera_core.encoders; assert not {'torch', 'sentence_transformers'} & set(sys.modules)"
+    slow = {"torch", "transformers", "sentence_transformers"}
+    code = f"import sys, muvera_core, muvera_core.encoders; assert not {slow} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
 
 

@@ -1,4 +1,4 @@
-"""A TokenEncoder for any late-interaction model of sentence-transformers 6: its own format, PyLate's and colbert-ai's."""
+"""A TokenEncoder for any late-interaction model of sentence-transformers 6, in its format, PyLate's or colbert-ai's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from muvera_core.encoders.reports import TextReports
 from muvera_core.encoders.sentence_transformer.fingerprint import content_hash
+from muvera_core.encoders.sentence_transformer.images import embeds_images, patches_of, require_images
 from muvera_core.encoders.sentence_transformer.inputs import (
     OVERLAP_SHARE,
     Rows,
@@ -39,6 +40,7 @@ from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, 
 from muvera_core.validation import require_count, shown
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from sentence_transformers import MultiVectorEncoder
 
 # Part of every fingerprint. Another number says that windows are made in another way.
@@ -279,10 +281,65 @@ class SentenceTransformerEncoder:
             return np.zeros((len(self._encode([given], self._queries)[0]), 2), dtype=np.int64)
         return self._rows(given, self._queries).spans
 
+    @property
+    def embeds_images(self) -> bool:
+        """Whether ``encode_images`` works: whether the model takes images."""
+        return embeds_images(self._model)
+
+    def encode_images(self, images: Sequence[Image]) -> TokenEmbeddings:
+        """Token vectors of images as documents, in order: those of ``encode_document``. Questions about them are text.
+
+        Args:
+            images: images of Pillow, for instance one per page.
+
+        Raises:
+            InvalidInputError: the model takes no images, or ``images`` is not a sequence of Pillow's images.
+            EncoderError: the model fails.
+        """
+        self._require_images()
+        given = require_images(images)
+        vectors = self._call(self._model.encode_document, given) if given else []
+        return self._embeddings([self._finished(rows) for rows in vectors], "image")
+
+    def image_patches(self, width: int, height: int) -> IntArray:
+        """Where the tokens of an image are in it.
+
+        The patches make a grid that covers the image. A model that sees an image in tiles and once as a whole, such as
+        ColModernVBERT, has tokens for parts of the whole, too. They have the place of the middle of their part.
+
+        Args:
+            width: width of the image in pixels.
+            height: its height.
+
+        Returns:
+            int64, shape (tokens, 2): row and column, from 0, of the patch of each token of ``encode_images`` of an
+            image of that size; (-1, -1) for a token of the text that the model puts around images.
+
+        Raises:
+            InvalidInputError: the model takes no images.
+            EncoderError: the model merges tokens, or the grid of its image processor is not known.
+        """
+        self._require_images()
+        size = require_count("width", width), require_count("height", height)
+        if not self._documents.has_known_rows:
+            raise EncoderError("this model merges tokens of documents, so the places of its vectors are not known")
+        if size not in self._patches:
+            with _lock_of(self._model):
+                self._patches[size] = patches_of(self._model, self._documents, *size)
+        return self._patches[size].copy()
+
+    def _require_images(self) -> None:
+        if not self.embeds_images:
+            raise InvalidInputError(
+                "this model does not embed images: use a model with vision, such as ColPali or ColQwen2"
+            )
+
     def _load(self) -> None:
         assert self._source is not None
         model = load_model(self._source)
-        for task, length in (("document", self._lengths["document_length"]), ("query", self._lengths["query_length"])):
+        tasks: tuple[Task, Task] = ("document", "query")
+        for task in tasks:
+            length = self._lengths[f"{task}_length"]
             if length is not None:
                 set_length(model, task, length)
         folder = Path(self._source.name) if self._source.is_folder else None
@@ -298,6 +355,7 @@ class SentenceTransformerEncoder:
     def _use(self, model: Any, folder: Path | None = None) -> None:
         allow_forks()
         self._model = model
+        self._patches: dict[tuple[int, int], IntArray] = {}
         self._documents, self._queries = TextInputs(model, "document"), TextInputs(model, "query")
         self._reports = TextReports(
             "Split it into passages, or raise max_document_tokens",

@@ -11,10 +11,12 @@ from typing import Any
 
 # Entries of transformers' configurations that say where a model comes from, or how it is run, not what it computes.
 _INCIDENTAL = frozenset(
-    "_name_or_path architectures dtype torch_dtype transformers_version auto_map use_cache return_dict "
-    "output_hidden_states output_attentions attn_implementation _attn_implementation processor_class "
-    "image_processor_type feature_extractor_type video_processor_type tokenizer_class name_or_path "
-    "chunk_size_feed_forward problem_type id2label label2id num_labels".split()
+    """
+    _name_or_path name_or_path architectures auto_map transformers_version dtype torch_dtype use_cache return_dict
+    output_hidden_states output_attentions attn_implementation _attn_implementation chunk_size_feed_forward
+    processor_class tokenizer_class image_processor_type feature_extractor_type video_processor_type
+    problem_type num_labels id2label label2id
+    """.split()  # noqa: SIM905
 )
 _WEIGHT_SUFFIXES = (".onnx", ".onnx_data", ".xml", ".bin")
 
@@ -41,7 +43,9 @@ def content_hash(model: Any, folder: Path | None, settings: Mapping[str, object]
         "tokenizer": _tokenizer(model.tokenizer),
         "processor": _processor(model.processor),
     }
-    digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=lambda value: type(value).__name__).encode())
+    digest = hashlib.sha256(
+        json.dumps(description, sort_keys=True, default=lambda value: type(value).__name__).encode()
+    )
     with ThreadPoolExecutor() as pool:  # hashing releases the GIL
         hashes = pool.map(_hash_tensor, _tensors(model))
         for line in sorted(hashes):

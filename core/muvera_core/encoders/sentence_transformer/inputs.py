@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from muvera_core.encoders.sentence_transformer.tokenizer import ModelTokenizer
 from muvera_core.encoders.tokenizing import Span, Wordpieces, longest_reading
@@ -31,7 +32,7 @@ _JOINT = 4
 
 @dataclass(frozen=True)
 class TextWindow:
-    """Characters ``start:stop`` of a text are encoded together; the tokens that start in ``keep_start:keep_stop`` count.
+    """Characters ``start:stop`` are encoded together, and the tokens that start in ``keep_start:keep_stop`` count.
 
     The kept ranges of a text's windows join without gap or overlap. Markers before the text count in the window that is
     first, and those after it in the one that is last.
@@ -180,8 +181,7 @@ class TextInputs:
         """Which tokens get vectors, in the order of ``encode_document([text])``."""
         features = self._features(text)
         ids = features["input_ids"][0]
-        attention = features.get("attention_mask")
-        is_real = np.ones(len(ids), bool) if attention is None else attention[0].bool().numpy()
+        is_real = _attended(features)
         is_scored = self._mask(features, is_real)
         expansion = features.get("query_expansion_positions")
         if expansion is not None:
@@ -193,14 +193,18 @@ class TextInputs:
             if span is not None:
                 spans[place], is_text[place] = span, True
         places = np.flatnonzero(is_text)
-        first, last = (places[0], places[-1]) if len(places) else (len(ids), len(ids))
+        first, last = (int(places[0]), int(places[-1])) if len(places) else (len(ids), len(ids))
         spans[last + 1 :] = spans[last, 1] if len(places) else 0
         # A marker in the middle has the place where the token before it ends.
-        for place in range(first + 1, last):
-            if not is_text[place]:
-                spans[place] = spans[place - 1, 1]
+        for inner in range(first + 1, last):
+            if not is_text[inner]:
+                spans[inner] = spans[inner - 1, 1]
         scored = np.flatnonzero(is_scored)
         return Rows(spans[scored], int((scored < first).sum()), int((scored > last).sum()))
+
+    def scored(self, features: Any) -> IntArray:
+        """The tokens of one preprocessed input that get vectors, as positions."""
+        return np.flatnonzero(self._mask(features, _attended(features))).astype(np.int64)
 
     def _windows(self, text: str, spans: Sequence[Span], size: int) -> list[TextWindow]:
         n, snap = len(spans), int(size * _SNAP_SHARE)
@@ -238,7 +242,7 @@ class TextInputs:
     def _features(self, text: str) -> Any:
         return self._model.preprocess([self.model_input(text)], prompt=self.prompt, task=self.task)
 
-    def _mask(self, features: Any, is_real: Any) -> Any:
+    def _mask(self, features: Any, is_real: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Which tokens of a text get vectors, by the model's own mask."""
         import torch
         from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
@@ -250,7 +254,7 @@ class TextInputs:
         for module in self._model:
             if isinstance(module, MultiVectorMask):
                 masked = module(masked, task=self.task)
-        return masked["attention_mask"][0].bool().numpy()
+        return np.asarray(masked["attention_mask"][0].bool().numpy())
 
     def _spans(self, text: str, ids: list[int]) -> list[Span | None]:
         """The span of each id in the text; None for prompt and markers."""
@@ -278,13 +282,23 @@ class TextInputs:
 
     def _spans_by_search(self, text: str, ids: list[int]) -> list[Span | None]:
         """The spans of those ids that the text alone has, too, in the same order."""
-        alone = self.tokenizer.pieces([text], max(1, len(ids)))[0]
-        spans: list[Span | None] = [None] * len(ids)
-        for block in SequenceMatcher(None, alone.ids, ids, autojunk=False).get_matching_blocks():
-            for i in range(block.size):
-                start, end = alone.spans[block.a + i]
-                spans[block.b + i] = (start, end) if start < end else None
-        return spans
+        best: list[Span | None] = [None] * len(ids)
+        for before in ("", " "):  # a token at the start of the text can have the space before it
+            alone = self.tokenizer.pieces([before + text], max(1, len(ids)))[0]
+            spans: list[Span | None] = [None] * len(ids)
+            for block in SequenceMatcher(None, alone.ids, ids, autojunk=False).get_matching_blocks():
+                for i in range(block.size):
+                    start, end = (max(0, edge - len(before)) for edge in alone.spans[block.a + i])
+                    spans[block.b + i] = (start, end) if start < end else None
+            best = max(best, spans, key=lambda found: sum(span is not None for span in found))
+        return best
+
+
+def _attended(features: Any) -> npt.NDArray[np.bool_]:
+    """Which tokens of one preprocessed input the model's attention uses."""
+    attention = features.get("attention_mask")
+    mask = np.ones(len(features["input_ids"][0]), bool) if attention is None else attention[0].bool().numpy()
+    return np.asarray(mask)
 
 
 def transformer_of(model: Any, task: Task) -> Any:
@@ -312,7 +326,7 @@ def _prompt(model: Any, task: Task) -> str | None:
 
 
 def _limits(transformer: Any, task: Task) -> tuple[int | None, int | None]:
-    """The most tokens that can be encoded at once, and the number to which the model cuts; None if there is no limit."""
+    """The most tokens that can be encoded at once, and the number to which the model cuts. None stands for no limit."""
     tokenizer_limit = getattr(transformer.tokenizer, "model_max_length", None)
     cut = transformer.query_length if task == "query" else transformer.document_length
     expansion = transformer.query_expansion if task == "query" else None

@@ -120,7 +120,11 @@ def load_model(source: ModelSource) -> Any:
 
 
 def folder_of(model: str | os.PathLike[str]) -> Path | None:
-    """The absolute path of a model's folder; None if there is no such folder. Raises InvalidInputError for bad paths."""
+    """The absolute path of a model's folder; None if there is no such folder.
+
+    Raises:
+        InvalidInputError: ``model`` cannot be a path.
+    """
     require_path("model", model)
     try:
         path = Path(model).expanduser().resolve()

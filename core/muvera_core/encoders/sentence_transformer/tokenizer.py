@@ -34,7 +34,7 @@ class ModelTokenizer:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._slow = None
+        self._slow: Any = None
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             self._slow = tokenizer
