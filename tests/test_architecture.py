@@ -14,7 +14,7 @@ LAYERS = (
     ("errors", "hits"),
     ("token_embeddings",),
     ("batches", "files", "validation"),
-    ("metadata",),
+    ("images", "metadata"),
     ("encoders", "filters", "maxsim", "set_encoders"),
     ("stage_one", "standalone"),
     ("storage",),

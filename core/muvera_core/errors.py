@@ -25,6 +25,7 @@ Warnings, all of them UserWarnings::
     TruncatedTextWarning                     a text is longer than the encoder's limit
     UnknownTextWarning                       the encoder's vocabulary lacks much of a text
     SkippedTextWarning                       texts without a visible character were not added
+    SkippedImageWarning                      images, or further pages of them, that cannot be read were not added
     DeviceFallbackWarning                    the GPU could not be used, so the CPU did the work
     StageOneNotSavedWarning                  the next opening has to compute stage one again
 
@@ -118,6 +119,10 @@ class UnknownTextWarning(UserWarning):
 
 class SkippedTextWarning(UserWarning):
     """Texts without a visible character were not added, because nothing can match them. The message names them."""
+
+
+class SkippedImageWarning(UserWarning):
+    """Images, or further pages of image files, were not added. The message names them and says why."""
 
 
 class DeviceFallbackWarning(UserWarning):

@@ -12,13 +12,21 @@ class Document:
 
     Attributes:
         id: the document's id.
-        text: the passage; None if only token embeddings were added.
+        text: the passage; None if only token embeddings, or only an image, were added.
         metadata: the metadata that was added with the document.
+        image: absolute path of the image that was added, where it was then. None if it was not given as a file. The
+            index has no copy of it. If images were moved, add them again: nothing is encoded, and the new paths are
+            stored.
+        image_size: width and height of the image in pixels, upright. None if the document was not added as an image.
+        image_digest: tells whether an image is the same: a hash of the file or, if none was read, of the pixels.
     """
 
     id: str
     text: str | None
     metadata: dict[str, Any] = field(default_factory=dict)
+    image: str | None = field(default=None, kw_only=True)
+    image_size: tuple[int, int] | None = field(default=None, kw_only=True)
+    image_digest: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class TokenMatch:
         document_token: the token's characters in the document; empty for a marker, None if they are unknown.
         document_span: start and end of these characters in the document's text; None if they are unknown.
         similarity: inner product of the two token vectors.
+        patch: row and column of the part of the image that the document's token stands for, from the top left. None for
+            a document without an image, for a token that stands for no part of it, and if the part is unknown.
     """
 
     query_token: str
@@ -52,3 +62,4 @@ class TokenMatch:
     document_token: str | None
     document_span: tuple[int, int] | None
     similarity: float
+    patch: tuple[int, int] | None = None

@@ -468,7 +468,7 @@ def test_output_is_utf8_whatever_the_locale(encoding: str, tmp_path: Path, index
 
 def test_information_adds_up(shared_index: Path) -> None:
     information = json.loads(muvera("info", shared_index, "--json").stdout)
-    assert (information["documents"], information["format_version"]) == (2, 2)
+    assert (information["documents"], information["format_version"]) == (2, 3)
     assert information["tokens"] > 20
     on_disk = {file.name: file.stat().st_size for file in shared_index.iterdir()}
     assert information["files"] == on_disk

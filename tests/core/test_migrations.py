@@ -1,4 +1,4 @@
-"""An index that an earlier version wrote: tests/core/data/format-1 was made by the last version with format 1."""
+"""Indexes that earlier versions wrote: tests/core/data/format-N was made by the last version with format N."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from muvera_core import MuveraIndex, check_index
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import CorruptIndexError, StorageError, UnsupportedFormatError
-from muvera_core.maintenance.rebuild import Rebuild
+from muvera_core.maintenance import migrations, rebuild
 from muvera_core.storage.manifest import Manifest
 from muvera_core.storage.token_codec import TokenCodec
 
@@ -28,11 +28,24 @@ def random_tokens(seed: int, n_texts: int) -> list[np.ndarray]:
     return [array / np.linalg.norm(array, axis=1, keepdims=True) for array in arrays]
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
+def copy_of(version: int, tmp_path: Path) -> Path:
     """Eight documents were added, d3 was replaced and d8 added, d5 was deleted."""
-    shutil.copytree(Path(__file__).parent / "data" / "format-1", tmp_path / "old")
-    return tmp_path / "old"
+    return Path(shutil.copytree(Path(__file__).parent / "data" / f"format-{version}", tmp_path / f"format-{version}"))
+
+
+@pytest.fixture(params=[1, 2])
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return copy_of(request.param, tmp_path)
+
+
+@pytest.fixture
+def format_1(tmp_path: Path) -> Path:
+    return copy_of(1, tmp_path)
+
+
+@pytest.fixture
+def format_2(tmp_path: Path) -> Path:
+    return copy_of(2, tmp_path)
 
 
 def assert_complete(index: MuveraIndex) -> None:
@@ -75,7 +88,8 @@ def test_an_interrupted_migration_goes_on_at_the_next_opening(old: Path, where: 
 
     with pytest.MonkeyPatch.context() as patch:
         if where.endswith("in place"):
-            patch.setattr(Rebuild, "finish", interrupt)
+            for module in (rebuild, migrations):
+                patch.setattr(module, "replace_database", interrupt)
         else:
             patch.setattr(Manifest, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -87,33 +101,45 @@ def test_an_interrupted_migration_goes_on_at_the_next_opening(old: Path, where: 
     ]  # fmt: skip
 
 
-def test_a_centring_index_keeps_its_mean(old: Path) -> None:
-    manifest = json.loads((old / "manifest.json").read_text())
+def test_a_centring_index_keeps_its_mean(format_1: Path) -> None:
+    manifest = json.loads((format_1 / "manifest.json").read_text())
     manifest["fde"]["center"] = True
-    (old / "manifest.json").write_text(json.dumps(manifest))
+    (format_1 / "manifest.json").write_text(json.dumps(manifest))
     mean = np.arange(D, dtype="<f4").tobytes()
-    db = sqlite3.connect(old / "documents.sqlite")
+    db = sqlite3.connect(format_1 / "documents.sqlite")
     db.execute("INSERT INTO state VALUES ('mean_token', ?)", (mean,))
     db.commit()
     db.close()
-    with MuveraIndex.open(old, ENCODER) as index:
+    with MuveraIndex.open(format_1, ENCODER) as index:
         assert index._collection.store.get_state("mean_token") == mean
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("version", "sql"),
     [
-        "UPDATE documents SET first_token = 10000",
-        "UPDATE documents SET n_tokens = 9223372036854775807 WHERE id = 'd2'",
-        "UPDATE documents SET first_token = -5 WHERE id = 'd2'",
-        "UPDATE documents SET n_tokens = 'many' WHERE id = 'd2'",
-        "UPDATE state SET value = 'many' WHERE name = 'n_token_rows'",
-        "UPDATE state SET value = 1e6 WHERE name = 'n_token_rows'",
-        "DROP TABLE documents",
+        (1, "UPDATE documents SET first_token = 10000"),
+        (1, "UPDATE documents SET n_tokens = 9223372036854775807 WHERE id = 'd2'"),
+        (1, "UPDATE documents SET first_token = -5 WHERE id = 'd2'"),
+        (1, "UPDATE documents SET n_tokens = 'many' WHERE id = 'd2'"),
+        (1, "UPDATE state SET value = 'many' WHERE name = 'n_token_rows'"),
+        (1, "UPDATE state SET value = 1e6 WHERE name = 'n_token_rows'"),
+        (1, "DROP TABLE documents"),
+        (2, "DROP TABLE documents"),
+        (2, "UPDATE state SET value = 'many' WHERE name = 'n_token_rows'"),
+        (2, "CREATE TRIGGER stray AFTER UPDATE ON state BEGIN DELETE FROM documents; END"),
+        (2, "CREATE VIEW stray AS SELECT * FROM documents"),
+        (2, "UPDATE documents SET metadata = NULL WHERE id = 'd2'"),
     ],
 )
-def test_a_damaged_old_index_is_refused_and_left_alone(old: Path, sql: str) -> None:
+def test_a_damaged_old_index_is_refused_and_left_alone(tmp_path: Path, version: int, sql: str) -> None:
+    old = copy_of(version, tmp_path)
     db = sqlite3.connect(old / "documents.sqlite")
+    if "NULL" in sql:  # a database that was forged has no such constraint
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = replace(sql, 'metadata TEXT NOT NULL', 'metadata TEXT')")
+        db.commit()
+        db.close()
+        db = sqlite3.connect(old / "documents.sqlite")
     db.execute(sql)
     db.commit()
     db.close()
@@ -124,13 +150,45 @@ def test_a_damaged_old_index_is_refused_and_left_alone(old: Path, sql: str) -> N
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
 
 
-def test_a_full_disk_stops_the_migration_and_loses_nothing(old: Path) -> None:
+def test_a_full_disk_stops_the_migration_and_loses_nothing(format_1: Path) -> None:
     def no_room(*_: object) -> int:
         raise OSError(28, os.strerror(28))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("muvera_core.storage.token_log._write_at", no_room)
         with pytest.raises(StorageError, match="no room"):
-            MuveraIndex.open(old, ENCODER)
-    with MuveraIndex.open(old, ENCODER) as index:
+            MuveraIndex.open(format_1, ENCODER)
+    with MuveraIndex.open(format_1, ENCODER) as index:
         assert_complete(index)
+
+
+def test_from_format_2_only_the_database_and_the_manifest_are_rewritten(format_2: Path) -> None:
+    before = {path.name: path.read_bytes() for path in format_2.iterdir()}
+    MuveraIndex.open(format_2, ENCODER).close()
+    after = {path.name: path.read_bytes() for path in format_2.iterdir()}
+    rewritten = {name for name in before if after[name] != before[name]}
+    assert rewritten == {"documents.sqlite", "manifest.json"}
+    assert after.keys() - before.keys() == {"write.lock"}
+
+
+def test_a_document_that_was_damaged_before_stays_the_only_one(format_2: Path) -> None:
+    db = sqlite3.connect(format_2 / "documents.sqlite")
+    db.execute("UPDATE documents SET text = 'forged' WHERE id = 'd2'")
+    db.commit()
+    db.close()
+    with MuveraIndex.open(format_2, ENCODER) as index:
+        assert index.get("d4")[0].text == "text 4"
+        with pytest.raises(CorruptIndexError):
+            index.get("d2")
+
+
+def test_format_1_whose_conversion_to_format_2_was_interrupted_before_the_manifest(
+    format_1: Path, format_2: Path
+) -> None:
+    manifest = (format_1 / "manifest.json").read_text()
+    shutil.rmtree(format_1)
+    shutil.copytree(format_2, format_1)
+    (format_1 / "manifest.json").write_text(manifest)
+    with MuveraIndex.open(format_1, ENCODER) as index:
+        assert_complete(index)
+    assert check_index(format_1).ok

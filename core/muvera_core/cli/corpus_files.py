@@ -1,4 +1,4 @@
-"""Reads documents from files and folders: text, Markdown and JSON lines."""
+"""Reads documents from files and folders: text, Markdown, JSON lines and images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from typing import Any
 
 from muvera_core.cli.passages import Splitting, split_into_passages
 from muvera_core.errors import InvalidInputError
+from muvera_core.images import ImageSource, UnreadableImageError
 from muvera_core.metadata import normalize_metadata
 from muvera_core.validation import has_visible_text, repaired, require_string, require_text, shown
 
 TEXT_SUFFIXES = (".txt", ".md")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 # The metadata field that names the file that a document came from.
 ORIGIN = "indexed_from"
 # Size limit of one document. It is a hundred times what an encoder reads, so a higher limit would help nobody, and it
@@ -58,19 +60,21 @@ class SourceDocument:
 
     Attributes:
         file: the file.
-        line: number of its line; None for a text file.
+        line: number of its line; None for a text file or an image.
         id: its id.
-        text: its text.
+        text: its text; None for an image.
         metadata: its metadata, of JSON's types.
         id_is_own: whether the file gives the id. Otherwise the id is made from the file's name.
+        image_digest: of an image; see ``Document``. None for a text.
     """
 
     file: SourceFile
     line: int | None
     id: str
-    text: str
+    text: str | None
     metadata: dict[str, Any]
     id_is_own: bool = False
+    image_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,14 @@ def as_root(path: Path) -> Path:
     return path.resolve() if ".." in path.parts else path.absolute()
 
 
-def find_files(paths: Sequence[Path], leave_out: Path | None = None) -> Iterator[SourceFile | Unusable]:
+def read_suffixes(*, with_images: bool) -> tuple[str, ...]:
+    """The endings of the names of files that can be read."""
+    return TEXT_SUFFIXES + LINES_SUFFIXES + (IMAGE_SUFFIXES if with_images else ())
+
+
+def find_files(
+    paths: Sequence[Path], leave_out: Path | None = None, *, with_images: bool = False
+) -> Iterator[SourceFile | Unusable]:
     """The files to read, each once, path by path, and those in a folder in the order of their names.
 
     In folders, files of other types, hidden files and folders, and links are skipped.
@@ -116,21 +127,24 @@ def find_files(paths: Sequence[Path], leave_out: Path | None = None) -> Iterator
     Args:
         paths: files, and folders to search for files.
         leave_out: a folder to skip.
+        with_images: find images, too.
 
     Raises:
         InvalidInputError: a path is neither a folder nor a file of a type that can be read.
     """
     seen: set[Path] = set()
+    suffixes = read_suffixes(with_images=with_images)
     for path in paths:
         root = as_root(path)
         if root.is_dir():
-            found = _files_below(root, leave_out)
-        elif root.name.lower().endswith(TEXT_SUFFIXES + LINES_SUFFIXES) and root.is_file():
+            found = _files_below(root, leave_out, suffixes)
+        elif root.name.lower().endswith(suffixes) and root.is_file():
             found = iter([SourceFile(root, root)])
         else:
+            is_image = root.name.lower().endswith(IMAGE_SUFFIXES)
+            advice = ": to index images, give the model that embeds them with --encoder" if is_image else ""
             raise InvalidInputError(
-                f"{as_unicode(str(path))} is not a folder and not a file that ends in "
-                f"{', '.join(TEXT_SUFFIXES + LINES_SUFFIXES)}"
+                f"{as_unicode(str(path))} is not a folder and not a file that ends in {', '.join(suffixes)}{advice}"
             )
         for entry in found:
             if isinstance(entry, Unusable):
@@ -146,19 +160,32 @@ def read_documents(file: SourceFile, splitting: Splitting) -> Iterator[SourceDoc
     A text file gives one document per passage. Its id is the file's name, followed by ``#1``, ``#2``, … if texts are
     split. Its metadata have ``path`` and, if texts are split, ``position``.
 
+    An image gives one document without text. Its id is the file's name, and its metadata have ``path``.
+
     A line of JSON gives one document. Its text is ``text``, after ``title`` if there is one. Its metadata are the other
     fields, and the fields of ``metadata``. Its id is ``id`` or ``_id``, or else the file's name with the line number.
     """
     try:
         if file.path.name.lower().endswith(LINES_SUFFIXES):
             yield from _from_lines(file)
+        elif file.path.name.lower().endswith(IMAGE_SUFFIXES):
+            yield _from_image(file)
         else:
             yield from _from_text(file, splitting)
     except (OSError, EOFError, zlib.error) as error:
         yield Unusable(file, None, f"it cannot be read ({_reason(error)})")
 
 
-def _files_below(root: Path, leave_out: Path | None) -> Iterator[SourceFile | Unusable]:
+def _from_image(file: SourceFile) -> SourceDocument | Unusable:
+    try:
+        digest = ImageSource.of(file.path).record.digest
+    except UnreadableImageError as error:
+        return Unusable(file, None, str(error))
+    metadata = {"path": file.name, ORIGIN: file.origin}
+    return SourceDocument(file, None, file.name, None, metadata, image_digest=digest)
+
+
+def _files_below(root: Path, leave_out: Path | None, suffixes: tuple[str, ...]) -> Iterator[SourceFile | Unusable]:
     waiting = [root]
     while waiting:
         path = waiting.pop()
@@ -169,7 +196,7 @@ def _files_below(root: Path, leave_out: Path | None) -> Iterator[SourceFile | Un
                 if path != leave_out or path == root:
                     visible = (entry for entry in path.iterdir() if not entry.name.startswith("."))
                     waiting += sorted(visible, key=lambda entry: entry.name, reverse=True)
-            elif path.is_file() and path.name.lower().endswith(TEXT_SUFFIXES + LINES_SUFFIXES):
+            elif path.is_file() and path.name.lower().endswith(suffixes):
                 yield SourceFile(root, path)
         except OSError as error:
             yield Unusable(SourceFile(root, path), None, f"it cannot be read ({_reason(error)})")

@@ -17,6 +17,7 @@ _COMPARED_TOGETHER = 256
 # characters bounds the memory that encoding takes.
 _WRITTEN_TOGETHER = 64
 _CHARACTERS_TOGETHER = 1 << 20
+_IMAGES_TOGETHER = 8
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Comparison:
     Attributes:
         places: file and line of each document, by id.
         new: ids that the index does not have.
-        changed: ids of documents whose text or metadata differ from the index.
+        changed: ids of documents whose text, image or metadata differ from the index.
         unusable: files and lines that cannot be used.
     """
 
@@ -67,7 +68,11 @@ def compare(index: MuveraIndex | None, documents: Iterable[SourceDocument | Unus
                 del result.places[document.id]
                 reason = f"its id {document.id!r} is already in the index, for {other}: use a separate index"
                 result.unusable.append(Unusable(document.file, document.line, reason))
-            elif before.text != document.text or _canonical(before.metadata) != _canonical(document.metadata):
+            elif (before.text, before.image_digest, _canonical(before.metadata)) != (
+                document.text,
+                document.image_digest,
+                _canonical(document.metadata),
+            ):
                 result.changed.add(document.id)
     return result
 
@@ -81,11 +86,12 @@ def write(index: MuveraIndex, documents: Iterable[SourceDocument | Unusable], id
         if isinstance(document, Unusable) or document.id not in waiting:
             continue
         waiting.remove(document.id)  # the first one with an id counts
-        if batch and (len(batch) == _WRITTEN_TOGETHER or n_characters + len(document.text) > _CHARACTERS_TOGETHER):
+        length = len(document.text or "")
+        if batch and not _fits(batch, document, n_characters + length):
             yield _add(index, batch)
             batch, n_characters = [], 0
         batch.append(document)
-        n_characters += len(document.text)
+        n_characters += length
     if batch:
         yield _add(index, batch)
 
@@ -126,12 +132,21 @@ def _other_file(document: SourceDocument, stored: Mapping[str, Any]) -> str | No
     return str(path) if path.is_file() and not path.samefile(document.file.path) else None
 
 
+def _fits(batch: list[SourceDocument], document: SourceDocument, n_characters: int) -> bool:
+    """Whether a document can be written together with a batch: both are texts, or both are images."""
+    if document.text is None:
+        return batch[0].text is None and len(batch) < _IMAGES_TOGETHER
+    return batch[0].text is not None and len(batch) < _WRITTEN_TOGETHER and n_characters <= _CHARACTERS_TOGETHER
+
+
 def _add(index: MuveraIndex, documents: list[SourceDocument]) -> list[str]:
-    return index.add(
-        [document.text for document in documents],
-        [document.id for document in documents],
-        [document.metadata for document in documents],
-    )
+    """Add texts, or images. Returns the ids of those that were added: images may turn out to be damaged."""
+    ids, metadatas = [document.id for document in documents], [document.metadata for document in documents]
+    if documents[0].text is not None:
+        return index.add([document.text or "" for document in documents], ids, metadatas)
+    index.add_images([document.file.path for document in documents], ids, metadatas=metadatas)
+    digests = {document.id: document.image_digest for document in documents}
+    return [document.id for document in index.get(ids) if document.image_digest == digests[document.id]]
 
 
 def _canonical(metadata: Mapping[str, Any]) -> str:

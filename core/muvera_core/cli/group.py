@@ -20,6 +20,7 @@ from muvera_core.errors import (
     EncoderMismatchError,
     MuveraError,
     NotAnIndexError,
+    SkippedImageWarning,
     SkippedTextWarning,
     StageOneNotSavedWarning,
     TruncatedTextWarning,
@@ -37,6 +38,7 @@ _ADVICE: dict[type[MuveraError], str] = {
 # Our own warnings, with what the command line can do about them.
 _WARNINGS: dict[type[Warning], str | None] = {
     DeviceFallbackWarning: None,
+    SkippedImageWarning: None,
     SkippedTextWarning: None,
     StageOneNotSavedWarning: None,
     TruncatedTextWarning: "--max-words splits text files into passages",

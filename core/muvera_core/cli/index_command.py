@@ -11,20 +11,19 @@ from typing import Any, TypeVar
 import click
 
 from muvera_core.cli.corpus_files import (
-    LINES_SUFFIXES,
-    TEXT_SUFFIXES,
     SourceDocument,
     SourceFile,
     Unusable,
     as_root,
     find_files,
     read_documents,
+    read_suffixes,
 )
 from muvera_core.cli.corpus_sync import Comparison, compare, find_missing, write
 from muvera_core.cli.group import Failure, Interrupted, say
 from muvera_core.cli.options import ENCODER, INDEX, load_encoder, progress_bar, require_text_encoder
 from muvera_core.cli.passages import Splitting
-from muvera_core.encoders import MAX_POOL_FACTOR
+from muvera_core.encoders import MAX_POOL_FACTOR, TokenEncoder, is_image_encoder
 from muvera_core.errors import InvalidInputError, NotAnIndexError
 from muvera_core.index import MuveraIndex
 from muvera_core.validation import counted
@@ -70,22 +69,24 @@ def index(
 
     PATHs are files, or folders that are searched for files. Each .txt or .md file is one document. Each line of a
     .jsonl or .jsonl.gz file is one document: {"text": ..., "id": ..., "title": ..., "metadata": {...}}, of which only
-    text is required. In folders, hidden files and links are skipped.
+    text is required. With an --encoder that embeds images, each image file is one document. In folders, hidden files
+    and links are skipped.
 
     Run the command again after files have changed. Unchanged documents are skipped, and changed ones are replaced. A
     document is saved as soon as the progress bar counts it, so an interrupted run can be started again.
     """
     started = time.perf_counter()
     splitting = Splitting(split == "paragraphs", max_words)
-    index = _open_for_writing(folder, checkpoint, pool_factor)
+    encoder = load_encoder(checkpoint)
+    index = _open_for_writing(folder, encoder, pool_factor)
     n_added = n_replaced = n_deleted = 0
     try:
-        files = _find_files(paths, folder, may_be_none=delete_missing)
+        files = _find_files(paths, folder, may_be_none=delete_missing, with_images=is_image_encoder(encoder))
         with progress_bar(desc="reading", unit="doc") as bar:
             found = compare(index, _counted(_read_documents(files, splitting), bar))
         _report_unusable(found, skip_bad)
         if index is None:
-            index = MuveraIndex.create(folder, load_encoder(checkpoint), pool_factor=pool_factor or 1)
+            index = MuveraIndex.create(folder, encoder, pool_factor=pool_factor or 1)
         wanted = found.new | found.changed
         with progress_bar(desc="indexing", unit="doc", total=len(wanted)) as bar:
             for ids in write(index, _read_documents(files, splitting), wanted):
@@ -110,13 +111,13 @@ def index(
     )
 
 
-def _open_for_writing(folder: Path, checkpoint: Path | None, pool_factor: int | None) -> MuveraIndex | None:
+def _open_for_writing(folder: Path, encoder: TokenEncoder | None, pool_factor: int | None) -> MuveraIndex | None:
     """Open the index. Returns None if there is none yet."""
     try:
         require_text_encoder(folder)
     except NotAnIndexError:
         return None
-    index = MuveraIndex.open(folder, load_encoder(checkpoint), show_progress=sys.stderr.isatty())
+    index = MuveraIndex.open(folder, encoder, show_progress=sys.stderr.isatty())
     if pool_factor not in (None, index.pool_factor):
         index.close()
         raise InvalidInputError(
@@ -126,12 +127,13 @@ def _open_for_writing(folder: Path, checkpoint: Path | None, pool_factor: int | 
     return index
 
 
-def _find_files(paths: Sequence[Path], folder: Path, *, may_be_none: bool) -> list[SourceFile | Unusable]:
-    files = list(find_files(paths, leave_out=folder.absolute()))
+def _find_files(
+    paths: Sequence[Path], folder: Path, *, may_be_none: bool, with_images: bool
+) -> list[SourceFile | Unusable]:
+    files = list(find_files(paths, leave_out=folder.absolute(), with_images=with_images))
     if not files and not may_be_none:
-        raise InvalidInputError(
-            f"{', '.join(map(str, paths))}: there are no files that end in {', '.join(TEXT_SUFFIXES + LINES_SUFFIXES)}"
-        )
+        suffixes = ", ".join(read_suffixes(with_images=with_images))
+        raise InvalidInputError(f"{', '.join(map(str, paths))}: there are no files that end in {suffixes}")
     return files
 
 

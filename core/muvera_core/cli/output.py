@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from muvera_core.cli.corpus_files import as_unicode
 from muvera_core.hits import Hit, TokenMatch
 from muvera_core.maintenance import IndexInfo
 from muvera_core.stage_one import Tuning
@@ -23,7 +24,7 @@ _EXPLAINED_WORDS = 6
 
 @dataclass(frozen=True)
 class WordMatch:
-    """A word of the query, and the document's word that matches it best."""
+    """A word of the query, and the document's word, or the patch of its image, that matches it best."""
 
     query: str
     document: str
@@ -40,6 +41,8 @@ def hit_as_json(rank: int, hit: Hit, matches: Sequence[WordMatch] | None) -> str
         "text": hit.text,
         "metadata": hit.metadata,
     }
+    if hit.image_size is not None:
+        content["image"] = None if hit.image is None else as_unicode(hit.image)
     if matches is not None:
         content["matches"] = [
             {"query": match.query, "document": match.document, "similarity": round(match.similarity, 4)}
@@ -49,9 +52,15 @@ def hit_as_json(rank: int, hit: Hit, matches: Sequence[WordMatch] | None) -> str
 
 
 def hit_as_text(rank: int, hit: Hit, matches: Sequence[WordMatch] | None) -> str:
-    """A hit as lines of text: rank, normalized score and id, then the beginning of its text."""
+    """A hit as lines of text: rank, normalized score and id, then its image's path and the beginning of its text."""
     head = f"{rank}. {hit.normalized_score:.3f}  {on_one_line(hit.id)}"
-    lines = [click.style(head, bold=True), *_snippet("(no text)" if hit.text is None else hit.text)]
+    lines = [click.style(head, bold=True)]
+    if hit.image_size is not None:
+        lines.append(
+            "   " + ("(an image that is in no file)" if hit.image is None else on_one_line(as_unicode(hit.image)))
+        )
+    if hit.text is not None or hit.image_size is None:
+        lines += _snippet("(no text)" if hit.text is None else hit.text)
     if matches:
         words = (f"{match.query} → {match.document} {match.similarity:.2f}" for match in matches[:_EXPLAINED_WORDS])
         lines += _snippet(f"[{', '.join(words)}]")
@@ -73,15 +82,22 @@ def matched_words(query: str, hit: Hit, matches: Iterable[TokenMatch]) -> list[W
     """The best match of each word of the query, best first. Empty if the document's words are not known."""
     best: dict[tuple[int, int], WordMatch] = {}
     for match in matches:
-        if match.document_span is None or match.document_token is None or hit.text is None:
-            continue
-        if not (_is_word(match.query_token) and _is_word(match.document_token)):
+        found = _matched_part(hit, match)
+        if found is None or not _is_word(match.query_token):
             continue
         place = _whole_word(query, match.query_span)
         if place not in best or best[place].similarity < match.similarity:
-            found = _whole_word(hit.text, match.document_span)
-            best[place] = WordMatch(query[slice(*place)], hit.text[slice(*found)], match.similarity)
+            best[place] = WordMatch(query[slice(*place)], found, match.similarity)
     return sorted(best.values(), key=lambda match: -match.similarity)
+
+
+def _matched_part(hit: Hit, match: TokenMatch) -> str | None:
+    """The document's word, or the patch of its image. None if it is a marker, or is not known."""
+    if match.patch is not None:
+        return "patch {},{}".format(*match.patch)
+    if match.document_span is None or match.document_token is None or hit.text is None:
+        return None
+    return hit.text[slice(*_whole_word(hit.text, match.document_span))] if _is_word(match.document_token) else None
 
 
 def _is_word(token: str) -> bool:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from muvera_core.collection.accelerator import Accelerator, RerankRequest
-from muvera_core.collection.additions import EncodedTexts, GivenTokens, Record
+from muvera_core.collection.additions import (
+    EncodedImages,
+    EncodedTexts,
+    GivenTokens,
+    Record,
+    image_problem,
+    warn_of_images,
+    warn_of_skipped_images,
+)
 from muvera_core.collection.auto_refresh import AutoRefresh
 from muvera_core.collection.collection import Collection
 from muvera_core.collection.copying import copy_collection
@@ -17,6 +25,7 @@ __all__ = [
     "Accelerator",
     "AutoRefresh",
     "Collection",
+    "EncodedImages",
     "EncodedTexts",
     "GivenTokens",
     "Record",
@@ -24,8 +33,11 @@ __all__ = [
     "Writer",
     "copy_collection",
     "create_collection",
+    "image_problem",
     "new_index_id",
     "open_collection",
     "refresh",
     "remove_new_index",
+    "warn_of_images",
+    "warn_of_skipped_images",
 ]

@@ -10,10 +10,15 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from muvera_core.batches import batched
-from muvera_core.encoders import TokenEncoder, naming, pool_tokens
+from muvera_core.encoders import ImageEncoder, TokenEncoder, naming, pool_tokens, warn
+from muvera_core.errors import SkippedImageWarning
+from muvera_core.images import ImageRecord, ImageSource, UnreadableImageError
 from muvera_core.storage import COPY_BATCH, Snapshot, Store, StoredDocument
 from muvera_core.token_embeddings import TokenEmbeddings
-from muvera_core.validation import require_encoded
+from muvera_core.validation import counted, require_encoded, shown
+
+# Most images that a warning lists.
+_SHOWN_IMAGES = 10
 
 
 @dataclass(frozen=True)
@@ -22,20 +27,25 @@ class Record:
 
     Attributes:
         id: the user's id.
-        text: the passage. None if only token embeddings are known.
+        text: the passage; or the text to show with an image. None if there is none.
         metadata: a JSON object, as text.
+        image: the image that the tokens are made from. None if they are made from the text.
     """
 
     id: str
     text: str | None
     metadata: str
+    image: ImageRecord | None = None
 
 
 class TokenSource(Protocol):
     """Gives the tokens of documents that are about to be added."""
 
-    def batches(self, places: Sequence[int]) -> Iterator[TokenEmbeddings]:
-        """The tokens of the documents at these places, in order, in any grouping."""
+    def batches(self, places: Sequence[int]) -> Iterator[tuple[Sequence[int], TokenEmbeddings]]:
+        """The tokens of the documents at these places, in any grouping, each group with its places.
+
+        A document that is left out turns out to have none. It is not added.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +66,78 @@ class EncodedTexts:
     batch_size: int
     show_progress: bool
 
-    def batches(self, places: Sequence[int]) -> Iterator[TokenEmbeddings]:
+    def batches(self, places: Sequence[int]) -> Iterator[tuple[Sequence[int], TokenEmbeddings]]:
         """See ``TokenSource``."""
         with tqdm(total=len(places), desc="encoding", unit="doc", disable=not self.show_progress) as bar:
             for batch in batched(places, self.batch_size):
                 records = [self.records[place] for place in batch]
                 with naming([record.id for record in records]):
                     encoded = self.encoder.encode_documents([record.text or "" for record in records])
-                yield pool_tokens(require_encoded(encoded, len(batch), self.encoder.dimension), self.pool_factor)
+                encoded = require_encoded(encoded, len(batch), self.encoder.dimension)
+                yield batch, pool_tokens(encoded, self.pool_factor)
                 bar.update(len(batch))
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """Tokens of images, which are read and encoded when they are asked for.
+
+    Images that turn out to be damaged are left out, with a ``SkippedImageWarning`` at the end.
+
+    Attributes:
+        encoder: the index's encoder.
+        records: the documents.
+        sources: the image of each document.
+        pool_factor: similar tokens are merged until about one in ``pool_factor`` is left.
+        batch_size: images per call of the encoder.
+        show_progress: show a bar on standard error.
+    """
+
+    encoder: ImageEncoder
+    records: Sequence[Record]
+    sources: Sequence[ImageSource]
+    pool_factor: int
+    batch_size: int
+    show_progress: bool
+
+    def batches(self, places: Sequence[int]) -> Iterator[tuple[Sequence[int], TokenEmbeddings]]:
+        """See ``TokenSource``."""
+        skipped: list[str] = []
+        with tqdm(total=len(places), desc="encoding", unit="image", disable=not self.show_progress) as bar:
+            for batch in batched(places, self.batch_size):
+                images, read = [], []
+                for place in batch:
+                    try:
+                        images.append(self.sources[place].load())
+                        read.append(place)
+                    except UnreadableImageError as error:
+                        record = self.records[place]
+                        skipped.append(image_problem(record.id, record.image and record.image.path, str(error)))
+                if read:
+                    with naming([self.records[place].id for place in read]):
+                        encoded = self.encoder.encode_images(images)
+                    encoded = require_encoded(encoded, len(read), self.encoder.dimension)
+                    del images  # before the next ones are read
+                    yield read, pool_tokens(encoded, self.pool_factor)
+                bar.update(len(batch))
+        warn_of_skipped_images(skipped)
+
+
+def image_problem(id: str, path: object, problem: str) -> str:
+    """The line of a warning about one image: its id, its path if there is one, and what is wrong."""
+    return f"{shown(id)} ({f'{path}: ' if path else ''}{problem})"
+
+
+def warn_of_skipped_images(problems: Sequence[str]) -> None:
+    """Give a ``SkippedImageWarning`` about images that cannot be read, if there are any."""
+    warn_of_images(problems, f"skipped {counted(len(problems), 'image')}")
+
+
+def warn_of_images(problems: Sequence[str], head: str) -> None:
+    """Give a ``SkippedImageWarning`` that lists problems, if there are any."""
+    if problems:
+        listed = ", ".join(problems[:_SHOWN_IMAGES]) + (", …" if len(problems) > _SHOWN_IMAGES else "")
+        warn(f"{head}: {listed}", SkippedImageWarning)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +150,12 @@ class GivenTokens:
 
     embeddings: TokenEmbeddings
 
-    def batches(self, places: Sequence[int]) -> Iterator[TokenEmbeddings]:
+    def batches(self, places: Sequence[int]) -> Iterator[tuple[Sequence[int], TokenEmbeddings]]:
         """See ``TokenSource``."""
         if places and len(places) == len(self.embeddings):
-            yield self.embeddings
+            yield places, self.embeddings
         elif places:
-            yield TokenEmbeddings.from_list([self.embeddings[place] for place in places])
+            yield places, TokenEmbeddings.from_list([self.embeddings[place] for place in places])
 
 
 NO_TOKENS = GivenTokens(TokenEmbeddings.from_list([]))
@@ -94,7 +167,7 @@ class Comparison:
 
     Attributes:
         new: places of the documents whose tokens are needed.
-        retagged: place of each document whose text is stored with other metadata, with its present key.
+        retagged: place of each document whose tokens can stay, but not its record, with its present key.
     """
 
     new: list[int]
@@ -104,7 +177,7 @@ class Comparison:
 def compare(store: Store, snapshot: Snapshot, records: Sequence[Record]) -> Comparison:
     """Compare documents with those that are stored under the same ids. What is stored as it is appears in neither part.
 
-    A document without text counts as new, because its tokens cannot be compared.
+    A document without text and image counts as new, because its tokens cannot be compared.
     """
     new: list[int] = []
     retagged: dict[int, int] = {}
@@ -114,11 +187,20 @@ def compare(store: Store, snapshot: Snapshot, records: Sequence[Record]) -> Comp
         for place in places:
             record = records[place]
             before = stored.get(record.id)
-            if before is None or record.text is None or before.text != record.text:
+            if before is None or not _same_tokens(before, record):
                 new.append(place)
-            elif not same_metadata(before, json.loads(record.metadata)):
+            elif (before.text, before.image) != (record.text, record.image) or not same_metadata(
+                before, json.loads(record.metadata)
+            ):
                 retagged[place] = before.key
     return Comparison(new, retagged)
+
+
+def _same_tokens(before: StoredDocument, record: Record) -> bool:
+    """Whether a document's tokens were made from the same image or, without one, from the same text."""
+    if before.image is None or record.image is None:
+        return before.image is record.image is None and before.text == record.text is not None
+    return before.image.digest == record.image.digest
 
 
 def same_metadata(document: StoredDocument, metadata: Mapping[str, Any]) -> bool:

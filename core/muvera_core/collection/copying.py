@@ -77,6 +77,7 @@ def _copy_page(source: Store, snapshot: Snapshot, keys: IntArray, copy: Store) -
             [document.id for document in documents],
             [document.text for document in documents],
             [metadata_as_text(document.metadata) for document in documents],
+            [None if document.image is None else document.image.as_text() for document in documents],
             places,
         )
     )

@@ -73,46 +73,48 @@ class Writer:
                     given = metadatas[document.id]
                     wanted = given if replace else {**document.metadata, **given}
                     if not same_metadata(document, wanted):
-                        records.append(Record(document.id, document.text, metadata_as_text(wanted)))
+                        records.append(Record(document.id, document.text, metadata_as_text(wanted), document.image))
                         keys.append(document.key)
             self._write(records, NO_TOKENS, Comparison([], dict(enumerate(keys))))
         return len(records)
 
     def _write(self, records: Sequence[Record], tokens: TokenSource, comparison: Comparison) -> None:
         """Commit the documents that a comparison names. The caller holds ``locks.writing``."""
-        collection, new = self._collection, comparison.new
-        places = sorted([*new, *comparison.retagged])
-        if not places:
-            return
+        collection = self._collection
+        places = sorted([*comparison.new, *comparison.retagged])
+        written: list[int] = []  # all places, but for documents that turn out to have no tokens
 
         def write() -> None:
-            keys = self._new_keys(len(places))
-            position = {place: i for i, place in enumerate(places)}
-            parts: list[tuple[list[int], AppendedTokens]] = []
-            done = 0
-            for batch in tokens.batches(new):
-                positions = [position[place] for place in new[done : done + len(batch)]]
-                appended, stored = self._store.append_tokens(batch)
-                collection.stage_one.stage(keys[positions], stored)
-                parts.append((positions, appended))
-                done += len(batch)
+            key_of = dict(zip(places, self._new_keys(len(places)).tolist(), strict=True))
+            parts: list[tuple[Sequence[int], AppendedTokens]] = []
+            for batch, embeddings in tokens.batches(comparison.new):
+                appended, stored = self._store.append_tokens(embeddings)
+                collection.stage_one.stage(_of(key_of, batch), stored)
+                parts.append((batch, appended))
             if comparison.retagged:
-                positions = [position[place] for place in comparison.retagged]
-                parts.append((positions, self._take_over(keys[positions], list(comparison.retagged.values()))))
-            changed = [records[place] for place in places]
-            self._commit(
-                lambda change: change.add(
-                    keys,
-                    [record.id for record in changed],
-                    [record.text for record in changed],
-                    [record.metadata for record in changed],
-                    AppendedTokens.scattered(parts),
+                batch = list(comparison.retagged)
+                parts.append((batch, self._take_over(_of(key_of, batch), list(comparison.retagged.values()))))
+            written.extend(sorted(place for batch, _ in parts for place in batch))
+            if written:
+                position = {place: i for i, place in enumerate(written)}
+                places_of = AppendedTokens.scattered([(_of(position, batch), appended) for batch, appended in parts])
+                changed = [records[place] for place in written]
+                self._commit(
+                    lambda change: change.add(
+                        _of(key_of, written),
+                        [record.id for record in changed],
+                        [record.text for record in changed],
+                        [record.metadata for record in changed],
+                        [None if record.image is None else record.image.as_text() for record in changed],
+                        places_of,
+                    )
                 )
-            )
 
-        collection.write(write)
-        collection.n_unsaved += len(places)
-        self._tidy()
+        if places:
+            collection.write(write)
+        if written:
+            collection.n_unsaved += len(written)
+            self._tidy()
 
     def _take_over(self, keys: IntArray, stored: Sequence[int]) -> AppendedTokens:
         """Let new ``keys`` have the tokens and the stage-one vectors of ``stored`` ones, which the change replaces."""
@@ -235,3 +237,8 @@ class Writer:
             source.bring_in_step(centred, self._store.snapshot)
             collection.adopt_stage_one(centred, replace(collection.choice, mean_token=mean))
             collection.n_unsaved = max(1, collection.n_unsaved)
+
+
+def _of(numbers: Mapping[int, int], places: Sequence[int]) -> IntArray:
+    """The number of each place, int64."""
+    return np.array([numbers[place] for place in places], dtype=np.int64)

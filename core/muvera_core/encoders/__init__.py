@@ -8,7 +8,13 @@ from muvera_core.encoders.callable import CallableEncoder
 from muvera_core.encoders.default import default_encoder
 from muvera_core.encoders.description import describe_encoder
 from muvera_core.encoders.precomputed import PrecomputedEmbeddings, is_precomputed
-from muvera_core.encoders.protocol import TokenEncoder, require_encoder
+from muvera_core.encoders.protocol import (
+    ImageEncoder,
+    TokenEncoder,
+    is_image_encoder,
+    require_encoder,
+    require_image_encoder,
+)
 from muvera_core.encoders.texts import naming, unreported, warn
 from muvera_core.encoders.token_pooling import (
     MAX_POOL_FACTOR,
@@ -28,16 +34,19 @@ __all__ = [
     "BundledEncoder",
     "CallableEncoder",
     "ColBERTEncoder",
+    "ImageEncoder",
     "PrecomputedEmbeddings",
     "SentenceTransformerEncoder",
     "TokenEncoder",
     "default_encoder",
     "describe_encoder",
+    "is_image_encoder",
     "is_precomputed",
     "naming",
     "pool_tokens",
     "pooled_length",
     "require_encoder",
+    "require_image_encoder",
     "require_pool_factor",
     "require_scipy",
     "unreported",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
 
 from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count, require_text, shown
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @runtime_checkable
@@ -49,6 +52,50 @@ class TokenEncoder(Protocol):
 
     def query_spans(self, text: str) -> IntArray:
         """The same as ``document_spans`` for ``encode_queries([text])``."""
+
+
+@runtime_checkable
+class ImageEncoder(TokenEncoder, Protocol):
+    """A token encoder that also turns images, such as pages, into vectors that its queries are compared with.
+
+    An image's vectors must not depend on the other images of the call.
+
+    A class whose models differ in this can have a property ``embeds_images``, which says whether this one's can. Its
+    other members then raise InvalidInputError if it is False.
+    """
+
+    def encode_images(self, images: Sequence[Image]) -> TokenEmbeddings:
+        """Token vectors of images of Pillow, upright and in mode RGB, in order. Every image gets at least one token."""
+
+    def image_patches(self, width: int, height: int) -> IntArray:
+        """The part of the image that each token of ``encode_images`` stands for.
+
+        The patches have equal sizes and cover the image, row by row from the top left.
+
+        Args:
+            width: the image's width in pixels.
+            height: its height in pixels.
+
+        Returns:
+            int64, shape (tokens, 2): row and column of each token's patch, counted from 0. A token that stands for no
+            patch, such as a marker or a word of a prompt, has -1 and -1.
+        """
+
+
+def is_image_encoder(encoder: object) -> TypeGuard[ImageEncoder]:
+    """Whether an encoder embeds images."""
+    return isinstance(encoder, ImageEncoder) and bool(getattr(encoder, "embeds_images", True))
+
+
+def require_image_encoder(encoder: TokenEncoder) -> ImageEncoder:
+    """Return ``encoder`` if it embeds images. Raises InvalidInputError otherwise."""
+    if not is_image_encoder(encoder):
+        raise InvalidInputError(
+            f"the index's encoder, {type(encoder).__name__}, embeds no images: make an index with a "
+            "SentenceTransformerEncoder whose model embeds page images, such as ColQwen, or with another "
+            "muvera_core.encoders.ImageEncoder"
+        )
+    return encoder
 
 
 def require_encoder(encoder: object) -> TokenEncoder:

@@ -22,12 +22,13 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
-def record_checksum(key: int, id: str, text: str | None, metadata: str) -> int:
-    """CRC-32 of a stored document."""
+def record_checksum(key: int, id: str, text: str | None, metadata: str, image: str | None = None) -> int:
+    """CRC-32 of a stored document. That of a document without an image is as it was in format 2."""
     value = zlib.crc32(b"%d\0" % key)
     value = zlib.crc32(id.encode(), value)
     value = zlib.crc32(b"\0-" if text is None else b"\0+" + text.encode(), value)
-    return zlib.crc32(b"\0" + metadata.encode(), value)
+    value = zlib.crc32(b"\0" + metadata.encode(), value)
+    return value if image is None else zlib.crc32(b"\0" + image.encode(), value)
 
 
 def id_hash(id: str) -> int:

@@ -68,4 +68,4 @@ def one_or_more(ids: str | Sequence[str]) -> list[str]:
 
 def to_document(document: StoredDocument) -> Document:
     """A stored document as users see it."""
-    return Document(document.id, document.text, document.metadata)
+    return Document(document.id, document.text, document.metadata, **document.image_fields)

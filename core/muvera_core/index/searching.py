@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import numpy.typing as npt
 
 from muvera_core.errors import InvalidInputError
 from muvera_core.filters import compile_filter
 from muvera_core.hits import Hit, TokenMatch
+from muvera_core.images import ImageInput, heat_map
 from muvera_core.index.parts import Filter, IndexParts
 from muvera_core.search import (
     SearchOptions,
@@ -17,11 +20,14 @@ from muvera_core.search import (
     diversify,
     explain,
     make_plan,
+    read_document,
+    read_image,
     search,
     search_by_vector,
+    similarity_maps,
     without_question,
 )
-from muvera_core.token_embeddings import TokenEmbeddings
+from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 from muvera_core.validation import (
     has_visible_text,
     repaired,
@@ -34,6 +40,9 @@ from muvera_core.validation import (
     require_text,
     require_texts,
 )
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class SearchingCalls(IndexParts):
@@ -234,9 +243,12 @@ class SearchingCalls(IndexParts):
     def explain(self, query: str, id: str) -> list[TokenMatch]:
         """The document token that matches each query token best.
 
+        For a document that was added as an image, a match names the patch that the token stands for.
+
         If the document's tokens were merged (``pool_factor``), the similarity is that of the merged token, because the
         score is made of it. Of the tokens that were merged, the match names the one that is nearest to the query token.
-        To find it, the document is encoded again.
+        To find it, the document is encoded again. If its image's file cannot be read any more, or was changed, the
+        matches have no patch.
 
         Returns:
             One match per query token, in order. Their similarities add up to the hit's score.
@@ -248,6 +260,60 @@ class SearchingCalls(IndexParts):
         query = require_text("query", repaired(require_string("query", query)))
         id = require_text("id", id)
         return explain(self._collection, self._encoder, query, id)
+
+    def similarity_maps(self, query: str, id: str) -> FloatArray:
+        """The similarity of each part of an image to each query token.
+
+        From an index without pooling, the stored token vectors are compared. If they were merged (``pool_factor``), the
+        image is read and encoded again.
+
+        Args:
+            query: the query's text.
+            id: id of a document that was added as an image.
+
+        Returns:
+            float32, shape (query tokens, rows, columns): inner products. The query tokens are those of ``explain``. NaN
+            for a patch that no token stands for.
+
+        Raises:
+            InvalidInputError: no document has this id, it was not added as an image, its image is needed and cannot be
+                read any more, or the query is empty.
+        """
+        self._start_reading()
+        query = require_text("query", repaired(require_string("query", query)))
+        return similarity_maps(self._collection, self._encoder, query, require_text("id", id))
+
+    def heat_map(
+        self, query: str, id: str, *, token: int | None = None, image: ImageInput | None = None, opacity: float = 0.6
+    ) -> Image:
+        """The image of a document under a heat map: the more a patch resembles the query, the redder it is.
+
+        Args:
+            query: the query's text.
+            id: id of a document that was added as an image.
+            token: place of a query token in the result of ``explain``. Its map has the colours that all tokens' maps
+                share, so a weak token's is pale. None draws the mean over the tokens that are words of the query.
+            image: what to draw over. None takes the document's image from its file.
+            opacity: how much the highest similarity covers the image, from 0 to 1.
+
+        Returns:
+            An image of the same size, upright, in mode RGB.
+
+        Raises:
+            InvalidInputError: the cases of ``similarity_maps``, there is no such token, or ``image`` cannot be read.
+            MissingExtraError: Pillow is not installed.
+        """
+        maps = self.similarity_maps(query, id)
+        spans = self._encoder.query_spans(repaired(query))
+        if token is None:
+            is_word = spans[:, 1] > spans[:, 0]
+            grid, value_range = maps[is_word if is_word.any() else slice(None)].mean(axis=0), None
+        else:
+            if require_count("token", token, 0) >= len(maps):
+                raise InvalidInputError(f"token must be below {len(maps)}, the number of query tokens, got {token}")
+            grid, value_range = maps[token], (float(np.nanmin(maps)), float(np.nanmax(maps)))
+        page = read_image(read_document(self._collection, id)[0]) if image is None else image
+        return heat_map(page, grid, value_range=value_range, opacity=opacity)
 
 
 def _options(

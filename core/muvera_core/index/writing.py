@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
 
-from muvera_core.collection import EncodedTexts, GivenTokens, Record
-from muvera_core.encoders import pool_tokens, warn
+from muvera_core.collection import (
+    EncodedImages,
+    EncodedTexts,
+    GivenTokens,
+    Record,
+    image_problem,
+    warn_of_images,
+    warn_of_skipped_images,
+)
+from muvera_core.encoders import pool_tokens, require_image_encoder, warn
 from muvera_core.errors import InvalidInputError, SkippedTextWarning
 from muvera_core.filters import compile_filter
+from muvera_core.images import ImageInput, ImageSource, UnreadableImageError, require_images
 from muvera_core.index.parts import Filter, IndexParts, one_or_more
 from muvera_core.metadata import require_metadatas
 from muvera_core.token_embeddings import TokenEmbeddings, require_dimension
 from muvera_core.validation import (
     counted,
     has_visible_text,
+    repaired,
     require_count,
     require_ids,
     require_iterable,
     require_length,
+    require_string,
     require_strings,
     shown,
 )
@@ -77,6 +90,56 @@ class WritingCalls(IndexParts):
             _warn_of_skipped([record.id for record in blank], len(records))
         tokens = EncodedTexts(self._encoder, visible, self.pool_factor, batch_size, show_progress)
         self._writer.add(visible, tokens, skip_unchanged=not force)
+        return [record.id for record in records]
+
+    def add_images(
+        self,
+        images: Iterable[ImageInput],
+        ids: Iterable[str] | None = None,
+        texts: Iterable[str | None] | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        batch_size: int = 8,
+        force: bool = False,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Encode and add images, such as the pages of a document, all or none. One image makes one document.
+
+        Questions stay text. The index notes where an image is, its size and a digest of its content, and keeps its
+        token vectors. It has no copy of the image. An image that the index has under the same id, by its digest, is not
+        encoded again; its text, metadata and path are updated.
+
+        Args:
+            images: each a path, the bytes of an image file, or an image of Pillow. Files are read when they are
+                encoded, so that the pixels of ``batch_size`` of them are in memory together. An image is turned upright
+                as its Exif data says, and converted to RGB; what is transparent becomes white. One that cannot be read
+                is skipped, with a ``SkippedImageWarning``; what is stored under its id stays. Of a file with several
+                pages the first one is added, with the same warning.
+            ids: a distinct id for each image. None draws random ids.
+            texts: a text to show for each image, such as what OCR reads. It is stored and not encoded. None has none.
+            metadatas: a mapping for each image; see ``add``.
+            batch_size: images per call of the encoder.
+            force: encode every image, also those that the index has.
+            show_progress: show a bar on standard error.
+
+        Returns:
+            An id for each image, in order, also for those that were skipped.
+
+        Raises:
+            InvalidInputError: the index's encoder embeds no images, an item is no image, an id repeats or is empty,
+                metadata cannot be stored, or lengths differ.
+            MissingExtraError: Pillow is not installed.
+            EncoderError: the encoder returned something unusable.
+            ReadOnlyIndexError: the index was opened for reading.
+        """
+        encoder = require_image_encoder(self._encoder)
+        given, batch_size = require_images(images), require_count("batch_size", batch_size)
+        shown_texts = [None] * len(given) if texts is None else _texts_or_none(texts)
+        records = _records(shown_texts, ids, metadatas, len(given))
+        self._collection.require_writable()
+        readable, sources = _read_headers(records, given)
+        tokens = EncodedImages(encoder, readable, sources, self.pool_factor, batch_size, show_progress)
+        self._writer.add(readable, tokens, skip_unchanged=not force)
         return [record.id for record in records]
 
     def add_embeddings(
@@ -176,6 +239,30 @@ def _records(
     checked_ids = require_ids(None if ids is None else require_iterable("ids", ids), n)
     listed = None if metadatas is None else require_iterable("metadatas", metadatas)
     return [Record(*parts) for parts in zip(checked_ids, texts, require_metadatas(listed, n), strict=True)]
+
+
+def _texts_or_none(texts: Iterable[str | None]) -> list[str | None]:
+    listed = require_iterable("texts", texts)
+    return [None if text is None else repaired(require_string(f"texts[{i}]", text)) for i, text in enumerate(listed)]
+
+
+def _read_headers(records: Sequence[Record], images: Sequence[ImageInput]) -> tuple[list[Record], list[ImageSource]]:
+    """The records of images that can be read, and their sources. Warns about the others."""
+    readable, sources, skipped, left_out = [], [], [], []
+    for record, image in zip(records, images, strict=True):
+        path = image if isinstance(image, str | os.PathLike) else None
+        try:
+            source = ImageSource.of(image)
+        except UnreadableImageError as error:
+            skipped.append(image_problem(record.id, path, str(error)))
+            continue
+        readable.append(replace(record, image=source.record))
+        sources.append(source)
+        if source.n_left_out:
+            left_out.append(image_problem(record.id, path, f"{counted(source.n_left_out, 'page')} after the first"))
+    warn_of_skipped_images(skipped)
+    warn_of_images(left_out, "a document has one page, so these were left out: give each page as an image")
+    return readable, sources
 
 
 def _warn_of_skipped(ids: Sequence[str], n: int) -> None:

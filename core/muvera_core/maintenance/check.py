@@ -76,7 +76,9 @@ def check_claimed(folder: Path, work: Path) -> IndexReport:
         problems.append(Problem(DATABASE_NAME, "documents are damaged", tuple(no_record)))
     if no_tokens:
         name = tokens_path(folder, generation).name
-        problems.append(Problem(name, "documents have lost their tokens, but not their text", tuple(no_tokens)))
+        problems.append(
+            Problem(name, "documents have lost their tokens, but not their text or image", tuple(no_tokens))
+        )
     if os.path.lexists(folder / DESCRIPTION_NAME):
         try:
             read_description(folder)
@@ -144,7 +146,7 @@ def require_index(folder: Path) -> None:
             raise
         return
     with suppress(CorruptIndexError):
-        if content.get("format_version") != 1:
+        if content.get("format_version") not in (1, 2):
             Manifest.from_json(content, folder / MANIFEST_NAME)
 
 

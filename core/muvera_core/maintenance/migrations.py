@@ -1,12 +1,14 @@
 """Converts indexes of older formats to the present one.
 
-Format 1 had no checksums and no generation in the token file's name, and stored the places of tokens in the table
-``documents``.
+Format 2 noted nothing about images. Format 1 had no checksums and no generation in the token file's name either, and
+stored the places of tokens in the table ``documents``.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,17 @@ import numpy as np
 
 from muvera_core.errors import CorruptIndexError, MuveraError
 from muvera_core.files import storage_errors
-from muvera_core.maintenance.rebuild import Rebuild, remove_unfinished_rebuild, work_folder
+from muvera_core.maintenance.rebuild import Rebuild, remove_unfinished_rebuild, replace_database, work_folder
 from muvera_core.set_encoders import FDEConfig
 from muvera_core.storage import (
     DATABASE_NAME,
-    FORMAT_VERSION,
     MANIFEST_NAME,
     SCHEMA_VERSION,
     FileTokenLog,
     Manifest,
     connect,
     connect_to_any,
+    create_database,
     read_manifest,
     read_state,
     schema_version,
@@ -36,6 +38,14 @@ _OLD_TOKENS = "tokens.bin"
 _OLD_DOCUMENTS = (
     "SELECT key, id, text, metadata, first_token, n_tokens FROM documents WHERE key > ? ORDER BY key LIMIT ?"
 )
+# The tables of format 2, and what is copied of them. The database's checksums are copied, too, and checked later.
+_COPIED = {
+    "documents": "key, id, text, metadata, NULL, checksum",
+    "directory": "key, id_hash, first_token, n_tokens, token_checksum, hash",
+    "fields": "path, kind, value, key",
+    "field_sums": "path, n, digest",
+}
+_TABLES = (*_COPIED, "state")
 _OLD_FILES = (_OLD_TOKENS, "stage_one.json", "stage_one_keys.npy", "stage_one_vectors.npy", "stage_one.hnsw")
 
 
@@ -43,7 +53,7 @@ def migrate_index(folder: Path) -> None:
     """Convert an index of an older format to the present one. The caller has locked the folder.
 
     An interruption leaves the old index, or a conversion that the next opening completes. The conversion needs room for
-    a copy of the index.
+    a copy of the database and, from format 1, of the tokens.
 
     Raises:
         CorruptIndexError: the old index is damaged.
@@ -51,40 +61,76 @@ def migrate_index(folder: Path) -> None:
     """
     remove_unfinished_rebuild(folder)
     content = read_manifest(folder)
-    if content.get("format_version") == 1:
-        _from_1_to_2(folder, content)
-
-
-def _from_1_to_2(folder: Path, content: dict[str, Any]) -> None:
-    assert FORMAT_VERSION == SCHEMA_VERSION == 2
+    version = content.get("format_version")
+    if version not in (1, 2):
+        return
     database = folder / DATABASE_NAME
-    if schema_version(database) == SCHEMA_VERSION:  # interrupted after the new database was in place
-        db = connect(database, write=True)
-        try:
+    schema = schema_version(database)
+    if schema == SCHEMA_VERSION:  # interrupted after the new database was in place
+        with closing(connect(database, write=True)) as db:
             manifest = Manifest.from_text(read_state(db).get("manifest"), folder / MANIFEST_NAME)
-        finally:
-            db.close()
+    elif version == 2 or schema == 2:  # the latter: an earlier version was interrupted as above
+        if version == 1:
+            content = _noted_manifest(database)
+        manifest = Manifest.from_format_2(content, folder / MANIFEST_NAME)
+        _convert_database(folder, manifest)
     else:
-        try:
-            manifest = Manifest(
-                content["index_id"], content["encoder"], content["token_precision"], FDEConfig(**content["fde"])
-            )
-        except (KeyError, TypeError, MuveraError) as error:
-            raise CorruptIndexError(
-                f"{folder / MANIFEST_NAME} is incomplete or invalid ({error!r}): restore it from a backup"
-            ) from error
+        manifest = _manifest_of_format_1(content, folder)
         _copy_documents(folder, manifest)
-    with storage_errors(folder):
-        for name in _OLD_FILES:
-            (folder / name).unlink(missing_ok=True)
+    if version == 1:
+        with storage_errors(folder):
+            for name in _OLD_FILES:
+                (folder / name).unlink(missing_ok=True)
     manifest.write(folder)  # last: until it is written, the next opening repeats the steps above
+
+
+def _noted_manifest(database: Path) -> dict[str, Any]:
+    """The copy of the manifest in a database of format 2."""
+    with storage_errors(database), closing(connect_to_any(database)) as db:
+        _require_tables(db, database, _TABLES)
+        try:
+            return dict(json.loads(read_state(db)["manifest"]))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise _damaged(database) from error
+
+
+def _manifest_of_format_1(content: dict[str, Any], folder: Path) -> Manifest:
+    try:
+        return Manifest(
+            content["index_id"], content["encoder"], content["token_precision"], FDEConfig(**content["fde"])
+        )
+    except (KeyError, TypeError, MuveraError) as error:
+        raise CorruptIndexError(
+            f"{folder / MANIFEST_NAME} is incomplete or invalid ({error!r}): restore it from a backup"
+        ) from error
+
+
+def _convert_database(folder: Path, manifest: Manifest) -> None:
+    """Replace a database of format 2 by one with the same rows. The token file and stage one stay as they are."""
+    database = folder / DATABASE_NAME
+    with work_folder(folder) as work, storage_errors(database):
+        with (
+            closing(connect_to_any(database)) as old,
+            closing(connect(work / DATABASE_NAME, write=True, create=True)) as new,
+        ):
+            _require_tables(old, database, _TABLES)
+            state = read_state(old) | {"manifest": manifest.as_text()}
+            create_database(new, state)
+            for table, columns in _COPIED.items():
+                rows = old.execute(f"SELECT {columns} FROM {table}")
+                placeholders = ", ".join("?" * len(rows.description))
+                while batch := rows.fetchmany(_BATCH):
+                    new.execute("BEGIN")
+                    new.executemany(f"INSERT INTO {table} VALUES ({placeholders})", batch)
+                    new.execute("COMMIT")
+        replace_database(folder, work)
 
 
 def _copy_documents(folder: Path, manifest: Manifest) -> None:
     database = folder / DATABASE_NAME
     with storage_errors(database), closing(connect_to_any(database)) as db:
         try:
-            _require_tables(db, database)
+            _require_tables(db, database, ("documents", "state"))
             state = dict(db.execute("SELECT name, value FROM state").fetchall())
             n_rows = state.get("n_token_rows")
             (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()
@@ -104,7 +150,8 @@ def _copy_documents(folder: Path, manifest: Manifest) -> None:
                         raise _damaged(database)
                     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(count)])
                     rows = tokens.read(first, count)
-                    rebuild.add_rows(np.array(keys, dtype=np.int64), ids, texts, metadatas, rows, offsets)
+                    no_images = [None] * len(keys)
+                    rebuild.add_rows(np.array(keys, dtype=np.int64), ids, texts, metadatas, no_images, rows, offsets)
                     key = keys[-1]
                 db.close()
                 rebuild.finish()
@@ -112,10 +159,10 @@ def _copy_documents(folder: Path, manifest: Manifest) -> None:
             raise _damaged(database) from error  # a column has a value that the format does not allow
 
 
-def _require_tables(db: sqlite3.Connection, database: Path) -> None:
+def _require_tables(db: sqlite3.Connection, database: Path, tables: Sequence[str]) -> None:
     """Refuse triggers, views, virtual tables and computed columns: they may run statements of an untrusted folder."""
     objects = db.execute("SELECT type, coalesce(sql, '') FROM sqlite_master").fetchall()
-    columns = [row for table in ("documents", "state") for row in db.execute(f"PRAGMA table_xinfo({table})").fetchall()]
+    columns = [row for table in tables for row in db.execute(f"PRAGMA table_xinfo({table})").fetchall()]
     plain = all(type in ("table", "index") and "VIRTUAL" not in sql.upper() for type, sql in objects)
     if not plain or not columns or any(column[-1] for column in columns):
         raise _damaged(database)

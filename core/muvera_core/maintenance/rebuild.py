@@ -53,19 +53,25 @@ class Rebuild:
         ids: Sequence[str],
         texts: Sequence[str | None],
         metadatas: Sequence[str],
+        images: Sequence[str | None],
         rows: Rows,
         offsets: IntArray,
     ) -> None:
         """Add documents with encoded token rows. Keys must ascend, also from call to call."""
-        self._add(keys, ids, texts, metadatas, self._store.append_rows(rows, offsets))
+        self._add(keys, ids, texts, metadatas, images, self._store.append_rows(rows, offsets))
 
     def add_embeddings(
-        self, ids: Sequence[str], texts: Sequence[str | None], metadatas: Sequence[str], embeddings: TokenEmbeddings
+        self,
+        ids: Sequence[str],
+        texts: Sequence[str | None],
+        metadatas: Sequence[str],
+        images: Sequence[str | None],
+        embeddings: TokenEmbeddings,
     ) -> None:
         """Add documents with token embeddings, under new keys."""
         first = self._store.get_state("next_key")
         keys = np.arange(first, first + len(ids), dtype=np.int64)
-        self._add(keys, ids, texts, metadatas, self._store.append_tokens(embeddings)[0])
+        self._add(keys, ids, texts, metadatas, images, self._store.append_tokens(embeddings)[0])
 
     @property
     def n_documents(self) -> int:
@@ -82,11 +88,7 @@ class Rebuild:
         with storage_errors(self._folder):
             tokens_path(self._work, self._generation).replace(tokens_path(self._folder, self._generation))
             sync_folder(self._folder)
-            # A journal of the old database, left by an unfinished commit, would be applied to the new one.
-            (self._folder / f"{DATABASE_NAME}-journal").unlink(missing_ok=True)
-            sync_folder(self._folder)
-            (self._work / DATABASE_NAME).replace(self._folder / DATABASE_NAME)
-            sync_folder(self._folder)
+        replace_database(self._folder, self._work)
 
     def _add(
         self,
@@ -94,15 +96,26 @@ class Rebuild:
         ids: Sequence[str],
         texts: Sequence[str | None],
         metadatas: Sequence[str],
+        images: Sequence[str | None],
         tokens: AppendedTokens,
     ) -> None:
         next_key = max(self._store.get_state("next_key"), int(keys[-1]) + 1)
 
         def fill(change: Change) -> None:
-            change.add(keys, ids, texts, metadatas, tokens)
+            change.add(keys, ids, texts, metadatas, images, tokens)
             change.put_state("next_key", next_key)
 
         self._store.apply(fill)
+
+
+def replace_database(folder: Path, work: Path) -> None:
+    """Replace the database of an index by the one in ``work``, which is closed."""
+    with storage_errors(folder):
+        # A journal of the old database, left by an unfinished commit, would be applied to the new one.
+        (folder / f"{DATABASE_NAME}-journal").unlink(missing_ok=True)
+        sync_folder(folder)
+        (work / DATABASE_NAME).replace(folder / DATABASE_NAME)
+        sync_folder(folder)
 
 
 def remove_unfinished_rebuild(folder: Path) -> None:

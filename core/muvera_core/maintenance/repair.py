@@ -9,14 +9,27 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from muvera_core.batches import batched
-from muvera_core.encoders import TokenEncoder, default_encoder, is_precomputed, pool_tokens
-from muvera_core.errors import CorruptIndexError, EncoderMismatchError, InvalidInputError, NotAnIndexError
+from muvera_core.encoders import (
+    TokenEncoder,
+    default_encoder,
+    is_image_encoder,
+    is_precomputed,
+    pool_tokens,
+)
+from muvera_core.errors import (
+    CorruptIndexError,
+    EncoderMismatchError,
+    InvalidInputError,
+    MissingExtraError,
+    NotAnIndexError,
+)
 from muvera_core.files import copy_plain, storage_errors, write_json
+from muvera_core.images import ImageRecord, UnreadableImageError, read_again
 from muvera_core.maintenance.check import check_claimed, find_generation, read_settings, require_index, weights_damage
 from muvera_core.maintenance.migrations import migrate_index
 from muvera_core.maintenance.rebuild import Rebuild, work_folder
@@ -33,16 +46,23 @@ from muvera_core.storage import (
     tokens_path,
     undo_interrupted_commit,
 )
+from muvera_core.token_embeddings import TokenEmbeddings
 from muvera_core.validation import counted, require_encoded, require_path
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Number of documents that are encoded at a time.
 _BATCH = 64
+# Number of images that are encoded at a time.
+_IMAGES = 8
 
 
 def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = None) -> RepairReport:
     """Repair an index.
 
-    Documents that lost their tokens are encoded again from their text. Lost documents are removed from the index; the
+    Documents that lost their tokens are encoded again from their text. Those that were added as images are encoded
+    again from the image's file, if it is still there and the same. Lost documents are removed from the index; the
     damaged files, and what is left of these documents, are copied to a quarantine folder. Damaged files of stage one
     are removed; the next opening derives them again. If the learned encoder is damaged, the index returns to its first
     encoding.
@@ -150,9 +170,11 @@ def _add_intact(rebuild: Rebuild, documents: list[SalvagedDocument]) -> None:
 def _reencode(
     rebuild: Rebuild, documents: list[SalvagedDocument], manifest: Manifest, encoder: TokenEncoder | None
 ) -> list[str]:
-    """Encode and add those documents that have a text. Returns their ids."""
-    documents = [document for document in documents if document.text is not None]
-    if not documents:
+    """Encode and add those documents that have a text to encode, or an image. Returns their ids."""
+    texts = [document for document in documents if document.image is None and document.text is not None]
+    images = [document for document in documents if document.image is not None]
+    n = len(texts) + len(images)
+    if not n:
         return []
     if encoder is None:
         if is_precomputed(manifest.encoder):
@@ -160,20 +182,45 @@ def _reencode(
         encoder = default_encoder()
     if encoder.fingerprint != manifest.encoder:
         raise EncoderMismatchError(
-            f"the tokens of {counted(len(documents), 'document')} are lost. Only encoder {manifest.encoder!r} can make "
-            f"them again from the texts, got {encoder.fingerprint!r}: pass the index's encoder"
+            f"the tokens of {counted(n, 'document')} are lost. Only encoder {manifest.encoder!r} can make "
+            f"them again from the texts and images, got {encoder.fingerprint!r}: pass the index's encoder"
         )
     done: list[str] = []
-    for batch in batched(documents, _BATCH):
-        ids, texts, metadatas = _columns(batch)
+    for batch in batched(texts, _BATCH):
         try:
-            encoded = encoder.encode_documents([text for text in texts if text is not None])
+            encoded = encoder.encode_documents([document.text for document in batch if document.text is not None])
         except InvalidInputError:  # an encoder for precomputed embeddings does not encode texts
             return done
-        encoded = require_encoded(encoded, len(batch), encoder.dimension)
-        rebuild.add_embeddings(ids, texts, metadatas, pool_tokens(encoded, manifest.pool_factor))
-        done += ids
+        done += _add_encoded(rebuild, batch, encoded, manifest, encoder)
+    for batch in batched(images if is_image_encoder(encoder) else [], _IMAGES):
+        pixels = {document.key: image for document in batch if (image := _image_of(document)) is not None}
+        readable = [document for document in batch if document.key in pixels]
+        if readable and is_image_encoder(encoder):
+            encoded = encoder.encode_images(list(pixels.values()))
+            done += _add_encoded(rebuild, readable, encoded, manifest, encoder)
     return done
+
+
+def _image_of(document: SalvagedDocument) -> Image | None:
+    """The document's image. None if it cannot be read, or was changed."""
+    try:
+        return read_again(ImageRecord.from_text(document.image))
+    except (UnreadableImageError, MissingExtraError):
+        return None
+
+
+def _add_encoded(
+    rebuild: Rebuild,
+    documents: Sequence[SalvagedDocument],
+    encoded: TokenEmbeddings,
+    manifest: Manifest,
+    encoder: TokenEncoder,
+) -> list[str]:
+    """Add documents with their new tokens. Returns their ids."""
+    encoded = require_encoded(encoded, len(documents), encoder.dimension)
+    columns = _columns(documents)
+    rebuild.add_embeddings(*columns, pool_tokens(encoded, manifest.pool_factor))
+    return columns[0]
 
 
 def _quarantine(folder: Path, lost: list[SalvagedDocument]) -> Path:
@@ -189,6 +236,7 @@ def _quarantine(folder: Path, lost: list[SalvagedDocument]) -> Path:
                 "id": document.id,
                 "text": document.text,
                 "metadata": None if document.metadata is None else json.loads(document.metadata),
+                "image": None if document.image is None else json.loads(document.image),
             }
             for document in lost
         ]
@@ -196,7 +244,14 @@ def _quarantine(folder: Path, lost: list[SalvagedDocument]) -> Path:
         return quarantine
 
 
-def _columns(documents: Sequence[SalvagedDocument]) -> tuple[list[str], list[str | None], list[str]]:
-    """Ids, texts and metadata of documents whose records are intact."""
-    records = [(d.id, d.text, d.metadata) for d in documents if d.id is not None and d.metadata is not None]
-    return [id for id, _, _ in records], [text for _, text, _ in records], [metadata for _, _, metadata in records]
+def _columns(
+    documents: Sequence[SalvagedDocument],
+) -> tuple[list[str], list[str | None], list[str], list[str | None]]:
+    """Ids, texts, metadata and images of documents whose records are intact."""
+    intact = [(d.id, d.metadata, d) for d in documents if d.id is not None and d.metadata is not None]
+    return (
+        [id for id, _, _ in intact],
+        [document.text for _, _, document in intact],
+        [metadata for _, metadata, _ in intact],
+        [document.image for _, _, document in intact],
+    )

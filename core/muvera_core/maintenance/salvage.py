@@ -32,6 +32,7 @@ from muvera_core.files import (
     storage_errors,
 )
 from muvera_core.filters import damaged_paths
+from muvera_core.images import ImageRecord
 from muvera_core.maintenance.reports import Problem
 from muvera_core.storage import (
     DATABASE_NAME,
@@ -48,7 +49,7 @@ from muvera_core.storage import (
 )
 
 _BATCH = 512
-_RECORD_COLUMNS = "key, id, text, metadata, checksum"
+_RECORD_COLUMNS = "key, id, text, metadata, image, checksum"
 _PLACE_COLUMNS = "key, id_hash, first_token, n_tokens, token_checksum, hash"
 _TABLES = ("documents", "directory")
 # Give up after this many batches without a readable key: a damaged counter may be far too high.
@@ -70,6 +71,7 @@ class SalvagedDocument:
         id: its id. None if its record is damaged.
         text: its text. None if its record is damaged, or if it never had a text.
         metadata: its metadata, as JSON. None if its record is damaged.
+        image: its ``ImageRecord``, as JSON. None if its record is damaged, or if it has no image.
         rows: its token rows. None if they are damaged, or if their place is unknown.
     """
 
@@ -77,6 +79,7 @@ class SalvagedDocument:
     id: str | None
     text: str | None
     metadata: str | None
+    image: str | None
     rows: Rows | None
 
 
@@ -182,12 +185,14 @@ class Salvage:
 def _salvaged(
     key: int, record: tuple[Any, ...] | None, place: tuple[Any, ...] | None, tokens: FileTokenLog | None
 ) -> SalvagedDocument:
-    id = text = metadata = rows = None
+    id = text = metadata = image = rows = None
     # Raised if a column has a type that a document never has.
     with suppress(AttributeError, TypeError, ValueError, RecursionError):
-        if record is not None and record_checksum(*record[:4]) == record[4]:
+        if record is not None and record_checksum(*record[:5]) == record[5]:
             json.loads(record[3])
-            id, text, metadata = record[1:4]
+            if record[4] is not None:
+                ImageRecord.from_text(record[4])
+            id, text, metadata, image = record[1:5]
     with suppress(TypeError, ValueError, OverflowError, MuveraError, MemoryError):
         if place is not None and tokens is not None:
             columns = [np.array([number], dtype=np.int64) for number in place]
@@ -195,7 +200,7 @@ def _salvaged(
             if is_valid and (id is None or id_hash(id) == place[1]):
                 found = tokens.read(columns[2], columns[3])
                 rows = found if zlib.crc32(found.view(np.uint8).data) == place[4] else None
-    return SalvagedDocument(key, id, text, metadata, rows)
+    return SalvagedDocument(key, id, text, metadata, image, rows)
 
 
 def _open_copy(database: Path, copy: Path) -> sqlite3.Connection:

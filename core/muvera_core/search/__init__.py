@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from muvera_core.search.by_vector import search_by_vector, without_question
 from muvera_core.search.diversity import diversify
-from muvera_core.search.explanation import explain
+from muvera_core.search.explanation import explain, read_document, read_image, similarity_maps
 from muvera_core.search.pipeline import make_plan, search
 from muvera_core.search.plan import SearchOptions, SearchPath, SearchPlan
 from muvera_core.search.reranking import rerank, sharing_documents
@@ -18,9 +18,12 @@ __all__ = [
     "diversify",
     "explain",
     "make_plan",
+    "read_document",
+    "read_image",
     "rerank",
     "search",
     "search_by_vector",
     "sharing_documents",
+    "similarity_maps",
     "without_question",
 ]

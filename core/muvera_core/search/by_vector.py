@@ -45,7 +45,9 @@ def without_question(collection: Collection, options: SearchOptions) -> list[Hit
         admitted = collection.store.matching(snapshot, options.condition, options.ids)
         return collection.store.documents(snapshot, admitted[: options.k])
 
-    return [Hit(each.id, each.text, each.metadata) for each in collection.read_with_retry(read)]
+    documents = collection.read_with_retry(read)
+    zeros = [0.0] * len(documents)
+    return scored_hits(documents, zeros, zeros)
 
 
 def _require_own_vector(collection: Collection, vector: npt.ArrayLike) -> FloatArray:

@@ -1,100 +1,172 @@
-"""Why a document was found: the best match of each query token."""
+"""Why a document was found: the best match of each query token, and the similarity of each part of an image."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from muvera_core.collection import Collection
-from muvera_core.encoders import TokenEncoder, pooled_length
-from muvera_core.errors import InvalidInputError
+from muvera_core.encoders import ImageEncoder, TokenEncoder, is_image_encoder, pooled_length
+from muvera_core.errors import EncoderError, InvalidInputError, MissingExtraError
 from muvera_core.hits import TokenMatch
+from muvera_core.images import ImageRecord, UnreadableImageError, read_again
 from muvera_core.storage import Snapshot, StoredDocument
-from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+from muvera_core.token_embeddings import FloatArray, IntArray
 from muvera_core.validation import require_encoded
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _COMPARED_TOGETHER = 1024
 
 
 def explain(collection: Collection, encoder: TokenEncoder, query: str, id: str) -> list[TokenMatch]:
-    """See ``MuveraIndex.explain``."""
-    encoded = require_encoded(encoder.encode_queries([query]), 1, encoder.dimension)
+    """See ``MuveraIndex.explain``.
 
-    def read(snapshot: Snapshot) -> tuple[StoredDocument, TokenEmbeddings]:
-        found = collection.store.documents_by_id(snapshot, [id])
-        if not found:
-            raise InvalidInputError(f"there is no document with id {id!r}")
-        return found[0], collection.store.embeddings(snapshot, [found[0].key])
-
-    document, tokens = collection.read_with_retry(read)
-    pool_factor = collection.manifest.pool_factor
-    return match_tokens(encoder, query, encoded.vectors, document.text, tokens.vectors, pool_factor)
-
-
-def match_tokens(
-    encoder: TokenEncoder,
-    query: str,
-    query_tokens: FloatArray,
-    text: str | None,
-    document_tokens: FloatArray,
-    pool_factor: int,
-) -> list[TokenMatch]:
-    """Match each query token with the document token of highest inner product.
-
-    A pooled token stands for several tokens of the text. The match reports the pooled token's similarity, and the place
-    of the member that is nearest to the query token. To find the members, the text is encoded again.
-
-    Args:
-        encoder: made the query's tokens, and the document's if its text is given.
-        query: the query's text.
-        query_tokens: its token vectors, shape (query tokens, dimension).
-        text: the document's text, or None.
-        document_tokens: its stored token vectors, shape (document tokens, dimension).
-        pool_factor: the factor that they were pooled by.
-
-    Returns:
-        One match per query token, in order. Matches have no document span if there is no text, or if this encoder did
-        not make the tokens from it.
+    A pooled token stands for several tokens of the document. A match reports the pooled token's similarity, and the
+    place of the member that is nearest to the query token. To find the members, the document is encoded again.
     """
-    similarities = query_tokens @ document_tokens.T
-    best = similarities.argmax(axis=1)
-    spans, places = None, best
-    if text is not None:
-        spans = encoder.document_spans(text).tolist()
-        if pooled_length(len(spans), pool_factor) != len(document_tokens):
-            spans = None
-        elif pool_factor > 1:
-            encoded = require_encoded(encoder.encode_documents([text]), 1, encoder.dimension)
-            places = _nearest_members(query_tokens, encoded.vectors, document_tokens, best)
+    query_tokens = _encode_query(encoder, query)
+    document, tokens = read_document(collection, id)
+    similarities = query_tokens @ tokens.T
+    best: IntArray = similarities.argmax(axis=1)
+
+    def members(n_tokens: int, encode: Callable[[], FloatArray | None]) -> IntArray | None:
+        """The place of each match among the document's ``n_tokens`` tokens. None if it cannot be known."""
+        if pooled_length(n_tokens, collection.manifest.pool_factor) != len(tokens):
+            return None  # this encoder has not made the tokens from this text or image
+        if collection.manifest.pool_factor == 1:
+            return best
+        own_tokens = encode()
+        return None if own_tokens is None else _nearest_members(query_tokens, own_tokens, tokens, best)
+
+    text, record = document.text, document.image
+    spans = patches = places = None
+    if record is not None:
+        if is_image_encoder(encoder):
+            patches = _patches_of(encoder, record)
+            places = members(len(patches), lambda: _encode_image(encoder, record))
+    elif text is not None:
+        spans = encoder.document_spans(text)
+        places = members(len(spans), lambda: _encode_text(encoder, text))
     matches = []
     for i, (start, end) in enumerate(encoder.query_spans(query).tolist()):
-        span = None if spans is None else (spans[places[i]][0], spans[places[i]][1])
-        token = None if span is None or text is None else text[slice(*span)]
-        matches.append(TokenMatch(query[start:end], (start, end), token, span, float(similarities[i, best[i]])))
+        token = span = patch = None
+        if places is not None and spans is not None and text is not None:
+            first, last = spans[places[i]].tolist()
+            token, span = text[first:last], (first, last)
+        if places is not None and patches is not None:
+            row, column = patches[places[i]].tolist()
+            patch = (row, column) if row >= 0 else None
+        similarity = float(similarities[i, best[i]])
+        matches.append(TokenMatch(query[start:end], (start, end), token, span, similarity, patch))
     return matches
 
 
+def similarity_maps(collection: Collection, encoder: TokenEncoder, query: str, id: str) -> FloatArray:
+    """See ``MuveraIndex.similarity_maps``."""
+    query_tokens = _encode_query(encoder, query)
+    document, tokens = read_document(collection, id)
+    record = document.image
+    if record is None:
+        raise InvalidInputError(f"document {id!r} was not added as an image: call explain, which gives its words")
+    if not is_image_encoder(encoder):
+        raise InvalidInputError("the index's encoder embeds no images: open the index with one that does")
+    patches = _patches_of(encoder, record)
+    if collection.manifest.pool_factor > 1:
+        tokens = require_encoded(encoder.encode_images([read_image(document)]), 1, encoder.dimension).vectors
+    if len(patches) != len(tokens):
+        raise InvalidInputError(
+            f"document {id!r} has {len(tokens)} token vectors, but the encoder gives an image of "
+            f"{record.width} x {record.height} pixels {len(patches)}: its parts are not known"
+        )
+    is_patch = (patches >= 0).all(axis=1)
+    if not is_patch.any():
+        raise InvalidInputError("the index's encoder does not say which part of an image its tokens stand for")
+    rows, columns = patches[is_patch].T
+    n_rows, n_columns = int(rows.max()) + 1, int(columns.max()) + 1
+    maps: FloatArray = np.full((n_rows * n_columns, len(query_tokens)), -np.inf, dtype=np.float32)
+    np.maximum.at(maps, rows * n_columns + columns, tokens[is_patch] @ query_tokens.T)
+    maps[np.isneginf(maps)] = np.nan
+    return maps.T.reshape(-1, n_rows, n_columns)
+
+
+def read_document(collection: Collection, id: str) -> tuple[StoredDocument, FloatArray]:
+    """A document and its token vectors. Raises InvalidInputError if there is none with this id."""
+
+    def read(snapshot: Snapshot) -> tuple[StoredDocument, FloatArray]:
+        found = collection.store.documents_by_id(snapshot, [id])
+        if not found:
+            raise InvalidInputError(f"there is no document with id {id!r}")
+        return found[0], collection.store.embeddings(snapshot, [found[0].key]).vectors
+
+    return collection.read_with_retry(read)
+
+
+def read_image(document: StoredDocument) -> Image:
+    """A document's image, as it was when it was added. Raises InvalidInputError if it cannot be read any more."""
+    assert document.image is not None
+    try:
+        return read_again(document.image)
+    except UnreadableImageError as error:
+        path = "" if document.image.path is None else f"{document.image.path}: "
+        raise InvalidInputError(
+            f"the image of document {document.id!r} cannot be read again ({path}{error}): add it again from a file"
+        ) from error
+
+
+def _patches_of(encoder: ImageEncoder, record: ImageRecord) -> IntArray:
+    """Row and column of each token of an image, int64, shape (tokens, 2). Raises EncoderError if they are invalid."""
+    patches = np.asarray(encoder.image_patches(*record.size))
+    if patches.ndim != 2 or patches.shape[1] != 2 or patches.dtype.kind != "i":
+        raise EncoderError(
+            f"image_patches of the encoder returned {patches.dtype} of shape {patches.shape}, expected integers of "
+            "shape (tokens, 2): correct the encoder"
+        )
+    return patches.astype(np.int64, copy=False)
+
+
+def _encode_query(encoder: TokenEncoder, query: str) -> FloatArray:
+    return require_encoded(encoder.encode_queries([query]), 1, encoder.dimension).vectors
+
+
+def _encode_text(encoder: TokenEncoder, text: str) -> FloatArray:
+    return require_encoded(encoder.encode_documents([text]), 1, encoder.dimension).vectors
+
+
+def _encode_image(encoder: ImageEncoder, record: ImageRecord) -> FloatArray | None:
+    """An image's token vectors before pooling. None if it cannot be read any more."""
+    try:
+        image = read_again(record)
+    except (UnreadableImageError, MissingExtraError):
+        return None
+    return require_encoded(encoder.encode_images([image]), 1, encoder.dimension).vectors
+
+
 def _nearest_members(
-    query_tokens: FloatArray, text_tokens: FloatArray, pooled_tokens: FloatArray, matched: IntArray
+    query_tokens: FloatArray, own_tokens: FloatArray, pooled_tokens: FloatArray, matched: IntArray
 ) -> IntArray:
     """For each query token the nearest member of the pooled token that it matches.
 
-    A text's token is taken to be a member of the pooled token that is nearest to it. This holds for 99 % of tokens
-    (factors 2 and 4, Natural Questions) and avoids clustering them again.
+    A document's own token is taken to be a member of the pooled token that is nearest to it. This holds for 99 % of
+    tokens (factors 2 and 4, Natural Questions) and avoids clustering them again.
 
     Args:
         query_tokens: shape (query tokens, dimension).
-        text_tokens: the text's tokens before pooling, shape (text tokens, dimension).
+        own_tokens: the document's tokens before pooling, shape (own tokens, dimension).
         pooled_tokens: shape (pooled tokens, dimension).
         matched: place of each query token's match among the pooled tokens, shape (query tokens,).
 
     Returns:
-        Places among the text's tokens, int64, shape (query tokens,).
+        Places among its own tokens, int64, shape (query tokens,).
     """
     owners = [
-        (text_tokens[start : start + _COMPARED_TOGETHER] @ pooled_tokens.T).argmax(axis=1)
-        for start in range(0, len(text_tokens), _COMPARED_TOGETHER)
+        (own_tokens[start : start + _COMPARED_TOGETHER] @ pooled_tokens.T).argmax(axis=1)
+        for start in range(0, len(own_tokens), _COMPARED_TOGETHER)
     ]
     is_member = matched[:, None] == np.concatenate(owners)
     is_member |= ~is_member.any(axis=1, keepdims=True)  # a pooled token without a member: any token will do
-    nearest: IntArray = np.where(is_member, query_tokens @ text_tokens.T, -np.inf).argmax(axis=1)
+    nearest: IntArray = np.where(is_member, query_tokens @ own_tokens.T, -np.inf).argmax(axis=1)
     return nearest

@@ -90,5 +90,7 @@ def _as_hits(collection: Collection, request: RerankRequest, ranking: Ranking, m
 
 def scored_hits(documents: Sequence[StoredDocument], scores: Sequence[float], normalized: Sequence[float]) -> list[Hit]:
     """The documents with their scores and normalized scores."""
-    scored = zip(documents, scores, normalized, strict=True)
-    return [Hit(each.id, each.text, each.metadata, score, share) for each, score, share in scored]
+    return [
+        Hit(each.id, each.text, each.metadata, score, share, **each.image_fields)
+        for each, score, share in zip(documents, scores, normalized, strict=True)
+    ]

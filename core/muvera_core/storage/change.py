@@ -36,7 +36,7 @@ class AppendedTokens:
     checksums: IntArray
 
     @classmethod
-    def scattered(cls, parts: Sequence[tuple[Sequence[int], AppendedTokens]]) -> AppendedTokens:
+    def scattered(cls, parts: Sequence[tuple[Sequence[int] | IntArray, AppendedTokens]]) -> AppendedTokens:
         """The parts as one, each document at the position that is given with its part."""
         n = sum(len(positions) for positions, _ in parts)
         first, count, checksums = (np.empty(n, dtype=np.int64) for _ in range(3))
@@ -93,6 +93,7 @@ class Change:
         ids: Sequence[str],
         texts: Sequence[str | None],
         metadatas: Sequence[str],
+        images: Sequence[str | None],
         tokens: AppendedTokens,
     ) -> None:
         """Add documents. They replace those that have the same ids.
@@ -102,6 +103,7 @@ class Change:
             ids: distinct ids.
             texts: one for each id.
             metadatas: one JSON object, as text, for each id.
+            images: one ``ImageRecord``, as text, for each id; None for a document without an image.
             tokens: places of their tokens.
         """
         with storage_errors(self._path):
@@ -110,10 +112,10 @@ class Change:
         numbers = keys.tolist()
         with storage_errors(self._path):
             self._db.executemany(
-                "INSERT INTO documents VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (key, id, text, metadata, record_checksum(key, id, text, metadata))
-                    for key, id, text, metadata in zip(numbers, ids, texts, metadatas, strict=True)
+                    (*columns, record_checksum(*columns))
+                    for columns in zip(numbers, ids, texts, metadatas, images, strict=True)
                 ],
             )
             self._metadatas = [json.loads(metadata) for metadata in metadatas]

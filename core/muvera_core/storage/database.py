@@ -26,7 +26,7 @@ from muvera_core.storage.snapshot import SnapshotRows
 from muvera_core.token_embeddings import IntArray
 
 DATABASE_NAME = "documents.sqlite"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # How long to wait for another process to finish its commit or its reads, in seconds.
 _BUSY_TIMEOUT = 60.0
 PAGE_SIZE = 4096
@@ -44,6 +44,7 @@ CREATE TABLE documents (
     id TEXT NOT NULL,
     text TEXT,
     metadata TEXT NOT NULL,
+    image TEXT,                     -- see ``ImageRecord``
     checksum INTEGER NOT NULL       -- of this row
 );
 CREATE TABLE directory (

@@ -10,6 +10,7 @@ from typing import Any
 from muvera_core.batches import batched
 from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError, MuveraError
 from muvera_core.files import id_hash, record_checksum
+from muvera_core.images import ImageRecord
 from muvera_core.storage.database import DATABASE_NAME, read_version, select_by_key
 from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot
@@ -32,12 +33,21 @@ class StoredDocument:
         id: the user's id.
         text: the passage. None if only token embeddings were added.
         metadata: the user's metadata.
+        image: what is noted about the document's image. None if it was not added as an image.
     """
 
     key: int
     id: str
     text: str | None
     metadata: dict[str, Any]
+    image: ImageRecord | None = None
+
+    @property
+    def image_fields(self) -> dict[str, Any]:
+        """What ``muvera_core.hits.Document`` says about its image."""
+        if self.image is None:
+            return {}
+        return {"image": self.image.path, "image_size": self.image.size, "image_digest": self.image.digest}
 
 
 class DocumentReader:
@@ -57,7 +67,7 @@ class DocumentReader:
         found: list[StoredDocument] = []
         for batch in batched(keys, _READ_TOGETHER):
             wanted = [int(key) for key in batch]
-            rows = self._select(snapshot, "key, id, text, metadata, checksum", wanted)
+            rows = self._select(snapshot, "key, id, text, metadata, image, checksum", wanted)
             found += [_document(rows[key]) for key in wanted]
         return found
 
@@ -88,10 +98,11 @@ class DocumentReader:
 
 
 def _document(row: tuple[Any, ...]) -> StoredDocument:
-    key, id, text, metadata, checksum = row
+    key, id, text, metadata, image, checksum = row
     try:
-        if record_checksum(key, id, text, metadata) == checksum:
-            return StoredDocument(key, id, text, json.loads(metadata))
+        if record_checksum(key, id, text, metadata, image) == checksum:
+            record = None if image is None else ImageRecord.from_text(image)
+            return StoredDocument(key, id, text, json.loads(metadata), record)
     except (AttributeError, TypeError, ValueError, RecursionError):
         pass  # a column has a type that a document never has
     raise _damaged_document(key)

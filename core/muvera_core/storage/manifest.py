@@ -27,7 +27,7 @@ from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "muvera-index"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _SIZE_LIMIT = 1 << 16
 
 
@@ -124,8 +124,7 @@ class Manifest:
     @classmethod
     def from_json(cls, content: dict[str, Any], source: Path) -> Manifest:
         """Parse what ``as_json`` made. Raises like ``read``; error messages name ``source``."""
-        if "checksum" in content and content["checksum"] != _checksum(content):
-            raise _damaged(source, ValueError("its checksum does not match its content"))
+        _require_checksum(content, source)
         version = content.get("format_version")
         if version != FORMAT_VERSION:
             advice = (
@@ -136,6 +135,16 @@ class Manifest:
             raise UnsupportedFormatError(
                 f"{source.parent} has index format {version!r}, but this muvera reads format {FORMAT_VERSION}: {advice}"
             )
+        return cls._parsed(content, source)
+
+    @classmethod
+    def from_format_2(cls, content: dict[str, Any], source: Path) -> Manifest:
+        """Parse a manifest of format 2, which has the same entries. Raises like ``read``."""
+        _require_checksum(content, source)
+        return cls._parsed(content, source)
+
+    @classmethod
+    def _parsed(cls, content: dict[str, Any], source: Path) -> Manifest:
         try:
             _ = content["checksum"]  # a manifest without one is damaged
             return cls(
@@ -192,6 +201,11 @@ def _damaged(path: Path, error: Exception) -> CorruptIndexError:
     return CorruptIndexError(
         f"{path} is damaged ({error!r}), but the documents are safe: {RUN_REPAIR}, which restores the file"
     )
+
+
+def _require_checksum(content: dict[str, Any], source: Path) -> None:
+    if "checksum" in content and content["checksum"] != _checksum(content):
+        raise _damaged(source, ValueError("its checksum does not match its content"))
 
 
 def _checksum(content: dict[str, Any]) -> int:

@@ -10,6 +10,9 @@ from pydantic import PrivateAttr
 from muvera_core import Document as IndexDocument
 from muvera_core import Hit
 
+# The metadata field that says where a document's image is. It is not stored, so no filter finds it.
+IMAGE_KEY = "image"
+
 
 class ScoredDocument(Document):
     """A document that a search found, with its two scores.
@@ -62,8 +65,13 @@ def _content(document: Document) -> tuple[Any, ...]:
 
 
 def to_document(document: IndexDocument) -> Document:
-    """The document with its metadata. The page is empty if the document has no text."""
-    return Document(id=document.id, page_content=document.text or "", metadata=dict(document.metadata))
+    """The document with its metadata. The page is empty if the document has no text.
+
+    The metadata of a document that was added as an image file has the file's path under ``IMAGE_KEY``, unless it has
+    that key already.
+    """
+    image = {} if document.image is None else {IMAGE_KEY: document.image}
+    return Document(id=document.id, page_content=document.text or "", metadata={**image, **document.metadata})
 
 
 def to_scored_document(hit: Hit) -> ScoredDocument:

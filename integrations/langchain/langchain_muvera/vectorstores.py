@@ -18,6 +18,7 @@ from langchain_muvera.embeddings import MuveraEmbeddings
 from langchain_muvera.keywords import names_of, refuse_unknown, refuses_unknown, translations_to
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
 from muvera_core.errors import InvalidInputError
+from muvera_core.images import ImageInput
 from muvera_core.validation import require_path, require_share
 
 Filter = Mapping[str, Any]
@@ -249,8 +250,9 @@ class MuveraVectorStore(VectorStore):
         Raises:
             InvalidInputError: an id repeats or is empty, metadata cannot be stored, or lengths differ.
         """
-        given = ids if ids is None or isinstance(ids, str) else [uuid.uuid4().hex if id is None else id for id in ids]
-        return self.index.add(texts, given, metadatas, batch_size=batch_size, force=force, show_progress=show_progress)
+        return self.index.add(
+            texts, _drawn(ids), metadatas, batch_size=batch_size, force=force, show_progress=show_progress
+        )
 
     def add_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
         """Encode and add documents, all or none. ``ids`` replace the documents' own ids. See ``add_texts``."""
@@ -258,6 +260,56 @@ class MuveraVectorStore(VectorStore):
         kwargs.pop("current_time", None)
         texts, kwargs = _unpack("add_documents", self.add_texts, documents, kwargs)
         return self.add_texts(texts, **kwargs)
+
+    @refuses_unknown
+    def add_images(
+        self,
+        images: Iterable[ImageInput],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        texts: Iterable[str | None] | None = None,
+        batch_size: int = 8,
+        force: bool = False,
+        show_progress: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Encode and add images, such as the pages of a document, all or none. See ``MuveraIndex.add_images``.
+
+        The index's encoder must embed images. Questions stay text. The metadata of a document that comes back has the
+        path of its image file under "image".
+
+        Args:
+            images: each a path, the bytes of an image file, or an image of Pillow. One that cannot be read is skipped,
+                with a ``SkippedImageWarning``.
+            metadatas: a mapping for each image.
+            ids: a distinct id for each image. A random id is drawn in place of None.
+            texts: a text for each image, which becomes the ``page_content``. It is not encoded.
+            batch_size: images per call of the encoder.
+            force: encode every image, also those that the index has.
+            show_progress: show a bar on standard error.
+            **kwargs: refused.
+
+        Returns:
+            An id for each image, in order, also for those that were skipped.
+
+        Raises:
+            InvalidInputError: the encoder embeds no images, an item is no image, an id repeats or is empty, metadata
+                cannot be stored, or lengths differ.
+            MissingExtraError: Pillow is not installed.
+        """
+        return self.index.add_images(
+            images, _drawn(ids), texts, metadatas, batch_size=batch_size, force=force, show_progress=show_progress
+        )
+
+    async def aadd_images(
+        self,
+        images: Iterable[ImageInput],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """See ``add_images``. Runs in a thread."""
+        return await run_in_executor(None, self.add_images, images, metadatas, **kwargs)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents with these ids, in the order of the ids. Unknown ids are skipped."""
@@ -550,6 +602,13 @@ class MuveraVectorStore(VectorStore):
     def embeddings(self) -> None:
         """None, because a text has no single vector here. ``index.encoder`` encodes texts."""
         return
+
+
+def _drawn(ids: Iterable[str | None] | None) -> Iterable[str] | None:
+    """The ids, with a random one in place of each None."""
+    if ids is None or isinstance(ids, str):
+        return ids
+    return [uuid.uuid4().hex if id is None else id for id in ids]
 
 
 def _with_scores(documents: list[Document]) -> list[tuple[Document, float]]:

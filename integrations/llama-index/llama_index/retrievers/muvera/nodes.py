@@ -8,16 +8,29 @@ keys. The metadata of a document is that of the node, so that filters use the us
 
 ``node`` is JSON text with everything else: relationships, excluded keys, templates, character positions and the type of
 node. ``lists`` names the keys that hold lists, because LlamaIndex's filters treat lists and single values differently.
-A document that was added through muvera_core has no reserved key. It is returned as a plain ``TextNode``.
+A document that was added through muvera_core has no reserved key. It is returned as a plain ``TextNode``, or as an
+``ImageNode`` if it was added as an image.
+
+A node with an image becomes a document of that image if the index's encoder embeds images. The node's text is then
+stored to be shown, and neither it nor the metadata is encoded. Image data in the node is not stored.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, NodeWithScore, RelatedNodeInfo, TextNode
+from llama_index.core.schema import (
+    BaseNode,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    NodeWithScore,
+    RelatedNodeInfo,
+    TextNode,
+)
 from llama_index.core.storage.docstore.utils import doc_to_json, json_to_doc
 from pydantic_core import to_jsonable_python
 
@@ -31,19 +44,63 @@ LISTS_FIELD = f"{RESERVED_KEY}.lists"
 
 
 class Record(NamedTuple):
-    """The arguments of ``MuveraIndex.add`` for one document."""
+    """The arguments of ``MuveraIndex.add``, or of ``MuveraIndex.add_images``, for one document."""
 
     id: str
     text: str
     metadata: dict[str, Any]
+    image: str | bytes | None
 
 
-def to_record(node: BaseNode) -> Record:
-    """The document for a node. The node's embedding is left out.
+def image_of(node: BaseNode) -> str | bytes | None:
+    """The path, or else the data, of a node's image. None if the node has no image.
 
     Raises:
-        InvalidInputError: the node's metadata uses the reserved key, or JSON cannot hold the node.
+        InvalidInputError: only the image's URL is known, or its data are not base64.
     """
+    resource = getattr(node, "image_resource", None)
+    if isinstance(node, ImageNode):
+        path, data, url = node.image_path, node.image, node.image_url
+    elif resource is not None:
+        path, data, url = resource.path, resource.data, resource.url
+    else:
+        return None
+    if path:
+        return str(path)
+    if data:
+        try:
+            return base64.b64decode(data, validate=True)
+        except ValueError as error:
+            raise InvalidInputError(f"the image of node {node.node_id!r} is not base64: {error}") from error
+    if url:
+        raise InvalidInputError(
+            f"node {node.node_id!r} has only the URL of an image, and nothing is downloaded here: download it, and "
+            "give its image_path"
+        )
+    return None
+
+
+def to_record(node: BaseNode, *, embeds_images: bool = False) -> Record:
+    """The document for a node. The node's embedding is left out.
+
+    Args:
+        node: the node.
+        embeds_images: whether the index's encoder embeds images. Otherwise a node with an image counts as its text.
+
+    Raises:
+        InvalidInputError: the node's metadata uses the reserved key, JSON cannot hold the node, or its image has only a
+            URL or is not base64.
+    """
+    image = image_of(node) if embeds_images else None
+    return _record(node, image, is_image=image is not None)
+
+
+def metadata_of_image(node: BaseNode) -> dict[str, Any]:
+    """The metadata of the document for a node with an image, which may lack the image's data."""
+    return _record(node, None, is_image=True).metadata
+
+
+def _record(node: BaseNode, image: str | bytes | None, *, is_image: bool) -> Record:
     node = _with_plain_metadata(node)
     if RESERVED_KEY in node.metadata:
         raise InvalidInputError(
@@ -57,7 +114,9 @@ def to_record(node: BaseNode) -> Record:
     except (ValueError, TypeError) as error:
         raise InvalidInputError(f"node {node.node_id!r} cannot be stored as JSON: {error}") from error
     del data["id_"]
-    text = node.get_content(metadata_mode=MetadataMode.EMBED)
+    if is_image:
+        data.pop("image", None)  # its data
+    text = node.get_content(metadata_mode=MetadataMode.NONE if is_image else MetadataMode.EMBED)
     if isinstance(node, TextNode):
         data["text"] = None if node.text == text else node.text  # None stands for the document's text
     reserved = {
@@ -67,22 +126,25 @@ def to_record(node: BaseNode) -> Record:
         "lists": list(_list_paths(node.metadata)),
         "node": json.dumps([node.get_type(), data], ensure_ascii=False),
     }
-    return Record(node.node_id, text, {**node.metadata, RESERVED_KEY: reserved})
+    return Record(node.node_id, text, {**node.metadata, RESERVED_KEY: reserved}, image)
 
 
 def to_node(document: Document) -> BaseNode:
     """The node of a document.
 
-    It equals the node that was stored, except that it has no embedding, and that its metadata is as JSON holds it: see
-    ``muvera_core.metadata``.
+    It equals the node that was stored, except that it has no embedding and no image data, and that its metadata is as
+    JSON holds it: see ``muvera_core.metadata``.
     """
     metadata = dict(document.metadata)
     reserved = metadata.pop(RESERVED_KEY, None)
     if reserved is None:
-        return TextNode(id_=document.id, text=document.text or "", metadata=metadata)
+        text = document.text or ""
+        if document.image_size is None:
+            return TextNode(id_=document.id, text=text, metadata=metadata)
+        return ImageNode(id_=document.id, text=text, image_path=document.image, metadata=metadata)
     node_type, data = json.loads(reserved["node"])
     if data.get("text", "") is None:
-        data["text"] = document.text
+        data["text"] = document.text or ""
     return json_to_doc({"__type__": node_type, "__data__": {**data, "id_": document.id, "metadata": metadata}})
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.schema import NodeWithScore
 from llama_index.retrievers.muvera.filters import Filters, to_filter
 from llama_index.retrievers.muvera.names import one_or_more
-from llama_index.retrievers.muvera.nodes import is_plain, to_node, to_scored_node
+from llama_index.retrievers.muvera.nodes import is_plain, metadata_of_image, to_node, to_scored_node
 from llama_index.retrievers.muvera.threads import ThreadedVectorStore
 
 from muvera_core import MuveraIndex
+from muvera_core.images import ImageInput
 from muvera_core.metadata import normalize_metadata
 from muvera_core.validation import require_count, require_length
 
@@ -36,7 +37,8 @@ class OwnCalls(ThreadedVectorStore):
         """Change the metadata of nodes, all or none; after them, that of documents that were not added as nodes.
 
         A node is encoded again only if the metadata that changes is part of the text that is matched, which it is
-        unless its keys are among the node's ``excluded_embed_metadata_keys``.
+        unless its keys are among the node's ``excluded_embed_metadata_keys``. A node that was added by its image is
+        never encoded again.
 
         Args:
             node_ids: one or more ids. Unknown ids are skipped.
@@ -53,17 +55,57 @@ class OwnCalls(ThreadedVectorStore):
         each = [metadatas] * len(ids) if isinstance(metadatas, Mapping) else list(metadatas)
         require_length("metadatas", each, len(ids), "node")
         given = {id: normalize_metadata(metadata) for id, metadata in zip(ids, each, strict=True)}
-        changed, not_nodes = [], {}
+        changed, not_nodes, images = [], {}, {}
         for document in self.client.get(list(given)):
             if is_plain(document):  # its metadata is no part of its text
                 not_nodes[document.id] = given[document.id]
                 continue
             node = to_node(document)
             metadata = given[node.node_id] if replace else {**node.metadata, **given[node.node_id]}
-            if metadata != node.metadata:
-                changed.append(node.model_copy(update={"metadata": metadata}))
-        n = len(self.add(changed))
+            node_after = node.model_copy(update={"metadata": metadata})
+            if document.image_size is not None:
+                images[document.id] = metadata_of_image(node_after)
+            elif metadata != node.metadata:
+                changed.append(node_after)
+        n = len(self.add(changed)) + self.client.update_metadata(list(images), list(images.values()), replace=True)
         return n + self.client.update_metadata(list(not_nodes), list(not_nodes.values()), replace=replace)
+
+    def add_images(
+        self,
+        images: Iterable[ImageInput],
+        node_ids: Iterable[str] | None = None,
+        texts: Iterable[str | None] | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        batch_size: int = 8,
+        force: bool = False,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Encode and add images, such as the pages of a document, all or none. See ``MuveraIndex.add_images``.
+
+        They come back as ``ImageNode``s with the ``image_path`` of their file.
+
+        Args:
+            images: each a path, the bytes of an image file, or an image of Pillow. One that cannot be read is skipped,
+                with a ``SkippedImageWarning``.
+            node_ids: a distinct id for each image. None draws random ids.
+            texts: a text for each image, which becomes the node's text. It is not encoded.
+            metadatas: a mapping for each image.
+            batch_size: images per call of the encoder.
+            force: encode every image, also those that the index has.
+            show_progress: show a bar on standard error.
+
+        Returns:
+            An id for each image, in order, also for those that were skipped.
+
+        Raises:
+            InvalidInputError: the index's encoder embeds no images, an item is no image, an id repeats or is empty,
+                metadata cannot be stored, or lengths differ.
+            MissingExtraError: Pillow is not installed.
+        """
+        return self.client.add_images(
+            images, node_ids, texts, metadatas, batch_size=batch_size, force=force, show_progress=show_progress
+        )
 
     def rerank(
         self, query_str: str, node_ids: Sequence[str], top_n: int | None = None, *, min_score: float | None = None
@@ -82,6 +124,29 @@ class OwnCalls(ThreadedVectorStore):
     def count(self, filters: Filters | None = None) -> int:
         """The number of nodes that the filters admit."""
         return self.client.count(to_filter(filters))
+
+    async def aadd_images(
+        self,
+        images: Iterable[ImageInput],
+        node_ids: Iterable[str] | None = None,
+        texts: Iterable[str | None] | None = None,
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        batch_size: int = 8,
+        force: bool = False,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """See ``add_images``."""
+        return await asyncio.to_thread(
+            self.add_images,
+            images,
+            node_ids,
+            texts,
+            metadatas,
+            batch_size=batch_size,
+            force=force,
+            show_progress=show_progress,
+        )
 
     async def aupdate_metadata(
         self,

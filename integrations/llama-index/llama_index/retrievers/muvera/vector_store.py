@@ -33,6 +33,7 @@ from llama_index.retrievers.muvera.persistence import open_or_create_persisted, 
 from llama_index.retrievers.muvera.queries import answer, hint_if_empty
 
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
+from muvera_core.encoders import is_image_encoder
 from muvera_core.errors import InvalidInputError, MuveraError
 
 _DELETE_NODES = {
@@ -186,9 +187,18 @@ class MuveraVectorStore(OwnCalls):
         return self._index
 
     def add(
-        self, nodes: Sequence[BaseNode], show_progress: bool = False, batch_size: int = 64, **kwargs: Any
+        self,
+        nodes: Sequence[BaseNode],
+        show_progress: bool = False,
+        batch_size: int = 64,
+        image_batch_size: int = 8,
+        **kwargs: Any,
     ) -> list[str]:
         """Encode and add nodes, all or none. A node replaces the one with the same id.
+
+        If the index's encoder embeds images, an ``ImageNode`` or another node with an image is added by its image; see
+        ``MuveraIndex.add_images``. Such nodes are added before the others, in a step of its own. The index keeps their
+        ``image_path``, but no image data. An image that cannot be read is skipped, with a ``SkippedImageWarning``.
 
         A node without a visible character, in its text or the metadata to match, is not stored, with a
         ``SkippedTextWarning``. A node that is stored already, and is unchanged, is not encoded again.
@@ -197,22 +207,37 @@ class MuveraVectorStore(OwnCalls):
             nodes: the nodes.
             show_progress: show a bar on standard error.
             batch_size: texts per call of the encoder.
+            image_batch_size: images per call of the encoder.
             **kwargs: refused.
 
         Returns:
             The id of each node, in order, also of those that were not stored.
 
         Raises:
-            InvalidInputError: JSON cannot hold a node, its metadata uses the reserved key, or an argument is unknown.
+            InvalidInputError: JSON cannot hold a node, its metadata uses the reserved key, an argument is unknown, or
+                only the URL of a node's image is known.
         """
         refuse_unknown("add", kwargs, MuveraVectorStore.add)
         nodes = require_nodes(nodes)
+        embeds_images = is_image_encoder(self._index.encoder)
         # Of several nodes with one id, the last is stored.
-        records = [to_record(node) for node in {node.node_id: node for node in nodes}.values()]
+        latest = {node.node_id: node for node in nodes}.values()
+        records = [to_record(node, embeds_images=embeds_images) for node in latest]
+        texts = [record for record in records if record.image is None]
+        images = [record for record in records if record.image is not None]
+        if images:
+            self._index.add_images(
+                [record.image for record in images if record.image is not None],
+                ids=[record.id for record in images],
+                texts=[record.text or None for record in images],
+                metadatas=[record.metadata for record in images],
+                batch_size=image_batch_size,
+                show_progress=show_progress,
+            )
         self._index.add(
-            [record.text for record in records],
-            ids=[record.id for record in records],
-            metadatas=[record.metadata for record in records],
+            [record.text for record in texts],
+            ids=[record.id for record in texts],
+            metadatas=[record.metadata for record in texts],
             batch_size=batch_size,
             show_progress=show_progress,
         )

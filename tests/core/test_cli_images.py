@@ -1,0 +1,109 @@
+"""The command line with images, and an encoder that embeds them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from patch_encoder import COLORS, PATCH, PatchEncoder
+from PIL import Image
+
+from muvera_core.cli import index_command, main, search_commands
+
+
+def muvera(*arguments: object, status: int = 0) -> Any:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    assert result.exit_code == status, (result.output, result.exception)
+    return result
+
+
+def summary(result: Any) -> str:
+    return str(result.stdout.splitlines()[-1].split(" in ")[0])
+
+
+def save_page(path: Path, color: str) -> None:
+    image = Image.new("RGB", (4 * PATCH, 4 * PATCH), "white")
+    image.paste(COLORS[color], (PATCH, 2 * PATCH, 2 * PATCH, 3 * PATCH))
+    image.save(path)
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> PatchEncoder:
+    """What --encoder loads."""
+    encoder = PatchEncoder()
+    for module in (index_command, search_commands):
+        monkeypatch.setattr(module, "load_encoder", lambda checkpoint: encoder if checkpoint else None)
+    return encoder
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    (folder / "sub").mkdir(parents=True)
+    save_page(folder / "red.png", "red")
+    save_page(folder / "sub" / "blue.jpg", "blue")
+    (folder / "note.txt").write_text("yellow")
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    return tmp_path / "i.muvera"
+
+
+def test_a_folder_of_images_is_indexed_and_kept_in_step(encoder: PatchEncoder, scans: Path, index: Path) -> None:
+    command = ("index", index, scans, "--encoder", "model", "--delete-missing")
+    assert summary(muvera(*command)) == "3 added, 0 replaced, 0 unchanged, 0 deleted"
+    assert summary(muvera(*command)) == "0 added, 0 replaced, 3 unchanged, 0 deleted"
+    assert encoder.n_images == 2
+    save_page(scans / "red.png", "green")
+    (scans / "note.txt").unlink()
+    assert summary(muvera(*command)) == "0 added, 1 replaced, 1 unchanged, 1 deleted"
+    (hit,) = map(json.loads, muvera("search", index, "green", "-k", 1, "--json", "--encoder", "m").stdout.splitlines())
+    assert (hit["id"], hit["image"], hit["text"]) == ("red.png", str(scans / "red.png"), None)
+    assert hit["metadata"]["path"] == "red.png"
+
+
+def test_hits_show_where_the_image_is_and_what_matched(encoder: PatchEncoder, scans: Path, index: Path) -> None:
+    muvera("index", index, scans, "--encoder", "model")
+    shown = muvera("search", index, "red", "-k", 1, "--explain", "--encoder", "model").stdout.splitlines()
+    assert shown[0].endswith("red.png")
+    assert shown[1:] == [f"   {scans / 'red.png'}", "   [red → patch 2,1 1.00]"]
+    (hit,) = map(
+        json.loads,
+        muvera("search", index, "red", "-k", 1, "--explain", "--json", "--encoder", "model").stdout.splitlines(),
+    )
+    assert [(match["query"], match["document"]) for match in hit["matches"]] == [("red", "patch 2,1")]
+    text = muvera("search", index, "yellow", "-k", 1, "--json", "--encoder", "model").stdout
+    assert "image" not in json.loads(text)
+
+
+def test_an_image_by_itself(encoder: PatchEncoder, scans: Path, index: Path) -> None:
+    assert summary(muvera("index", index, scans / "red.png", "--encoder", "model")).startswith("1 added")
+
+
+def test_images_that_cannot_be_used_are_named(encoder: PatchEncoder, scans: Path, index: Path) -> None:
+    (scans / "bad.png").write_bytes(b"nothing")
+    result = muvera("index", index, scans, "--encoder", "model", status=1)
+    assert f"{scans / 'bad.png'}: it is not an image" in result.stderr
+    assert not index.exists()
+    result = muvera("index", index, scans, "--encoder", "model", "--skip-bad")
+    assert summary(result) == "3 added, 0 replaced, 0 unchanged, 0 deleted, 1 skipped"
+
+
+def test_an_image_whose_pixels_are_damaged_is_not_counted(encoder: PatchEncoder, scans: Path, index: Path) -> None:
+    (scans / "cut.png").write_bytes((scans / "red.png").read_bytes()[:-40])
+    result = muvera("index", index, scans, "--encoder", "model")
+    assert summary(result) == "3 added, 0 replaced, 0 unchanged, 0 deleted"
+    assert "Warning: skipped 1 image: 'cut.png'" in result.stderr
+
+
+def test_an_encoder_of_texts_passes_over_images_in_a_folder_and_refuses_one(scans: Path, index: Path) -> None:
+    assert summary(muvera("index", index, scans)).startswith("1 added")
+    assert (
+        "to index images, give the model that embeds them with --encoder"
+        in muvera("index", index, scans / "red.png", status=1).stderr
+    )
