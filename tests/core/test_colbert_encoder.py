@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from encoder_checks import EncoderChecks
+from make_colbert_checkpoint import DOCUMENTS, FOLDER, QUESTIONS, VECTORS
 
 from muvera_core.encoders.colbert import ColBERTEncoder
 from muvera_core.encoders.colbert_checkpoint import inspect_checkpoint
@@ -218,6 +219,14 @@ def test_documents_equal_colbert_ai(encoder: ColBERTEncoder, reference: Any) -> 
     assert ours.lengths.tolist() == [len(rows) for rows in expected]
     for rows, theirs in zip(ours, expected, strict=True):
         np.testing.assert_allclose(rows, theirs.numpy(), atol=1e-5)
+
+
+@needs_colbert
+def test_the_vectors_that_other_encoders_are_compared_with_are_those_of_colbert_ai() -> None:
+    encoder = ColBERTEncoder(FOLDER, device="cpu")
+    with np.load(VECTORS) as saved:
+        np.testing.assert_allclose(encoder.encode_documents(DOCUMENTS).vectors, saved["documents"], atol=1e-5)
+        np.testing.assert_allclose(encoder.encode_queries(QUESTIONS).vectors, saved["queries"], atol=1e-5)
 
 
 @needs_colbert

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from encoder_checks import EncoderChecks
+from make_colbert_checkpoint import DOCUMENTS, FOLDER, QUESTIONS, VECTORS
 
 pytest.importorskip(
     "sentence_transformers",
@@ -156,6 +157,17 @@ def test_a_model_that_does_not_normalize_gets_unit_vectors(
     for rows, theirs in zip(encoders["not-normalized"].encode_documents(TEXTS), expected, strict=True):
         assert np.abs(np.linalg.norm(theirs, axis=1) - 1).min() > 0.1
         np.testing.assert_allclose(rows, theirs / np.linalg.norm(theirs, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_a_colbert_checkpoint_has_the_vectors_of_colbert_ai() -> None:
+    encoder = SentenceTransformerEncoder(FOLDER, device="cpu")
+    assert encoder.settings["document_length"] == 32
+    with np.load(VECTORS) as expected:
+        documents, queries = encoder.encode_documents(DOCUMENTS), encoder.encode_queries(QUESTIONS)
+        np.testing.assert_array_equal(documents.offsets, expected["document_offsets"])
+        np.testing.assert_array_equal(queries.offsets, expected["query_offsets"])
+        np.testing.assert_allclose(documents.vectors, expected["documents"], atol=1e-5)
+        np.testing.assert_allclose(queries.vectors, expected["queries"], atol=1e-5)
 
 
 def test_dimensions_can_be_truncated(folders: dict[str, Path], encoders: dict[str, SentenceTransformerEncoder]) -> None:

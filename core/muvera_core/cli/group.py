@@ -29,10 +29,11 @@ from muvera_core.errors import (
 )
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
+_ENCODER = "--encoder names the folder of a model of sentence-transformers, PyLate or ColBERT"
 _ADVICE: dict[type[MuveraError], str] = {
     NotAnIndexError: "`muvera index INDEX PATH...` creates one",
     CorruptIndexError: "`muvera check INDEX` lists the damage and `muvera repair INDEX` repairs it",
-    EncoderMismatchError: "--encoder names the folder of a ColBERT checkpoint",
+    EncoderMismatchError: _ENCODER,
     UnsupportedFormatError: "`muvera compact INDEX` converts an index of an older format",
 }
 # Our own warnings, with what the command line can do about them.
@@ -42,7 +43,7 @@ _WARNINGS: dict[type[Warning], str | None] = {
     SkippedTextWarning: None,
     StageOneNotSavedWarning: None,
     TruncatedTextWarning: "--max-words splits text files into passages",
-    UnknownTextWarning: "--encoder names the folder of a ColBERT checkpoint",
+    UnknownTextWarning: _ENCODER,
 }
 
 

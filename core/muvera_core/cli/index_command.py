@@ -77,7 +77,7 @@ def index(
     """
     started = time.perf_counter()
     splitting = Splitting(split == "paragraphs", max_words)
-    encoder = load_encoder(checkpoint)
+    encoder = load_encoder(checkpoint, folder)
     index = _open_for_writing(folder, encoder, pool_factor)
     n_added = n_replaced = n_deleted = 0
     try:

@@ -42,7 +42,7 @@ def repair(folder: Path, checkpoint: Path | None) -> None:
 
     What cannot be recovered is moved to a folder inside INDEX.
     """
-    click.echo(str(repair_index(folder, load_encoder(checkpoint))))
+    click.echo(str(repair_index(folder, load_encoder(checkpoint, folder))))
 
 
 @click.command()

@@ -11,7 +11,8 @@ import click
 from tqdm import tqdm
 
 from muvera_core.encoders import TokenEncoder, is_precomputed
-from muvera_core.errors import InvalidInputError
+from muvera_core.encoders import load_encoder as open_model
+from muvera_core.errors import InvalidInputError, MuveraError
 from muvera_core.storage import read_encoder
 
 INDEX = click.argument("folder", metavar="INDEX", type=click.Path(path_type=Path))
@@ -20,7 +21,8 @@ ENCODER = click.option(
     "checkpoint",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Folder of a ColBERT checkpoint, if the index was not made with the bundled encoder.",
+    help="Folder of a model of sentence-transformers, PyLate or ColBERT, if the index is not made with the bundled "
+    "encoder.",
 )
 DEVICE = click.option(
     "--device",
@@ -58,13 +60,20 @@ def json_object(ctx: click.Context, param: click.Parameter, value: str | None) -
     return content
 
 
-def load_encoder(checkpoint: Path | None) -> TokenEncoder | None:
-    """The encoder of a checkpoint. None stands for the bundled one, if no checkpoint is given."""
+def load_encoder(checkpoint: Path | None, index: Path) -> TokenEncoder | None:
+    """The encoder of a model's folder. None stands for the bundled one, if no folder is given.
+
+    Args:
+        checkpoint: the model's folder.
+        index: the folder of the index that the encoder is for. It may be missing or damaged.
+    """
     if checkpoint is None:
         return None
-    from muvera_core.encoders import ColBERTEncoder
-
-    return ColBERTEncoder(checkpoint)
+    try:
+        fingerprint = read_encoder(index.absolute())
+    except MuveraError:
+        fingerprint = None
+    return open_model(checkpoint, fingerprint)
 
 
 def takes_text(folder: Path) -> bool:

@@ -74,7 +74,7 @@ def search(
     """
     require_text_encoder(folder)
     progress = sys.stderr.isatty()
-    encoder = load_encoder(checkpoint)
+    encoder = load_encoder(checkpoint, folder)
     with MuveraIndex.open(folder, encoder, read_only=True, show_progress=progress, device=device) as index:
         hits = index.search(query, k, n_candidates, filter=filter, min_score=min_score, exact=exact)
         can_explain = explain and has_visible_text(query)
@@ -135,7 +135,7 @@ def evaluate(
     queries, grades = read_queries(questions, relevant)
     require_text_encoder(folder)
     progress = sys.stderr.isatty()
-    encoder = load_encoder(checkpoint)
+    encoder = load_encoder(checkpoint, folder)
     with MuveraIndex.open(folder, encoder, read_only=True, show_progress=progress, device=device) as index:
         measured = index.evaluate(queries, grades, k=k, n_candidates=n_candidates, show_progress=progress)
     click.echo(json.dumps(measured.as_json()) if as_json else str(measured))
@@ -189,7 +189,7 @@ def optimize(
         tuning = _optimize_without_encoder(folder, target_recall, k, n_queries, progress, device)
     else:
         require_text_encoder(folder)
-        with MuveraIndex.open(folder, load_encoder(checkpoint), show_progress=progress, device=device) as index:
+        with MuveraIndex.open(folder, load_encoder(checkpoint, folder), show_progress=progress, device=device) as index:
             tuning = index.optimize(target_recall, queries, k=k, n_queries=n_queries, show_progress=progress)
     click.echo(tuning_as_text(tuning))
     if tuning.measured["recall"] < target_recall:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from muvera_core.encoders.callable import CallableEncoder
 from muvera_core.encoders.default import default_encoder
 from muvera_core.encoders.description import describe_encoder
+from muvera_core.encoders.model_folders import load_encoder
 from muvera_core.encoders.precomputed import PrecomputedEmbeddings, is_precomputed
 from muvera_core.encoders.protocol import (
     ImageEncoder,
@@ -27,6 +28,7 @@ from muvera_core.encoders.token_pooling import (
 if TYPE_CHECKING:
     from muvera_core.encoders.bundled import BundledEncoder
     from muvera_core.encoders.colbert import ColBERTEncoder
+    from muvera_core.encoders.onnx.encoder import OnnxEncoder
     from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "CallableEncoder",
     "ColBERTEncoder",
     "ImageEncoder",
+    "OnnxEncoder",
     "PrecomputedEmbeddings",
     "SentenceTransformerEncoder",
     "TokenEncoder",
@@ -42,6 +45,7 @@ __all__ = [
     "describe_encoder",
     "is_image_encoder",
     "is_precomputed",
+    "load_encoder",
     "naming",
     "pool_tokens",
     "pooled_length",
@@ -64,6 +68,10 @@ def __getattr__(name: str) -> Any:
         from muvera_core.encoders.colbert import ColBERTEncoder
 
         return ColBERTEncoder
+    if name == "OnnxEncoder":
+        from muvera_core.encoders.onnx.encoder import OnnxEncoder
+
+        return OnnxEncoder
     if name == "SentenceTransformerEncoder":
         from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
 

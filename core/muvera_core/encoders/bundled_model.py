@@ -43,12 +43,12 @@ def load_bundled_model(folder: Path) -> BundledModel:
         settings = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
         require_files(folder, settings["files"], _REMEDY)
         # "[SEP]" written in a text is text, not a marker.
-        tokenizer = load_tokenizer(folder / "tokenizer.json", reads_special_tokens=False)
+        tokenizer = load_tokenizer(folder / "tokenizer.json", reads_special_tokens=False, remedy=_REMEDY)
         before, after = special_tokens_around(tokenizer)
         return BundledModel(
             dimension=settings["dimension"],
             fingerprint=_fingerprint(settings),
-            model=OnnxModel(folder / "model.onnx"),
+            model=OnnxModel(folder / "model.onnx", remedy=_REMEDY),
             tokenizer=InsertedPrefix(LimitedTokenizer(tokenizer, unknown_token(tokenizer), splits_unknown=True)),
             format=TextFormat(
                 before=before,

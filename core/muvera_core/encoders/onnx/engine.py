@@ -64,11 +64,15 @@ class OnnxEngine:
 
     def encode(self, kind: TextKind, texts: Sequence[PrefixedText]) -> TokenEmbeddings:
         """The vectors of texts, in order."""
+        return self.encode_pieces([kind.pieces(text) for text in texts])
+
+    def encode_pieces(self, texts: Sequence[Sequence[Piece]]) -> TokenEmbeddings:
+        """The vectors of texts, each of which is one input of the model or several."""
         jobs: list[tuple[Piece, slice]] = []
         offsets = [0]
         stop = 0
-        for text in texts:
-            for piece in kind.pieces(text):
+        for pieces in texts:
+            for piece in pieces:
                 start, stop = stop, stop + len(piece.spans)
                 jobs.append((piece, slice(start, stop)))
             offsets.append(stop)

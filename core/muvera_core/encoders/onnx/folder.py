@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from muvera_core.errors import EncoderError
+
+# What to do about a damaged file, unless an encoder says otherwise.
+REMEDY = "export or download the model again"
 
 
 def require_files(folder: Path, files: Mapping[str, Mapping[str, Any]], remedy: str) -> None:
@@ -32,12 +35,16 @@ def require_files(folder: Path, files: Mapping[str, Mapping[str, Any]], remedy: 
             raise EncoderError(f"{folder / name} has {size} bytes, expected {file['bytes']}: {remedy}")
 
 
-def load_tokenizer(file: Path, *, reads_special_tokens: bool) -> Tokenizer:
+def load_tokenizer(
+    file: Path, *, reads_special_tokens: bool, lowercase: bool = False, remedy: str = REMEDY
+) -> Tokenizer:
     """Load tokenizer.json, without truncation and padding.
 
     Args:
         file: tokenizer.json.
         reads_special_tokens: whether "[SEP]" written in a text is that token. If not, it is text.
+        lowercase: whether texts are lowercased first, whatever the file says.
+        remedy: what to do about a damaged file.
 
     Raises:
         EncoderError: the file is missing or damaged.
@@ -45,9 +52,12 @@ def load_tokenizer(file: Path, *, reads_special_tokens: bool) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
-        raise EncoderError(f"{file} is not a tokenizer of the tokenizers library: {error}") from error
+        raise EncoderError(f"{file}, the tokenizer, cannot be read ({error}): {remedy}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    if lowercase:
+        own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
     tokenizer.encode_special_tokens = not reads_special_tokens
     return tokenizer
 

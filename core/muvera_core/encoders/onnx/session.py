@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import onnxruntime
 
 from muvera_core.encoders.layout import Piece
+from muvera_core.encoders.onnx.folder import REMEDY
 from muvera_core.errors import DeviceError, EncoderError, InvalidInputError
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.validation import shown
@@ -30,6 +32,9 @@ class OnnxModel:
             dimension) for a batch of one.
         device: "cpu", "cuda", "cuda:N", or the name of one of onnxruntime's execution providers.
         pad: id that fills up the shorter texts of a batch.
+        exact_products: whether 8-bit products of this model cannot overflow, because its weights have 7 bits. For
+            other quantized models onnxruntime is told to avoid it, which can take twice the time.
+        remedy: what to do about a damaged file.
 
     Raises:
         InvalidInputError: the device has an unknown name.
@@ -37,13 +42,15 @@ class OnnxModel:
         EncoderError: the model cannot be loaded, or has other inputs.
     """
 
-    def __init__(self, file: Path, *, device: str = "cpu", pad: int = 0) -> None:
+    def __init__(
+        self, file: Path, *, device: str = "cpu", pad: int = 0, exact_products: bool = False, remedy: str = REMEDY
+    ) -> None:
         providers = _providers(device)
         onnxruntime.disable_telemetry_events()  # what users encode is private
         try:
-            self._session = onnxruntime.InferenceSession(file, _session_options(), providers=providers)
+            self._session = onnxruntime.InferenceSession(file, _session_options(exact_products), providers=providers)
         except Exception as error:  # onnxruntime raises errors of its own types, RuntimeError and others
-            raise EncoderError(f"onnxruntime cannot load {file}: {error}") from error
+            raise EncoderError(f"onnxruntime cannot load {file} ({error}): {remedy}") from error
         self._session.disable_fallback()
         wanted = _name(providers[0])
         if wanted not in self._session.get_providers():
@@ -62,13 +69,20 @@ class OnnxModel:
         if "input_ids" not in self._types:
             raise EncoderError(f"{file} has no input input_ids: export the model for token embeddings")
         self._output = self._session.get_outputs()[0]
-        self._pad = pad
+        self._pad, self._file = pad, file
 
-    @property
-    def dimension(self) -> int | None:
-        """Width of the output; None if the file does not say."""
-        width = self._output.shape[-1] if self._output.shape else None
-        return width if isinstance(width, int) else None
+    @cached_property
+    def width(self) -> int:
+        """Width of a token vector. Raises EncoderError if the output is no matrix of token vectors."""
+        ids = [self._pad] * 2
+        states = self.states([Piece(ids, len(ids), [0, 1], [(0, 0)] * 2, {}, False)])
+        if len(states) != 1 or states[0].ndim != 2 or len(states[0]) != len(ids):
+            raise EncoderError(
+                f"the output {self._output.name!r} of {self._file} has the shape "
+                f"{[state.shape for state in states]} for {len(ids)} tokens, expected one vector per token: "
+                "export the model for token embeddings"
+            )
+        return int(states[0].shape[1])
 
     @property
     def takes_batches(self) -> bool:
@@ -88,7 +102,10 @@ class OnnxModel:
         if "token_type_ids" in self._types:
             inputs["token_type_ids"] = np.zeros_like(ids)
         feed = {name: values.astype(self._types[name], copy=False) for name, values in inputs.items()}
-        output = self._session.run([self._output.name], feed)[0].astype(np.float32, copy=False)
+        try:
+            output = self._session.run([self._output.name], feed)[0].astype(np.float32, copy=False)
+        except Exception as error:  # onnxruntime raises errors of its own types, RuntimeError and others
+            raise EncoderError(f"{self._file} fails for {ids.shape[1]} tokens: {error}") from error
         return [output] if output.ndim == 2 else list(output)
 
 
@@ -126,10 +143,11 @@ def _name(provider: Any) -> str:
     return name
 
 
-def _session_options() -> onnxruntime.SessionOptions:
+def _session_options(exact_products: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Without this, 8-bit products overflow on x86 processors without VNNI, and vectors differ between machines.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not exact_products:
+        # Without this, 8-bit products overflow on x86 processors without VNNI, and vectors differ between machines.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options

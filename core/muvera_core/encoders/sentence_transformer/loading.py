@@ -14,6 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from muvera_core.encoders.sentence_transformer.folders import (
+    COLBERT_AI,
+    MODULES,
+    SETTINGS,
+    architectures,
+    is_retriever,
+    read_json,
+)
 from muvera_core.errors import EncoderError, InvalidInputError, MissingExtraError
 from muvera_core.validation import require_path, shown
 
@@ -24,7 +32,6 @@ _INSTALL = "pip install 'muvera-core[sentence-transformers]'"
 _BACKEND_PACKAGES = {"onnx": ("optimum.onnxruntime", "optimum-onnx"), "openvino": ("optimum.intel", "optimum-intel")}
 # Types of modules that sentence-transformers maps to its own.
 _ALIASES = ("pylate.models.Dense.Dense",)
-_MODULES, _SETTINGS = "modules.json", "config_sentence_transformers.json"
 # Values of model_type in that file: sentence-transformers' own, and PyLate's.
 _MODEL_TYPES = ("MultiVectorEncoder", "ColBERT")
 # Loading changes state of the whole process: progress bars, log levels and a method of transformers.
@@ -68,14 +75,6 @@ def require_sentence_transformers() -> Any:
             f"(importing it failed: {type(error).__name__}: {error})"
         ) from error
     return MultiVectorEncoder
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Whether a folder looks like a model of sentence-transformers or PyLate, or like transformers' own retriever."""
-    if (folder / _MODULES).is_file():
-        return True
-    config = folder / "config.json"
-    return config.is_file() and any(name.endswith("ForRetrieval") for name in _architectures(_read_json(config)))
 
 
 def load_model(source: ModelSource) -> Any:
@@ -152,7 +151,7 @@ class ModelFiles:
     def read(self, name: str, kind: type = dict) -> Any:
         """The content of a JSON file; an empty one if there is no such file. Raises EncoderError for another kind."""
         path = self.path(name)
-        return kind() if path is None else _read_json(path, kind)
+        return kind() if path is None else read_json(path, kind)
 
 
 def inspect_model(source: ModelSource) -> None:
@@ -164,20 +163,20 @@ def inspect_model(source: ModelSource) -> None:
         EncoderError: it is not.
     """
     files = ModelFiles(source)
-    architectures = _architectures(files.read("config.json"))
+    names = architectures(files.read("config.json"))
     if not source.trust_remote_code:
         _refuse_code(source.name, files)
-    if files.path(_MODULES) is None:
+    if files.path(MODULES) is None:
         # colbert-ai's checkpoints, and retrievers that transformers has itself, such as ColPali.
-        if not any(name == "HF_ColBERT" or name.endswith("ForRetrieval") for name in architectures):
+        if not any(name == COLBERT_AI or is_retriever(name) for name in names):
             raise EncoderError(
-                f"{source.name} is not a late-interaction model: it has no {_MODULES}, and its config.json names no "
-                f"such architecture, got {architectures or 'none'}. sentence-transformers would give it a random "
+                f"{source.name} is not a late-interaction model: it has no {MODULES}, and its config.json names no "
+                f"such architecture, got {names or 'none'}. sentence-transformers would give it a random "
                 "projection. Use a MultiVectorEncoder, a PyLate model or a ColBERT checkpoint, or train this one first"
             )
         return
-    otherwise = _MODEL_TYPES[0] if "HF_ColBERT" in architectures else "SentenceTransformer"
-    kind = files.read(_SETTINGS).get("model_type") or otherwise
+    otherwise = _MODEL_TYPES[0] if COLBERT_AI in names else "SentenceTransformer"
+    kind = files.read(SETTINGS).get("model_type") or otherwise
     if kind not in _MODEL_TYPES:
         raise EncoderError(
             f"{source.name} is a {kind} model, which has one vector per text or a score, not one vector per token. "
@@ -185,14 +184,14 @@ def inspect_model(source: ModelSource) -> None:
             "which must then be trained and saved"
         )
     if not source.trust_remote_code:
-        for module in files.read(_MODULES, list):
+        for module in files.read(MODULES, list):
             _refuse_foreign_module(source.name, files, module)
 
 
 def _refuse_foreign_module(name: str, files: ModelFiles, module: Any) -> None:
     kind = module.get("type") if isinstance(module, dict) else None
     if not isinstance(kind, str):
-        raise EncoderError(f"{_MODULES} of {name} must name the type of each module: download the model again")
+        raise EncoderError(f"{MODULES} of {name} must name the type of each module: download the model again")
     if not kind.startswith("sentence_transformers.") and kind not in _ALIASES:
         raise EncoderError(
             f"{name} has a module of the type {kind}, which is not a part of sentence-transformers, so loading it "
@@ -200,7 +199,7 @@ def _refuse_foreign_module(name: str, files: ModelFiles, module: Any) -> None:
         )
     folder = str(module.get("path", ""))
     if ".." in Path(folder).parts or Path(folder).is_absolute():
-        raise EncoderError(f"{_MODULES} of {name} names a folder outside of the model, {folder!r}: correct that file")
+        raise EncoderError(f"{MODULES} of {name} names a folder outside of the model, {folder!r}: correct that file")
     if kind.endswith(".Dense"):
         activation = str(files.read(f"{folder}/config.json".lstrip("/")).get("activation_function", "torch."))
         if not activation.startswith("torch."):  # sentence-transformers would use Tanh instead
@@ -229,21 +228,6 @@ def _is_known_architecture(config: Mapping[str, Any]) -> bool:
     from transformers import CONFIG_MAPPING
 
     return config.get("model_type") in CONFIG_MAPPING
-
-
-def _architectures(config: Mapping[str, Any]) -> list[str]:
-    names = config.get("architectures")
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
-def _read_json(file: Path, kind: type = dict) -> Any:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise EncoderError(f"{file} cannot be read: {error}. Download the model again") from error
-    if not isinstance(content, kind):
-        raise EncoderError(f"{file} must hold a JSON {kind.__name__}, got {type(content).__name__}")
-    return content
 
 
 def _require_backend(backend: str) -> None:

@@ -1,0 +1,62 @@
+"""Opens the folder of any model with the encoder that it is for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from importlib import metadata
+
+from muvera_core.encoders.protocol import TokenEncoder
+from muvera_core.encoders.sentence_transformer.folders import is_model_folder
+from muvera_core.errors import EncoderError, MissingExtraError
+from muvera_core.validation import require_path
+
+# How the fingerprints of the encoders that run a checkpoint of colbert-ai begin.
+_COLBERT, _SENTENCE_TRANSFORMERS = "colbert-ai:", "sentence-transformers:"
+
+
+def load_encoder(folder: str | os.PathLike[str], fingerprint: str | None = None) -> TokenEncoder:
+    """The encoder of a model's folder, with its default settings.
+
+    A model of sentence-transformers or PyLate needs the extra ``sentence-transformers``. A checkpoint of colbert-ai
+    needs the extra ``colbert`` or ``sentence-transformers``, whose encoders have different fingerprints.
+
+    Args:
+        folder: the model's folder.
+        fingerprint: that of an index which the encoder is for. It decides between two encoders that fit.
+
+    Raises:
+        InvalidInputError: ``folder`` is not a path.
+        EncoderError: it is not a folder, or not one of a model that can be loaded.
+        MissingExtraError: the extra that the model needs is not installed; the message names it.
+    """
+    path = require_path("folder", folder).expanduser()
+    if not path.is_dir():
+        raise EncoderError(f"{path} is not a folder: name the folder of a model, which is never downloaded")
+    if is_model_folder(path) or not _runs_with_colbert_ai(fingerprint or ""):
+        from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
+
+        return SentenceTransformerEncoder(path)
+    from muvera_core.encoders.colbert import ColBERTEncoder
+
+    return ColBERTEncoder(path)
+
+
+def _runs_with_colbert_ai(fingerprint: str) -> bool:
+    """Whether ColBERTEncoder, not SentenceTransformerEncoder, opens a checkpoint of colbert-ai."""
+    if fingerprint.startswith(_COLBERT):
+        return True
+    if fingerprint.startswith(_SENTENCE_TRANSFORMERS):
+        return False
+    if importlib.util.find_spec("colbert") is not None:
+        return True
+    try:
+        has_other = int(metadata.version("sentence-transformers").split(".")[0]) >= 6
+    except metadata.PackageNotFoundError:
+        has_other = False
+    if not has_other:
+        raise MissingExtraError(
+            "a ColBERT checkpoint needs colbert-ai or sentence-transformers: pip install 'muvera-core[colbert]' or "
+            "pip install 'muvera-core[sentence-transformers]'"
+        )
+    return False
