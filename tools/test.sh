@@ -17,6 +17,7 @@ floor_leaves_out=(
     # These test packages that have no older supported version.
     --ignore tests/core/test_colbert_encoder.py
     --ignore tests/core/test_build_bundled_encoder.py
+    --ignore tests/core/test_build_multilingual_encoder.py
     --ignore tests/models
     # Long campaigns about our own code: the order of writes, the checks of what was written, and the undoing of what was
     # interrupted. No package's version decides these. What they build on is tested by all other tests.
@@ -29,7 +30,7 @@ floor_leaves_out=(
 make_newest() {
     "$python" -m venv .venv-test
     .venv-test/bin/python -m pip install --quiet -r tests/requirements.txt \
-        -e '.[colbert,plot,pooling]' -e ./integrations/langchain -e ./integrations/llama-index
+        -e '.[colbert,plot,pooling]' -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
 }
 
 make_models() {
@@ -70,7 +71,7 @@ make_newest_and_models() {
 start make_newest_and_models
 "$python" -m venv .venv-floor
 .venv-floor/bin/python -m pip install --quiet -r tests/requirements-floor.txt \
-    -e . -e ./integrations/langchain -e ./integrations/llama-index
+    -e . -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
 finish
 
 start check_style_and_types

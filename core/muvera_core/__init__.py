@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from muvera_core.encoders import TokenEncoder
+from muvera_core.encoders import ImageEncoder, TokenEncoder
 from muvera_core.errors import MuveraError
 from muvera_core.evaluation import Evaluation
 from muvera_core.hits import Document, Hit, TokenMatch
@@ -31,6 +31,7 @@ __all__ = [
     "FDEConfig",
     "FixedDimensionalEncoder",
     "Hit",
+    "ImageEncoder",
     "IndexReport",
     "LearnedSetEncoder",
     "LearnedSetEncoderConfig",

@@ -84,9 +84,9 @@ def save_model(folder: Path, kind: str) -> Path:
     return folder / kind
 
 
-def timed(run: Callable[[], object]) -> float:
+def timed(encode: Callable[[list[str]], object], texts: list[str]) -> float:
     started = time.perf_counter()
-    run()
+    encode(texts)
     return time.perf_counter() - started
 
 
@@ -96,8 +96,8 @@ def measure(model: Any, passages: list[str], questions: list[str], rounds: int) 
     def theirs(texts: list[str]) -> Any:
         return model.encode_document(texts, convert_to_numpy=True)
 
-    def their_question(text: str) -> Any:
-        return model.encode_query([text], convert_to_numpy=True)
+    def their_questions(texts: list[str]) -> Any:
+        return model.encode_query(texts, convert_to_numpy=True)
 
     n_tokens = 0
     with warnings.catch_warnings():
@@ -109,11 +109,11 @@ def measure(model: Any, passages: list[str], questions: list[str], rounds: int) 
     seconds: dict[str, list[float]] = {"library": [], "muvera": []}
     latency: dict[str, list[float]] = {"library": [], "muvera": []}
     for _ in range(rounds):
-        seconds["library"].append(timed(lambda: theirs(passages)))
-        seconds["muvera"].append(timed(lambda: encoder.encode_documents(passages)))
+        seconds["library"].append(timed(theirs, passages))
+        seconds["muvera"].append(timed(encoder.encode_documents, passages))
         for question in questions:
-            latency["library"].append(timed(lambda question=question: their_question(question)))
-            latency["muvera"].append(timed(lambda question=question: encoder.encode_queries([question])))
+            latency["library"].append(timed(their_questions, [question]))
+            latency["muvera"].append(timed(encoder.encode_queries, [question]))
     rate = {side: len(passages) / statistics.median(found) for side, found in seconds.items()}
     each = {side: 1000 * statistics.median(found) for side, found in latency.items()}
     print(f"| passages/s | {rate['library']:.1f} | {rate['muvera']:.1f} | {rate['muvera'] / rate['library']:.2f} |")

@@ -2,7 +2,7 @@
 
 usage: python tests/benchmarks/pages.py FOLDER [--pages 10000] [--pool-factor 3] [--questions 100]
 
-FOLDER keeps the index. If it has one from an earlier run, that is measured again.
+FOLDER keeps the index. One from an earlier run is measured again, and completed first if that run was interrupted.
 
 The vectors are not of a model: they are drawn, in the shape that models of page images give (ColPali, arXiv 2407.01449:
 1,030 vectors of 128 numbers a page). So bytes and times are what such a model's vectors take, and recall says only
@@ -51,10 +51,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print(describe_machine())
     folder = arguments.folder / f"{arguments.pages}-by-{arguments.pool_factor}.muvera"
-    if not folder.exists():
-        with MuveraIndex.creating(folder, ENCODER) as index:
-            build(index, arguments.pages, arguments.pool_factor)
-        index.close()
+    with MuveraIndex.open_or_create(folder, ENCODER) as index:
+        build(index, arguments.pages, arguments.pool_factor)
     measure(folder, arguments.pages, arguments.pool_factor, arguments.questions)
 
 
@@ -76,15 +74,19 @@ def measure(folder: Path, n_pages: int, pool_factor: int, n_questions: int) -> N
 
 
 def build(index: MuveraIndex, n_pages: int, pool_factor: int) -> None:
-    """Add the pages, pooled in one process per core."""
-    batches = [(start, min(start + BATCH, n_pages), pool_factor) for start in range(0, n_pages, BATCH)]
+    """Add the pages that are missing, pooled in one process per core."""
+    n = n_pages - len(index)
+    batches = [(start, min(start + BATCH, n_pages), pool_factor) for start in range(len(index), n_pages, BATCH)]
     began, pooling = time.perf_counter(), 0.0
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for (start, end, _), (pages, seconds) in zip(batches, pool.map(pooled_pages, batches), strict=True):
             index.add_embeddings(pages, ids=[str(i) for i in range(start, end)])
             pooling += seconds
-    took = time.perf_counter() - began
-    print(f"added in {took:.0f} s; pooling took {pooling * 1000 / n_pages:.1f} ms a page on one core", flush=True)
+    if n:
+        took = time.perf_counter() - began
+        print(
+            f"{n} pages added in {took:.0f} s; pooling took {pooling * 1000 / n:.1f} ms a page on one core", flush=True
+        )
 
 
 def pooled_pages(batch: tuple[int, int, int]) -> tuple[TokenEmbeddings, float]:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL.Image import Image
 
 from muvera_core import TokenEmbeddings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PATCH = 16
 COLORS = {

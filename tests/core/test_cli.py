@@ -667,6 +667,29 @@ def test_texts_that_are_cut_give_one_line_of_warning(tmp_path: Path, index: Path
     assert summary(result) == {"added": 1}
 
 
+def test_text_that_cannot_be_read_gives_one_line_of_warning(tmp_path: Path, index: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / "notes" / name).write_text("أين تقع عاصمة فرنسا؟", encoding="utf-8")
+    for result in (muvera("index", index, tmp_path / "notes"), muvera("search", index, "أين تقع عاصمة فرنسا؟")):
+        [warning] = [line for line in result.stderr.splitlines() if line.startswith("Warning: the encoder cannot read")]
+        assert "MultilingualEncoder()" in warning
+        assert "--encoder names the encoder: 'multilingual', or the folder" in warning
+
+
+def test_an_encoder_is_chosen_by_its_name(tmp_path: Path, index: Path) -> None:
+    pytest.importorskip("muvera_multilingual", reason="needs muvera-core[multilingual]")
+    (tmp_path / "notes").mkdir()
+    for name, line in (("eule.txt", "Eulen jagen nachts."), ("ameise.txt", "Ameisen leben in Kolonien.")):
+        (tmp_path / "notes" / name).write_text(line, encoding="utf-8")
+    muvera("index", index, tmp_path / "notes", "--encoder", "multilingual")
+    found = muvera("search", index, "夜间捕猎的是谁？", "-k", "1", "--encoder", "multilingual", "--json")
+    assert json.loads(found.stdout)["id"] == "eule.txt"
+    assert json.loads(muvera("info", index, "--json").stdout)["encoder"].startswith("multilingual-e5-small")
+    refused = muvera("search", index, "owls", "--encoder", "bundled", status=1)
+    assert "--encoder names the encoder: 'multilingual'" in refused.stderr
+
+
 def test_a_folder_without_a_checkpoint_is_refused(shared_index: Path, tmp_path: Path) -> None:
     result = muvera("search", shared_index, "owls", "--encoder", tmp_path / "nowhere", status=1)
     assert result.stderr.startswith("Error: ")

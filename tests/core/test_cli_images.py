@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("PIL", reason="needs muvera-core[images]")
+
 from click.testing import CliRunner
 from patch_encoder import COLORS, PATCH, PatchEncoder
 from PIL import Image

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -21,3 +23,15 @@ def test_an_encoding_service() -> None:
     lines = run_example("encoding_service.py")
     assert len(lines) == 2
     assert "owl: Owls are birds of prey" in lines[0]
+
+
+def test_other_languages() -> None:
+    pytest.importorskip("muvera_multilingual", reason="needs muvera-core[multilingual]")
+    owls = {"en": "Owls hunt", "de": "Eulen jagen", "zh": "猫头鹰", "ar": "تصطاد البوم"}
+    lines = run_example("other_languages.py")
+    answers = [line.strip().split(": ", 1) for line in lines if line.startswith("  ")]
+    assert [language for language, _ in answers] == [
+        language for first in owls for language in (first, *(other for other in owls if other != first))
+    ]
+    assert all(answer.startswith(owls[language]) for language, answer in answers)
+    assert "Weißstörche" in run_example("other_languages.py", "Welche Vögel überwintern in Afrika?")[0]

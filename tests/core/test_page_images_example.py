@@ -7,6 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+pytest.importorskip("PIL", reason="needs muvera-core[images]")
+
 from patch_encoder import PatchEncoder
 from PIL import Image
 

@@ -138,7 +138,9 @@ def test_vectors_for_other_databases_tell_unknown_texts_apart(silent: BundledEnc
 
 def test_unknown_text_is_reported_once_for_documents_and_once_for_queries() -> None:
     encoder = BundledEncoder()
-    message = rf"100% of .* text 2 of this call \('{RAIN}'\) .* ColBERTEncoder"
+    message = (
+        rf"100% of .* text 2 of this call \('{RAIN}'\) .* MultilingualEncoder\(\) .* 'muvera-core\[multilingual\]'"
+    )
     with pytest.warns(UnknownTextWarning, match=message) as caught:
         encoder.encode_documents(["It rains.", RAIN, DOG])
     with pytest.warns(UnknownTextWarning, match="the question") as again:
@@ -147,6 +149,45 @@ def test_unknown_text_is_reported_once_for_documents_and_once_for_queries() -> N
     assert caught[0].filename == __file__
     encoder.encode_documents([DOG])  # a warning would fail the test
     encoder.encode_queries([DOG])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("أين تقع عاصمة فرنسا؟", id="Arabic"),
+        pytest.param("Где находится столица Франции?", id="Russian"),
+        pytest.param("法国的首都在哪里？", id="Chinese"),
+        pytest.param("Ποια είναι η πρωτεύουσα της Γαλλίας;", id="Greek"),
+        pytest.param("이 문장은 Python에 대한 것입니다.", id="Korean with an English name"),
+    ],
+)
+def test_scripts_whose_letters_the_vocabulary_has_are_reported_as_well(text: str) -> None:
+    with MuveraIndex.create(None, BundledEncoder()) as index:
+        with pytest.warns(
+            UnknownTextWarning, match="of the characters of document 'a' .* MultilingualEncoder"
+        ) as added:
+            index.add([text, text], ids=["a", "b"])
+        with pytest.warns(UnknownTextWarning, match="of the characters of the question") as asked:
+            index.search(text)
+        assert [warning.filename for warning in (*added, *asked)] == [__file__] * 2
+        index.add([f"{text} {text}"])  # a warning would fail the test
+        index.search(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Wo liegt die Hauptstadt von Österreich?",
+        "Gdzie leży stolica Łotwy, a gdzie Słowacji?",
+        "Thủ đô của Việt Nam ở đâu?",
+        "The angles α, β and γ of a triangle",
+        "Tokyo (東京) is the capital of Japan.",
+    ],
+)
+def test_texts_in_latin_script_are_not_reported(text: str) -> None:
+    encoder = BundledEncoder()
+    encoder.encode_documents([text])
+    encoder.encode_queries([text])
 
 
 @pytest.mark.parametrize("text", ["A parrot 🦜 talks a lot 🦜", "Tom 🦜", "🦜", "naïve café, 100 °C"])

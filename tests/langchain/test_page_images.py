@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("PIL", reason="needs muvera-core[images]")
+
 from langchain_core.documents import Document
 from patch_encoder import COLORS, PATCH, PatchEncoder
 from PIL import Image

@@ -15,10 +15,21 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder
-from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling, MultiVectorMask
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    ByT5Tokenizer,
+    ModernBertConfig,
+    ModernBertModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3Model,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
 
 WORDS = """
 the a of in at by on is are and or to for with from that this who which what when where how long small large
@@ -272,3 +283,87 @@ def quietly(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return function(*args, **options)
+
+
+def save_xlm_roberta(folder: Path) -> Path:
+    """A backbone whose positions begin after the padding's, and whose tokenizer does not know how many there are."""
+    tokenizer = bpe_tokenizer()
+    torch.manual_seed(7)
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=POSITIONS,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    XLMRobertaModel(config).eval().save_pretrained(folder)
+    tokenizer.model_max_length = 10**30
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_decoder(folder: Path) -> Path:
+    """A backbone without markers, which pads on the left."""
+    tokenizer = bpe_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.padding_side = "left"
+    torch.manual_seed(8)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        intermediate_size=32,
+        max_position_embeddings=POSITIONS,
+    )
+    Qwen3Model(config).eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_byte_model(folder: Path) -> Path:
+    """A backbone whose tokenizer is written in Python and gives no offsets."""
+    tokenizer = ByT5Tokenizer(model_max_length=POSITIONS)
+    torch.manual_seed(9)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=POSITIONS,
+    )
+    BertModel(config).eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def router_model(base: Path) -> MultiVectorEncoder:
+    """A model with two backbones: one for queries, one for documents."""
+    router = Router.for_query_document(
+        query_modules=[Transformer(str(base), query_length=20)],
+        document_modules=[Transformer(str(base), document_length=30)],
+    )
+    torch.manual_seed(10)
+    after = [dense(HIDDEN, 16), MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
+    return MultiVectorEncoder(modules=[router, *after], device="cpu")
+
+
+def unusual_models(folder: Path) -> dict[str, MultiVectorEncoder]:
+    """Models that are built in other ways than most."""
+    nothing = {"query": "", "document": ""}
+    return {
+        "router": router_model(save_bert(folder / "bert")),
+        "decoder": native_model(save_decoder(folder / "decoder"), prompts={"query": "Query: ", "document": ""}),
+        "xlm-roberta": native_model(
+            save_xlm_roberta(folder / "xlm"), prompts=nothing, document_length=None, query_expansion=None
+        ),
+        "bytes": native_model(save_byte_model(folder / "bytes"), prompts=nothing, query_expansion=None),
+        "no-mask": MultiVectorEncoder(
+            modules=[Transformer(str(save_bert(folder / "plain"))), dense(HIDDEN, 16)], device="cpu"
+        ),
+    }

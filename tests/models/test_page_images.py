@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip(
     "sentence_transformers",
@@ -23,6 +25,7 @@ from small_models import quietly
 from small_vision_models import SAVERS
 
 from muvera_core import MuveraIndex
+from muvera_core.cli import main
 from muvera_core.encoders import SentenceTransformerEncoder, is_image_encoder
 
 ROOT = Path(__file__).parents[2]
@@ -145,3 +148,15 @@ def test_the_example_runs_with_a_model(pages: list[Path], tmp_path: Path) -> Non
     assert result.stdout.startswith("3 pages, ")
     assert "What matched on" in result.stdout
     assert heat_map.exists()
+
+
+def test_the_command_line_indexes_and_explains_pages(pages: list[Path], tmp_path: Path) -> None:
+    model, index = quietly(SAVERS["colqwen2"], tmp_path / "model"), tmp_path / "i.muvera"
+    runner = CliRunner()
+    made = runner.invoke(main, ["index", str(index), *map(str, pages[:3]), "--encoder", str(model)])
+    assert made.stdout.startswith("3 added"), made.output
+    found = runner.invoke(
+        main, ["search", str(index), "owl", "-k", "3", "--json", "--explain", "--encoder", str(model)]
+    )
+    hits = [json.loads(line) for line in found.stdout.splitlines()]
+    assert {hit["image"] for hit in hits} == set(map(str, pages[:3]))

@@ -29,10 +29,10 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from small_models import HIDDEN, POSITIONS, QUERY_LENGTH, native_model, quietly, save_all, write_json
+from small_models import HIDDEN, POSITIONS, QUERY_LENGTH, native_model, quietly, save_all, unusual_models, write_json
 
 from muvera_core import MuveraIndex
-from muvera_core.encoders import SentenceTransformerEncoder
+from muvera_core.encoders import SentenceTransformerEncoder, load_encoder
 from muvera_core.errors import (
     EncoderError,
     EncoderMismatchError,
@@ -205,6 +205,49 @@ def test_other_batches_change_only_roundings(
     assert encoder.fingerprint == encoders["native"].fingerprint
 
 
+UNUSUAL = ["router", "decoder", "xlm-roberta", "bytes", "no-mask"]
+
+
+@pytest.fixture(scope="session")
+def unusual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MultiVectorEncoder]:
+    found: dict[str, MultiVectorEncoder] = quietly(unusual_models, tmp_path_factory.mktemp("unusual"))
+    return found
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_models_that_are_built_in_other_ways(kind: str, unusual: dict[str, MultiVectorEncoder], tmp_path: Path) -> None:
+    model = unusual[kind]
+    encoder = SentenceTransformerEncoder(model)
+    for encode, encode_alike, spans in (
+        (encoder.encode_documents, model.encode_document, encoder.document_spans),
+        (encoder.encode_queries, model.encode_query, encoder.query_spans),
+    ):
+        texts = [text for text in TEXTS if text]
+        for text, ours, theirs in zip(texts, encode(texts), encode_alike(texts, convert_to_numpy=True), strict=True):
+            if kind == "no-mask":  # nothing normalizes
+                theirs = theirs / np.linalg.norm(theirs, axis=1, keepdims=True)
+                np.testing.assert_allclose(ours, theirs, atol=1e-6)
+            elif len(theirs):
+                np.testing.assert_array_equal(ours, theirs)
+            assert len(spans(text)) == len(ours) >= 1
+        for text in (LONG, "", "owlheronant" * 40):
+            assert len(spans(text)) == len(encode([text])[0]) >= 1
+    covered = {LONG[start:end].strip() for start, end in encoder.document_spans(LONG)}
+    assert covered >= ({"o", "w", "l"} if kind == "bytes" else {"owl", "night", "water"})
+    quietly(model.save_pretrained, str(tmp_path / "saved"), create_model_card=False)
+    assert SentenceTransformerEncoder(tmp_path / "saved", device="cpu").fingerprint == encoder.fingerprint
+
+
+def test_both_backbones_of_a_router_are_part_of_the_fingerprint(unusual: dict[str, MultiVectorEncoder]) -> None:
+    model = deepcopy(unusual["router"])
+    before = SentenceTransformerEncoder(model).fingerprint
+    model[0].sub_modules["document"][0].document_length = 29
+    changed = SentenceTransformerEncoder(model).fingerprint
+    assert changed != before
+    model[0].sub_modules["query"][0].model.encoder.layer[0].output.dense.bias.data += 1
+    assert SentenceTransformerEncoder(model).fingerprint not in (before, changed)
+
+
 # Long texts
 
 
@@ -363,7 +406,7 @@ def test_markers_written_in_a_text_are_what_the_model_takes_them_for(
 @pytest.mark.filterwarnings("default::muvera_core.errors.UnknownTextWarning")
 def test_unknown_text_is_reported_once(folders: dict[str, Path]) -> None:
     encoder = SentenceTransformerEncoder(folders["native"], device="cpu")
-    with pytest.warns(UnknownTextWarning, match="does not know 100% of the characters of text 1 .* same unknown word"):
+    with pytest.warns(UnknownTextWarning, match="cannot read 100% of the characters of text 1 .* same unknown word"):
         encoder.encode_documents(["日本語"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -607,3 +650,41 @@ def test_a_text_model_embeds_no_images(encoders: dict[str, SentenceTransformerEn
     assert not encoders["native"].embeds_images
     with pytest.raises(InvalidInputError, match="this model does not embed images"):
         encoders["native"].encode_images([])
+
+
+# The command line
+
+
+@pytest.mark.parametrize("kind", ["native", "pylate", "stanford"])
+def test_a_folder_is_opened_with_this_encoder(kind: str, folders: dict[str, Path]) -> None:
+    encoder = load_encoder(folders[kind])
+    assert isinstance(encoder, SentenceTransformerEncoder)
+    assert isinstance(load_encoder(folders[kind], encoder.fingerprint), SentenceTransformerEncoder)
+
+
+def test_an_index_that_colbert_ai_made_needs_colbert_ai(folders: dict[str, Path]) -> None:
+    with pytest.raises((MissingExtraError, EncoderError), match=r"muvera-core\[colbert\]"):
+        load_encoder(folders["stanford"], "colbert-ai:0123")
+
+
+def test_the_command_line_takes_a_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("The owl hunts at night.")
+    model = str(folders["native"])
+    for arguments in (["index", "i", "notes.txt"], ["search", "i", "what hunts at night", "--explain"]):
+        command = [sys.executable, "-m", "muvera_core.cli", *arguments, "--encoder", model]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert "The owl hunts at night." in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("kind", ["native", "pylate"])
+def test_the_example_runs(kind: str, folders: dict[str, Path]) -> None:
+    example = Path(__file__).parents[2] / "examples" / "sentence_transformers_model.py"
+    command = [sys.executable, "-W", "error", str(example), str(folders[kind]), "--question", "Owls hunt at night."]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "16 dimensions, {'document_length': 40, 'query_length': 32}"
+    assert " owl: Owls hunt at night." in lines[2]
+    assert any(line.startswith("  'hunt' matches 'hunt' (") for line in lines)

@@ -29,7 +29,9 @@ from muvera_core.errors import (
 )
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
-_ENCODER = "--encoder names the folder of a model of sentence-transformers, PyLate or ColBERT"
+_ENCODER = (
+    "--encoder names the encoder: 'multilingual', or the folder of a model of sentence-transformers, PyLate or ColBERT"
+)
 _ADVICE: dict[type[MuveraError], str] = {
     NotAnIndexError: "`muvera index INDEX PATH...` creates one",
     CorruptIndexError: "`muvera check INDEX` lists the damage and `muvera repair INDEX` repairs it",

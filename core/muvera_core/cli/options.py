@@ -20,9 +20,9 @@ ENCODER = click.option(
     "--encoder",
     "checkpoint",
     type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Folder of a model of sentence-transformers, PyLate or ColBERT, if the index is not made with the bundled "
-    "encoder.",
+    metavar="MODEL",
+    help="The encoder, if the index is not made with the bundled one: 'multilingual', or the folder of a model of "
+    "sentence-transformers, PyLate or ColBERT.",
 )
 DEVICE = click.option(
     "--device",
@@ -61,14 +61,18 @@ def json_object(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 def load_encoder(checkpoint: Path | None, index: Path) -> TokenEncoder | None:
-    """The encoder of a model's folder. None stands for the bundled one, if no folder is given.
+    """The encoder of a name or a model's folder. None stands for the bundled one, if neither is given.
 
     Args:
-        checkpoint: the model's folder.
+        checkpoint: "bundled", "multilingual", or the model's folder. A folder of such a name needs its absolute path.
         index: the folder of the index that the encoder is for. It may be missing or damaged.
     """
-    if checkpoint is None:
+    if checkpoint is None or str(checkpoint) == "bundled":
         return None
+    if str(checkpoint) == "multilingual":
+        from muvera_core.encoders import MultilingualEncoder
+
+        return MultilingualEncoder()
     try:
         fingerprint = read_encoder(index.absolute())
     except MuveraError:

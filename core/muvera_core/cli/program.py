@@ -1,13 +1,15 @@
 """The program ``muvera`` and its list of commands.
 
 ``index_command.py`` builds and updates indexes, ``search_commands.py`` searches, measures and optimizes,
-``maintenance_commands.py`` inspects and repairs. ``options.py`` has the options that they share.
+``maintenance_commands.py`` inspects and repairs, ``export_command.py`` exports models. ``options.py`` has the options
+that they share.
 """
 
 from __future__ import annotations
 
 import click
 
+from muvera_core.cli.export_command import export_onnx
 from muvera_core.cli.group import CommandGroup
 from muvera_core.cli.index_command import index
 from muvera_core.cli.maintenance_commands import check, compact, info, repair
@@ -20,5 +22,5 @@ def main() -> None:
     """Late-interaction search: index text files, search them, and maintain the index."""
 
 
-for _command in (index, search, evaluate, optimize, info, check, repair, compact):
+for _command in (index, search, evaluate, optimize, info, check, repair, compact, export_onnx):
     main.add_command(_command)

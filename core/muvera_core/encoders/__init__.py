@@ -28,7 +28,9 @@ from muvera_core.encoders.token_pooling import (
 if TYPE_CHECKING:
     from muvera_core.encoders.bundled import BundledEncoder
     from muvera_core.encoders.colbert import ColBERTEncoder
+    from muvera_core.encoders.multilingual import MultilingualEncoder
     from muvera_core.encoders.onnx.encoder import OnnxEncoder
+    from muvera_core.encoders.onnx.export import export_onnx
     from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
 
 __all__ = [
@@ -37,12 +39,14 @@ __all__ = [
     "CallableEncoder",
     "ColBERTEncoder",
     "ImageEncoder",
+    "MultilingualEncoder",
     "OnnxEncoder",
     "PrecomputedEmbeddings",
     "SentenceTransformerEncoder",
     "TokenEncoder",
     "default_encoder",
     "describe_encoder",
+    "export_onnx",
     "is_image_encoder",
     "is_precomputed",
     "load_encoder",
@@ -72,8 +76,16 @@ def __getattr__(name: str) -> Any:
         from muvera_core.encoders.onnx.encoder import OnnxEncoder
 
         return OnnxEncoder
+    if name == "export_onnx":
+        from muvera_core.encoders.onnx.export import export_onnx
+
+        return export_onnx
     if name == "SentenceTransformerEncoder":
         from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
 
         return SentenceTransformerEncoder
+    if name == "MultilingualEncoder":
+        from muvera_core.encoders.multilingual import MultilingualEncoder
+
+        return MultilingualEncoder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -118,5 +118,7 @@ class BundledEncoder:
         )
         self._documents, self._queries = documents, queries
         self._reports = TextReports(
-            "Split it into passages, or raise max_document_tokens", "Shorten it, or raise max_query_tokens"
+            "Split it into passages, or raise max_document_tokens",
+            "Shorten it, or raise max_query_tokens",
+            reads_latin_only=True,
         )

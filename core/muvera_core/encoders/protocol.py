@@ -93,7 +93,7 @@ def require_image_encoder(encoder: TokenEncoder) -> ImageEncoder:
         raise InvalidInputError(
             f"the index's encoder, {type(encoder).__name__}, embeds no images: make an index with a "
             "SentenceTransformerEncoder whose model embeds page images, such as ColQwen, or with another "
-            "muvera_core.encoders.ImageEncoder"
+            "muvera_core.ImageEncoder"
         )
     return encoder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from threading import Lock
 
@@ -9,18 +10,27 @@ from muvera_core.encoders.texts import document_name, query_name, warn
 from muvera_core.encoders.tokenizing import Wordpieces, longest_reading
 from muvera_core.errors import TruncatedTextWarning, UnknownTextWarning
 
-# A text with a smaller share of unknown characters, or with fewer of them, is encoded without a warning.
+# A text with a smaller share of characters that cannot be read, or with fewer of them, is encoded without a warning.
 _SHARE = 1 / 3
 _FEWEST = 2
+# Letters, and number signs, that are not Latin.
+_NOT_LATIN = re.compile(r"[^\W\d_A-Za-z\u00aa-\u02ff\u1d00-\u1eff\u2071-\u209c\u2c60-\u2c7f\ua717-\ua7ff\uff21-\uff5a]")
+
+READ_ANY_LANGUAGE = (
+    "use MultilingualEncoder() of muvera_core.encoders, which needs pip install 'muvera-core[multilingual]'"
+)
+"""The remedy of an encoder that was made for some languages only."""
 
 
 class TextReports:
-    """The warnings of one encoder. Unknown text is reported once for documents and once for queries.
+    """The warnings of one encoder. Text that it cannot read is reported once for documents and once for queries.
 
     Args:
         document_remedy: what to do about a document that is too long, a sentence.
         query_remedy: the same for a query.
-        unknown_matches: what the encoder does with characters that it does not know.
+        unknown_matches: what the encoder does with characters that it cannot read.
+        unread_remedy: what to do about text that it cannot read, an imperative.
+        reads_latin_only: whether the encoder cannot read other scripts, even if its vocabulary has their letters.
     """
 
     def __init__(
@@ -28,9 +38,13 @@ class TextReports:
         document_remedy: str,
         query_remedy: str,
         unknown_matches: str = "matches them only with the same characters, whatever they mean",
+        unread_remedy: str = READ_ANY_LANGUAGE,
+        *,
+        reads_latin_only: bool = False,
     ) -> None:
         self._document_remedy, self._query_remedy = document_remedy, query_remedy
-        self._unknown_matches = unknown_matches
+        self._unknown_matches, self._unread_remedy = unknown_matches, unread_remedy
+        self._reads_latin_only = reads_latin_only
         self._reported: set[str] = set()
         self._reporting = Lock()
 
@@ -54,12 +68,12 @@ class TextReports:
         for i, pieces in enumerate(wordpieces):
             if pieces.end < len(pieces.text):
                 _warn_of_cut(name_of(texts, i), pieces, limit, remedy)
-            if pieces.unknown and kind not in self._reported:
-                self._report_unknown(kind, name_of(texts, i), pieces)
+            if kind not in self._reported:
+                self._report_unread(kind, name_of(texts, i), pieces)
 
-    def _report_unknown(self, kind: str, name: str, pieces: Wordpieces) -> None:
-        n_unknown, n_characters = pieces.unknown_characters()
-        if n_unknown < max(_FEWEST, n_characters * _SHARE):
+    def _report_unread(self, kind: str, name: str, pieces: Wordpieces) -> None:
+        n_unread, n_characters = self._unread_characters(pieces)
+        if n_unread < max(_FEWEST, n_characters * _SHARE):
             return
         with self._reporting:
             if kind in self._reported:
@@ -67,14 +81,23 @@ class TextReports:
             self._reported.add(kind)
         try:
             warn(
-                f"the encoder does not know {n_unknown / n_characters:.0%} of the characters of {name} and "
-                f"{self._unknown_matches}: use an encoder for this language, such as "
-                f"ColBERTEncoder(checkpoint). No further {kind} are reported",
+                f"the encoder cannot read {n_unread / n_characters:.0%} of the characters of {name} and "
+                f"{self._unknown_matches}. For this language, {self._unread_remedy}. No further {kind} are reported",
                 UnknownTextWarning,
             )
         except UnknownTextWarning:  # the warning is an error here, so the next call has to fail, too
             self._reported.discard(kind)
             raise
+
+    def _unread_characters(self, pieces: Wordpieces) -> tuple[int, int]:
+        """The number of characters that cannot be read, and of all that are encoded, both without whitespace."""
+        n_unknown, n_characters = pieces.unknown_characters() if pieces.unknown else (0, 0)
+        read = pieces.text[: pieces.end]
+        if not self._reads_latin_only or read.isascii():
+            return n_unknown, n_characters
+        # Unknown words can be symbols, and known letters can be of another script, so neither number holds the other.
+        n_letters = sum(map(str.isalpha, _NOT_LATIN.findall(read)))
+        return max(n_unknown, n_letters), n_characters or len("".join(read.split()))
 
 
 def _warn_of_cut(name: str, pieces: Wordpieces, limit: int, remedy: str) -> None:

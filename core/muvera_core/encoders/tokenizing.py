@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from muvera_core.encoders.unknown_words import UnknownWord
@@ -108,7 +109,7 @@ class LimitedTokenizer:
 
     def _first(self, text: str, n_read: int, encoding: Encoding, limit: int, is_last: bool) -> tuple[Wordpieces, bool]:
         """The wordpieces of the first ``limit`` tokens, and whether more tokens follow for certain."""
-        ids, spans = encoding.ids, encoding.offsets
+        ids, spans = encoding.ids, _apart(encoding.offsets)
         n_certain = len(ids) if is_last else _n_certain(encoding, n_read - _UNCERTAIN_CHARACTERS)
         unknown: dict[int, UnknownWord] = {}
         n_pieces, has_more = min(limit, n_certain), limit < n_certain
@@ -140,6 +141,17 @@ class LimitedTokenizer:
                 return place + 1, True
             room -= n_tokens
         return len(ids), False
+
+
+def _apart(spans: list[Span]) -> list[Span]:
+    """The spans, where a token that begins at the same character as the next one has an empty span.
+
+    Such a token is a mark of a word's start, or a part of a character.
+    """
+    return [
+        (start, start if start == next_start else end)
+        for (start, end), (next_start, _) in zip_longest(spans, spans[1:], fillvalue=(-1, -1))
+    ]
 
 
 def longest_reading(limit: int) -> int:

@@ -30,6 +30,7 @@ from muvera_core.storage import (
     create_database,
     read_manifest,
     read_state,
+    require_checksum,
     schema_version,
 )
 
@@ -64,6 +65,7 @@ def migrate_index(folder: Path) -> None:
     version = content.get("format_version")
     if version not in (1, 2):
         return
+    require_checksum(content, folder / MANIFEST_NAME)  # the number of the version may be damaged
     database = folder / DATABASE_NAME
     schema = schema_version(database)
     if schema == SCHEMA_VERSION:  # interrupted after the new database was in place

@@ -28,6 +28,7 @@ from muvera_core.storage.manifest import (
     holds_index,
     read_encoder,
     read_manifest,
+    require_checksum,
 )
 from muvera_core.storage.snapshot import Snapshot
 from muvera_core.storage.store import Store
@@ -69,6 +70,7 @@ __all__ = [
     "read_manifest",
     "read_state",
     "remove_unfinished",
+    "require_checksum",
     "schema_version",
     "token_generations",
     "tokens_path",

@@ -124,7 +124,7 @@ class Manifest:
     @classmethod
     def from_json(cls, content: dict[str, Any], source: Path) -> Manifest:
         """Parse what ``as_json`` made. Raises like ``read``; error messages name ``source``."""
-        _require_checksum(content, source)
+        require_checksum(content, source)
         version = content.get("format_version")
         if version != FORMAT_VERSION:
             advice = (
@@ -140,7 +140,7 @@ class Manifest:
     @classmethod
     def from_format_2(cls, content: dict[str, Any], source: Path) -> Manifest:
         """Parse a manifest of format 2, which has the same entries. Raises like ``read``."""
-        _require_checksum(content, source)
+        require_checksum(content, source)
         return cls._parsed(content, source)
 
     @classmethod
@@ -203,7 +203,8 @@ def _damaged(path: Path, error: Exception) -> CorruptIndexError:
     )
 
 
-def _require_checksum(content: dict[str, Any], source: Path) -> None:
+def require_checksum(content: dict[str, Any], source: Path) -> None:
+    """Raise CorruptIndexError if a manifest does not match its checksum. Format 1 had none."""
     if "checksum" in content and content["checksum"] != _checksum(content):
         raise _damaged(source, ValueError("its checksum does not match its content"))
 

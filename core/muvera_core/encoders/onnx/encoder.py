@@ -20,6 +20,7 @@ from muvera_core.encoders.onnx.config import (
     read_config,
 )
 from muvera_core.encoders.onnx.engine import OnnxEngine
+from muvera_core.encoders.onnx.external import external_files
 from muvera_core.encoders.onnx.folder import REMEDY, load_tokenizer, unknown_token
 from muvera_core.encoders.onnx.inputs import TaskInputs
 from muvera_core.encoders.onnx.session import OnnxModel, is_cpu, require_device
@@ -29,7 +30,7 @@ from muvera_core.encoders.texts import require_unicode_texts
 from muvera_core.encoders.tokenizing import Wordpieces
 from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
-from muvera_core.validation import require_count, require_path, require_text
+from muvera_core.validation import require_count, require_path, require_text, shown
 
 # On a GPU, pieces are encoded together. On the CPU one piece per core is faster.
 _GPU_BATCH_SIZE = 32
@@ -182,6 +183,12 @@ class OnnxEncoder:
         return self._queries.first_tokens(require_unicode_texts(texts), self._queries.room(self.max_document_tokens))
 
     def _encode(self, texts: Sequence[Sequence[Piece]]) -> TokenEmbeddings:
+        for i, pieces in enumerate(texts):
+            if not any(piece.keep for piece in pieces):
+                raise EncoderError(
+                    f"the model gives no vector for text {i + 1} of this call: its tokenizer adds no special tokens, "
+                    "and the text has no other token that gets a vector. Leave such texts out"
+                )
         return self._engine.encode_pieces(texts)
 
     def _load(self) -> None:
@@ -238,24 +245,19 @@ class OnnxEncoder:
 
     def _checked_files(self, config: OnnxConfig) -> dict[str, str]:
         """The SHA-256 of each file. Raises EncoderError if one is missing or differs from what the settings say."""
-        names = [config.model_file, TOKENIZER_FILE]
+        external = external_files(self._folder / config.model_file, REMEDY)
         contents = {}
-        for name in dict.fromkeys([*names, *(name for name in config.files if name not in names)]):
+        for name in (config.model_file, TOKENIZER_FILE, *external):
             file = self._folder / name
-            if Path(name).name != name:
-                raise EncoderError(
-                    f"{self._folder / CONFIG_FILE} names a file outside of the folder, {name!r}: {REMEDY}"
-                )
             try:
                 entry = file_entry(file)
             except OSError as error:
                 raise EncoderError(f"{file} cannot be read ({error}): {REMEDY}") from error
             expected = config.files.get(name, entry)
-            if entry["sha256"] != expected.get("sha256", entry["sha256"]):
+            if entry != expected:
                 raise EncoderError(
                     f"{file} is not the file that {CONFIG_FILE} describes: it has {entry['bytes']} bytes and "
-                    f"the SHA-256 {entry['sha256'][:12]}…, expected {expected.get('bytes')} and "
-                    f"{expected['sha256'][:12]}…: {REMEDY}"
+                    f"the SHA-256 {entry['sha256'][:12]}…, expected {shown(expected)}: {REMEDY}"
                 )
             contents[name] = entry["sha256"]
         return contents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -326,7 +327,7 @@ def _compare(
         # More tokens than the limit, whatever the tokenizer: a word has at least one.
         documents.append(_LONG * (2 + 2 * limit // len(_LONG.split())))
     differences, cosines = [], []
-    with unreported():
+    with unreported(), _quiet_export():
         for texts, kind in ((documents, "document"), (list(_SAMPLES), "query")):
             encode = "encode_documents" if kind == "document" else "encode_queries"
             wanted: TokenEmbeddings = getattr(original, encode)(texts)
@@ -376,14 +377,17 @@ def _require_onnx() -> None:
 @contextlib.contextmanager
 def _quiet_export() -> Iterator[None]:
     """Suppress what torch and onnxruntime say about their own parts. What counts is that the vectors are equal."""
-    import logging
+    from transformers.utils import logging as transformers_logging
 
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         root.setLevel(level)
+        transformers_logging.set_verbosity(verbosity)

@@ -16,11 +16,9 @@ from muvera_core.encoders.reports import TextReports
 from muvera_core.encoders.sentence_transformer.fingerprint import content_hash
 from muvera_core.encoders.sentence_transformer.images import embeds_images, patches_of, require_images
 from muvera_core.encoders.sentence_transformer.inputs import (
-    OVERLAP_SHARE,
     Rows,
     Task,
     TextInputs,
-    TextWindow,
     positions_of,
     transformer_of,
 )
@@ -32,6 +30,7 @@ from muvera_core.encoders.sentence_transformer.loading import (
     load_model,
     require_sentence_transformers,
 )
+from muvera_core.encoders.text_windows import OVERLAP_SHARE, TEXT_WINDOWS_VERSION, TextWindow
 from muvera_core.encoders.texts import require_unicode_texts
 from muvera_core.encoders.tokenizing import Wordpieces
 from muvera_core.encoders.torch_forks import allow_forks
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from sentence_transformers import MultiVectorEncoder
 
-# Part of every fingerprint. Another number says that windows are made in another way.
-_WINDOWS_VERSION = 1
 # Vectors whose length differs from 1 by more than this are scaled. Rounding in float32 makes no such difference.
 _LENGTH_TOLERANCE = 1e-5
 # One lock per model object, because transformers' tokenizers are not thread-safe. Encoders of one object share it.
@@ -68,7 +65,7 @@ class SentenceTransformerEncoder:
     Models in sentence-transformers' own format, PyLate's and colbert-ai's load, and ColPali and its relatives. What the
     model's configuration says counts: prompts and markers, query expansion, document length, tokens without vectors,
     projection heads of any depth. A text within the model's length gets the vectors of ``encode_document`` or
-    ``encode_query``, on the CPU in float32 bit by bit. Three things differ:
+    ``encode_query``, on the CPU in float32 bit by bit. Four things differ:
 
     - A document that is longer than the model's document length is encoded in overlapping windows, each with its own
       prompt and markers; the model would cut it. Each token's vector is taken from one window. Of the markers, those
@@ -76,6 +73,7 @@ class SentenceTransformerEncoder:
       left out with a ``TruncatedTextWarning``.
     - The model cuts a query that is longer than its query length. A ``TruncatedTextWarning`` says so.
     - Vectors have unit length, whether or not the model normalizes them.
+    - A text of which the model keeps no token, such as an empty one without markers, has the vectors of a space.
 
     If the vocabulary lacks a third of a text, an ``UnknownTextWarning`` says so, once for documents and once for
     queries.
@@ -235,8 +233,9 @@ class SentenceTransformerEncoder:
         pieces = self._documents.tokenizer.pieces(require_unicode_texts(texts), self.max_document_tokens)
         self._reports.documents(pieces, self.max_document_tokens)
         windows = [self._documents.windows(found) for found in pieces]
-        whole = [i for i, found in enumerate(windows) if len(found) == 1]
-        vectors: dict[int, FloatArray] = {}
+        whole = [i for i, found in enumerate(windows) if len(found) == 1 and self._documents.has_tokens(pieces[i])]
+        none = np.empty((0, self._dimension), dtype=np.float32)
+        vectors: dict[int, FloatArray] = dict.fromkeys(range(len(pieces)), none)
         encoded = self._encode([pieces[i].text[: pieces[i].end] for i in whole], self._documents)
         vectors.update(zip(whole, encoded, strict=True))
         cut = [i for i, found in enumerate(windows) if len(found) > 1]
@@ -244,7 +243,7 @@ class SentenceTransformerEncoder:
         rows = iter(self._encode(parts, self._documents))
         for i in cut:
             vectors[i] = np.concatenate([self._kept(pieces[i].text, window, next(rows)) for window in windows[i]])
-        return self._embeddings([vectors[i] for i in range(len(pieces))], "document")
+        return self._embeddings([vectors[i] for i in range(len(pieces))], self._documents)
 
     def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
         """Token vectors of queries, in order, with those of the tokens by which the model expands queries.
@@ -255,8 +254,12 @@ class SentenceTransformerEncoder:
         """
         pieces = self._query_pieces(require_unicode_texts(texts))
         self._reports.queries(pieces, self._queries.room(self.max_document_tokens))
-        encoded = self._encode([self._queries.as_given(found) for found in pieces], self._queries)
-        return self._embeddings(encoded, "query")
+        given = [i for i, found in enumerate(pieces) if self._queries.has_tokens(found)]
+        vectors = [np.empty((0, self._dimension), dtype=np.float32)] * len(pieces)
+        encoded = self._encode([self._queries.as_given(pieces[i]) for i in given], self._queries)
+        for i, rows in zip(given, encoded, strict=True):
+            vectors[i] = rows
+        return self._embeddings(vectors, self._queries)
 
     def document_spans(self, text: str) -> IntArray:
         """Start and end character of each token of ``encode_documents([text])``, int64, shape (tokens, 2).
@@ -264,6 +267,8 @@ class SentenceTransformerEncoder:
         Markers and prompt have start == end. So have all vectors of a model that merges tokens of documents.
         """
         pieces = self._documents.tokenizer.pieces(require_unicode_texts([text]), self.max_document_tokens)[0]
+        if not self._documents.has_tokens(pieces):
+            return self._spans_of_all(np.empty((0, 2), dtype=np.int64), self._documents)
         if not self._documents.has_known_rows:
             windows = self._documents.windows(pieces)
             parts = self._encode([pieces.text[window.start : window.stop] for window in windows], self._documents)
@@ -272,14 +277,17 @@ class SentenceTransformerEncoder:
         for window in self._documents.windows(pieces):
             rows = self._rows(pieces.text[window.start : window.stop], self._documents)
             spans.append(rows.spans[rows.kept(window)] + window.start)
-        return np.concatenate(spans)
+        return self._spans_of_all(np.concatenate(spans), self._documents)
 
     def query_spans(self, text: str) -> IntArray:
         """The same for ``encode_queries([text])``. A token that expands the query is at the end of the text."""
-        given = self._queries.as_given(self._query_pieces(require_unicode_texts([text]))[0])
+        pieces = self._query_pieces(require_unicode_texts([text]))[0]
+        if not self._queries.has_tokens(pieces):
+            return self._spans_of_all(np.empty((0, 2), dtype=np.int64), self._queries)
+        given = self._queries.as_given(pieces)
         if not self._queries.has_known_rows:
             return np.zeros((len(self._encode([given], self._queries)[0]), 2), dtype=np.int64)
-        return self._rows(given, self._queries).spans
+        return self._spans_of_all(self._rows(given, self._queries).spans, self._queries)
 
     @property
     def embeds_images(self) -> bool:
@@ -299,7 +307,7 @@ class SentenceTransformerEncoder:
         self._require_images()
         given = require_images(images)
         vectors = self._call(self._model.encode_document, given) if given else []
-        return self._embeddings([self._finished(rows) for rows in vectors], "image")
+        return TokenEmbeddings.from_list([self._finished(rows) for rows in vectors], dimension=self._dimension)
 
     def image_patches(self, width: int, height: int) -> IntArray:
         """Where the tokens of an image are in it.
@@ -372,7 +380,7 @@ class SentenceTransformerEncoder:
         settings = {
             "truncate_dim": self._truncate_dim,
             "limits": [self._documents.limit, self._queries.limit],
-            "windows": [_WINDOWS_VERSION, OVERLAP_SHARE],
+            "windows": [TEXT_WINDOWS_VERSION, OVERLAP_SHARE],
         }
         self._fingerprint = content_hash(model, folder, settings)
 
@@ -422,14 +430,22 @@ class SentenceTransformerEncoder:
             )
         return vectors[rows.kept(window)]
 
-    def _embeddings(self, vectors: Sequence[FloatArray], task: str) -> TokenEmbeddings:
-        if not all(map(len, vectors)):
-            empty = next(i for i, rows in enumerate(vectors) if not len(rows))
+    def _embeddings(self, vectors: Sequence[FloatArray], inputs: TextInputs) -> TokenEmbeddings:
+        found = [rows if len(rows) else self._in_place_of_none(inputs) for rows in vectors]
+        return TokenEmbeddings.from_list(found, dimension=self._dimension)
+
+    def _spans_of_all(self, spans: IntArray, inputs: TextInputs) -> IntArray:
+        return spans if len(spans) else np.zeros((len(self._in_place_of_none(inputs)), 2), dtype=np.int64)
+
+    def _in_place_of_none(self, inputs: TextInputs) -> FloatArray:
+        """The vectors of a space, for a text of which the model keeps no token."""
+        vectors = self._encode([" "], inputs)[0]
+        if not len(vectors):
             raise EncoderError(
-                f"the model gives no vector for {task} {empty + 1} of this call: its MultiVectorMask leaves out every "
-                "token. A model that keeps only the patches of images has no vectors of text"
+                f"the model gives no vector for a {inputs.task}: its MultiVectorMask leaves out every token. A model "
+                "that keeps only the patches of images has no vectors of text"
             )
-        return TokenEmbeddings.from_list(list(vectors), dimension=self._dimension)
+        return vectors
 
 
 def set_length(model: Any, task: Task, length: int) -> None:

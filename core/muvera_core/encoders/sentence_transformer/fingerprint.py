@@ -39,9 +39,7 @@ def content_hash(model: Any, folder: Path | None, settings: Mapping[str, object]
         "settings": dict(settings),
         "prompts": dict(model.prompts),
         "default_prompt_name": model.default_prompt_name,
-        "modules": [_module(name, module) for name, module in model.named_children()],
-        "tokenizer": _tokenizer(model.tokenizer),
-        "processor": _processor(model.processor),
+        "modules": [_module(name, module) for name, module in _modules(model)],
     }
     digest = hashlib.sha256(
         json.dumps(description, sort_keys=True, default=lambda value: type(value).__name__).encode()
@@ -57,9 +55,15 @@ def content_hash(model: Any, folder: Path | None, settings: Mapping[str, object]
     return f"sentence-transformers:{digest.hexdigest()}"
 
 
+def _modules(model: Any) -> Iterator[tuple[str, Any]]:
+    """The modules of sentence-transformers, also those inside of a Router."""
+    found = ((name, module) for name, module in model.named_modules() if module is not model)
+    return ((name, module) for name, module in found if hasattr(module, "get_config_dict"))
+
+
 def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
     # A text model's pooler makes one vector of all tokens. Checkpoints often lack it, and then it is random.
-    pooler = tuple(f"{name}.model.pooler." for name, _ in model.named_children())
+    pooler = tuple(f"{name}.model.pooler." for name, _ in _modules(model))
     return ((name, tensor) for name, tensor in model.state_dict().items() if not name.startswith(pooler))
 
 
@@ -74,10 +78,11 @@ def _hash_tensor(entry: tuple[str, Any]) -> str:
 
 
 def _module(name: str, module: Any) -> list[Any]:
-    config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
     transformer = getattr(getattr(module, "model", None), "config", None)
     architecture = _plain(transformer.to_dict()) if transformer is not None else None
-    return [name, type(module).__name__, _plain(config), architecture]
+    texts = _tokenizer(getattr(module, "tokenizer", None))
+    images = _processor(getattr(module, "processor", None))
+    return [name, type(module).__name__, _plain(module.get_config_dict()), architecture, texts, images]
 
 
 def _tokenizer(tokenizer: Any) -> Any:

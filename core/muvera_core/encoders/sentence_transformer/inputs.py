@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from muvera_core.encoders.sentence_transformer.tokenizer import ModelTokenizer
+from muvera_core.encoders.text_windows import TextCutter, TextWindow
 from muvera_core.encoders.tokenizing import Span, Wordpieces, longest_reading
-from muvera_core.encoders.windows import split_into_windows
 from muvera_core.errors import EncoderError
 from muvera_core.token_embeddings import IntArray
 from muvera_core.validation import has_visible_text
 
 Task = Literal["document", "query"]
-# Windows overlap by a quarter, so that a token near a border still has an eighth of a window as context.
-OVERLAP_SHARE = 0.25
-# Borders of windows are moved to the start of a word, by at most this share of a window.
-_SNAP_SHARE = 1 / 16
 # A tokenizer without a limit has a huge number here (transformers' VERY_LARGE_INTEGER).
 _NO_LIMIT = 10**9
-# Tokens by which a text can be longer after its prompt than without it, where two tokens merge or split.
-_JOINT = 4
-
-
-@dataclass(frozen=True)
-class TextWindow:
-    """Characters ``start:stop`` are encoded together, and the tokens that start in ``keep_start:keep_stop`` count.
-
-    The kept ranges of a text's windows join without gap or overlap. Markers before the text count in the window that is
-    first, and those after it in the one that is last.
-    """
-
-    start: int
-    stop: int
-    keep_start: int
-    keep_stop: int
-    is_first: bool = True
-    is_last: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,15 +38,7 @@ class Rows:
 
     def kept(self, window: TextWindow) -> IntArray:
         """Which rows of a window count, as positions."""
-        n, places = len(self.spans), np.arange(len(self.spans))
-        starts = self.spans[:, 0] + window.start
-        of_text = (places >= self.leading) & (places < n - self.trailing)
-        keep = of_text & (starts >= window.keep_start) & (starts < window.keep_stop)
-        if window.is_first:
-            keep |= (places < self.leading) | (of_text & (starts < window.keep_start))
-        if window.is_last:
-            keep |= (places >= n - self.trailing) | (of_text & (starts >= window.keep_stop))
-        return np.flatnonzero(keep).astype(np.int64)
+        return window.kept(self.spans, self.leading, self.trailing)
 
 
 class TextInputs:
@@ -91,7 +59,7 @@ class TextInputs:
         self._model, self.task = model, task
         self.transformer = transformer_of(model, task)
         self.prompt = _prompt(model, task)
-        self.tokenizer = ModelTokenizer(model.tokenizer)
+        self.tokenizer = ModelTokenizer(self.transformer.tokenizer)
         self.limit, self._cut = _limits(self.transformer, task)
         # A model that takes images would load a text such as "figure.png" as an image.
         self._names_texts = len(getattr(model, "modalities", ("text",))) > 1
@@ -125,23 +93,13 @@ class TextInputs:
         """Number of tokens of a text that are encoded, with a limit of our own."""
         return at_most if self.limit is None else min(at_most, self.limit - self.frame)
 
-    def fits(self, text: str, n_tokens: int) -> bool:
-        """Whether the model encodes the whole text at once.
-
-        Args:
-            text: the text.
-            n_tokens: its length without prompt and markers.
-        """
-        if self.limit is None:
-            return True
-        spare = self.limit - self.frame - n_tokens
-        if spare >= _JOINT or spare < -_JOINT or not self._is_plain:
-            return spare >= 0
-        return len(self.tokenizer.with_markers((self.prompt or "") + text).ids) <= self.limit
+    def has_tokens(self, pieces: Wordpieces) -> bool:
+        """Whether the model gets any token for a text. Without markers and prompt, it can fail for an empty one."""
+        return self.frame > 0 or bool(pieces.ids)
 
     def as_cut(self, pieces: Wordpieces) -> Wordpieces:
         """The same with the ``end`` at which the model cuts the text."""
-        if self.limit is None or not self._is_plain or self.fits(pieces.text[: pieces.end], len(pieces.ids)):
+        if self.limit is None or not self._is_plain or self._cutter.fits(pieces.text[: pieces.end], len(pieces.ids)):
             return pieces
         n_prompt = len(self.prompt or "")
         encoding = self.tokenizer.with_markers((self.prompt or "") + self.as_given(pieces))
@@ -158,24 +116,8 @@ class TextInputs:
 
     def windows(self, pieces: Wordpieces) -> list[TextWindow]:
         """The windows of a text. A text that fits has one."""
-        text, n = pieces.text[: pieces.end], len(pieces.ids)
-        if self.fits(text, n):
-            return [TextWindow(0, len(text), 0, len(text))]
-        assert self.limit is not None
-        size = self.limit - self.frame
-        while size >= 1:
-            windows = self._windows(text, pieces.spans, size)
-            counts = self.tokenizer.pieces([text[w.start : w.stop] for w in windows], n)
-            spare = min(self.limit - self.frame - len(found.ids) for found in counts)
-            if spare >= _JOINT or all(
-                self.fits(text[w.start : w.stop], len(found.ids)) for w, found in zip(windows, counts, strict=True)
-            ):
-                return windows
-            size -= max(1, -spare)
-        raise EncoderError(
-            f"the model encodes {self.limit} tokens at once, of which prompt and markers take {self.frame}: too few "
-            f"for a {self.task}. Raise {self.task}_length"
-        )
+        # If all rows of a window are kept, windows must not overlap.
+        return self._cutter.windows(pieces, may_overlap=self.has_known_rows)
 
     def rows(self, text: str) -> Rows:
         """Which tokens get vectors, in the order of ``encode_document([text])``."""
@@ -206,33 +148,12 @@ class TextInputs:
         """The tokens of one preprocessed input that get vectors, as positions."""
         return np.flatnonzero(self._mask(features, _attended(features))).astype(np.int64)
 
-    def _windows(self, text: str, spans: Sequence[Span], size: int) -> list[TextWindow]:
-        n, snap = len(spans), int(size * _SNAP_SHARE)
-        starts = [span[0] for span in spans]
+    @cached_property
+    def _cutter(self) -> TextCutter:
+        def count(text: str) -> int:
+            return len(self.tokenizer.with_markers((self.prompt or "") + text).ids)
 
-        def begins_word(place: int) -> bool:
-            at = starts[place]
-            return at == 0 or text[at].isspace() or text[at - 1].isspace()
-
-        def up(place: int) -> int:
-            return next((at for at in range(place, min(n, place + snap + 1)) if begins_word(at)), place)
-
-        def down(place: int) -> int:
-            return next((at for at in range(place, max(-1, place - snap - 1), -1) if begins_word(at)), place)
-
-        windows = split_into_windows(n, size, int(size * OVERLAP_SHARE))
-        firsts = [0, *(up(window.start) for window in windows[1:])]
-        stops = [*(starts[down(window.stop)] for window in windows[:-1]), len(text)]
-        borders = [0, *(starts[down(window.keep_start)] for window in windows[1:]), len(text)]
-        if not self.has_known_rows:  # then all rows of a window are kept, so windows must not overlap
-            return [
-                TextWindow(start, stop, start, stop, is_first=start == 0, is_last=stop == len(text))
-                for start, stop in pairwise(borders)
-            ]
-        return [
-            TextWindow(0 if i == 0 else starts[first], stop, *kept, is_first=i == 0, is_last=i == len(windows) - 1)
-            for i, (first, stop, kept) in enumerate(zip(firsts, stops, pairwise(borders), strict=True))
-        ]
+        return TextCutter(self.limit, self.frame, self.tokenizer.pieces, count if self._is_plain else None, self.task)
 
     @cached_property
     def _is_plain(self) -> bool:
