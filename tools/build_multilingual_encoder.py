@@ -88,7 +88,7 @@ came from samples of these texts, of which none is included:
 - English Wikipedia, recent articles: CC BY-SA 4.0
 - COVID-QA, articles of CORD-19, and its questions: annotations Apache License 2.0; articles CC BY or CC0
 - SciFact, claims of the training set: CC BY 4.0
-- translated messages of the programs of a Debian 12 system in about 100 languages, under the licences of these programs
+- translated messages of the programs of a Debian 12 system in 123 languages, under the licences of these programs
 """
 
 LICENSE = """\

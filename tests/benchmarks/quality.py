@@ -1,6 +1,6 @@
 """Quality, space and time of a default index on a collection in BEIR's format.
 
-usage: python tests/benchmarks/quality.py FOLDER [--questions 300] [--n-candidates N]
+usage: python tests/benchmarks/quality.py FOLDER [--questions 300] [--n-candidates N] [--dimension 128]
 
 Prints the recall and nDCG of the index and of exact MaxSim in the same run, bytes per document, and the median time of
 each stage.
@@ -17,6 +17,7 @@ from statistics import mean, median
 from machine import describe_machine
 
 from muvera_core import MuveraIndex, StageClock
+from muvera_core.encoders import BUNDLED_DIMENSION, BundledEncoder
 from muvera_core.evaluation.collections import read_beir
 from muvera_core.evaluation.measures import ndcg_at_k, recall_at_k
 
@@ -28,17 +29,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--questions", type=int, default=300, help="number of queries, evenly spread (default: 300)")
     parser.add_argument("--n-candidates", type=int, default=None)
+    parser.add_argument("--dimension", type=int, default=BUNDLED_DIMENSION, help="of the bundled encoder's vectors")
     arguments = parser.parse_args()
     collection = read_beir(arguments.folder)
     every = max(1, len(collection.queries) // arguments.questions)
     asked = list(collection.queries.items())[::every][: arguments.questions]
 
     print(describe_machine())
-    print(f"{arguments.folder.name}: {len(collection.ids)} documents, {len(asked)} queries")
+    print(f"{arguments.folder.name}: {len(collection.ids)} documents, {len(asked)} queries, {arguments.dimension}-d")
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "index"
         start = time.perf_counter()
-        with MuveraIndex.create(path) as index:
+        with MuveraIndex.create(path, BundledEncoder(dimension=arguments.dimension)) as index:
             index.add(collection.texts, ids=collection.ids, show_progress=True)
             print(f"add: {len(index) / (time.perf_counter() - start):.1f} documents/s")
             print(f"tokens per document: {index.n_tokens / len(index):.0f}")

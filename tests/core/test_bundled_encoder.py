@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -157,7 +158,8 @@ def test_a_copy_encodes_alike_and_keeps_its_class(copied: Callable[[BundledEncod
     again = copied(made)
     assert type(again) is Labelled
     assert again.label == "mine"
-    assert again.settings == made.settings == {"max_document_tokens": 16_384, "max_query_tokens": 3}
+    assert again.settings == made.settings
+    assert made.settings == {"max_document_tokens": 16_384, "max_query_tokens": 3, "dimension": 128}
     assert len(again.query_spans("one two three")) == 5
     np.testing.assert_array_equal(again.encode_documents(TEXTS[:1])[0], made.encode_documents(TEXTS[:1])[0])
 
@@ -167,7 +169,7 @@ def test_pinned_similarities(encoder: BundledEncoder) -> None:
     text = "The cat sat on the mat while a dog slept."
     cls, the, cat, sat, _, _, mat, _, _, dog, slept, _, sep = encoder.encode_documents([text])[0]
     similarities = [cat @ dog, cat @ mat, sat @ slept, cls @ sep, the @ cat]
-    np.testing.assert_allclose(similarities, [0.560, 0.309, 0.404, 0.232, 0.444], atol=0.02)
+    np.testing.assert_allclose(similarities, [0.607, 0.326, 0.517, 0.340, 0.458], atol=0.02)
 
 
 def test_a_passage_that_answers_scores_above_one_that_does_not(encoder: BundledEncoder) -> None:
@@ -179,6 +181,48 @@ def test_a_passage_that_answers_scores_above_one_that_does_not(encoder: BundledE
 def test_limits_and_threads_leave_the_fingerprint_as_it_is(encoder: BundledEncoder) -> None:
     other = BundledEncoder(num_threads=1, max_document_tokens=100, max_query_tokens=10)
     assert other.fingerprint == encoder.fingerprint
+
+
+def test_a_narrow_encoder_gives_the_first_directions(encoder: BundledEncoder) -> None:
+    narrow = BundledEncoder(dimension=64)
+    assert narrow.dimension == 64
+    texts = [*TEXTS, "the café in 北京 is open 😀"]
+    for method, some in (("encode_documents", texts), ("encode_queries", texts[-2:])):
+        whole, cut = getattr(encoder, method)(some), getattr(narrow, method)(some)
+        expected = whole.vectors[:, :64] / np.linalg.norm(whole.vectors[:, :64], axis=1, keepdims=True)
+        np.testing.assert_allclose(cut.vectors, expected, atol=1e-6)
+        np.testing.assert_array_equal(cut.offsets, whole.offsets)
+    np.testing.assert_array_equal(narrow.document_spans(texts[-1]), encoder.document_spans(texts[-1]))
+
+
+def test_a_narrow_encoder_is_another_encoder(encoder: BundledEncoder) -> None:
+    narrow = BundledEncoder(dimension=64)
+    assert narrow.fingerprint == f"{encoder.fingerprint}-d64"
+    assert BundledEncoder(dimension=128).fingerprint == encoder.fingerprint
+    assert narrow.settings["dimension"] == 64
+    again = pickle.loads(pickle.dumps(narrow))  # noqa: S301
+    assert (again.dimension, again.fingerprint) == (64, narrow.fingerprint)
+
+
+@pytest.mark.parametrize("dimension", [1, 127])
+def test_every_dimension_up_to_128_gives_unit_vectors(dimension: int) -> None:
+    vectors = BundledEncoder(dimension=dimension).encode_documents(["Water boils at 100 °C. 北京"]).vectors
+    assert vectors.shape[1] == dimension
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "message"),
+    [
+        (0, "dimension must be at least 1, got 0"),
+        (129, "dimension must be at most 128, got 129"),
+        (64.0, "dimension must be a whole number, got 64.0"),
+        (True, "dimension must be a whole number, got True"),
+    ],
+)
+def test_other_dimensions_are_refused(dimension: int, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=re.escape(message)):
+        BundledEncoder(dimension=dimension)
 
 
 @pytest.mark.parametrize("argument", ["num_threads", "max_document_tokens", "max_query_tokens"])

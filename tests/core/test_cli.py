@@ -667,6 +667,32 @@ def test_texts_that_are_cut_give_one_line_of_warning(tmp_path: Path, index: Path
     assert summary(result) == {"added": 1}
 
 
+def test_an_index_keeps_the_dimension_that_it_was_made_with(notes: Path, index: Path, tmp_path: Path) -> None:
+    muvera("index", index, notes, "--dimension", 64)
+    assert hits(index, "Which bird is active after dark?")[0]["id"].startswith("owls.md")
+    assert "dimension=64" in muvera("info", index).stdout
+    (notes / "frogs.txt").write_text("Frogs croak in ponds.")
+    assert summary(muvera("index", index, notes))["added"] == 1
+    questions = tmp_path / "questions.txt"
+    questions.write_text("where do ants live\n")
+    muvera("evaluate", index, questions)
+    with MuveraIndex.open(index) as opened:
+        assert opened.encoder.dimension == 64
+
+
+def test_the_dimension_of_an_index_cannot_be_changed(notes: Path, index: Path) -> None:
+    muvera("index", index, notes)
+    result = muvera("index", index, notes, "--dimension", 64, status=1)
+    assert "was made with --dimension 128, which cannot be changed, got 64" in result.stderr
+    assert "up to 128" in " ".join(muvera("index", "--help").stdout.split())
+    muvera("index", index, notes, "--dimension", 129, status=2)
+
+
+def test_a_checkpoint_has_its_own_dimension(notes: Path, index: Path, tmp_path: Path) -> None:
+    result = muvera("index", index, notes, "--dimension", 64, "--encoder", tmp_path, status=1)
+    assert "leave out --dimension or --encoder" in result.stderr
+
+
 def test_text_that_cannot_be_read_gives_one_line_of_warning(tmp_path: Path, index: Path) -> None:
     (tmp_path / "notes").mkdir()
     for name in ("one.txt", "two.txt"):

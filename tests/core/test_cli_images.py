@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from muvera_core.cli import index_command, main, search_commands
 
 
 def muvera(*arguments: object, status: int = 0) -> Any:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    # Before click 8.2, the two streams were mixed by default.
+    apart: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+    result = CliRunner(**apart).invoke(main, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
     assert result.exit_code == status, (result.output, result.exception)
     return result
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_onnx import write_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -35,3 +36,12 @@ def test_other_languages() -> None:
     ]
     assert all(answer.startswith(owls[language]) for language, answer in answers)
     assert "Weißstörche" in run_example("other_languages.py", "Welche Vögel überwintern in Afrika?")[0]
+
+
+def test_a_model_in_onnx_format(tmp_path: Path) -> None:
+    settings = {"query_length": 32, "document_length": 64, "query_prefix": "[Q] ", "mask_token_id": 4}
+    folder = write_folder(tmp_path / "model", settings | {"document_prefix": "[D] "})
+    lines = run_example("onnx_model.py", folder, "--index", tmp_path / "index", "--question", "birds at night")
+    assert lines[0].startswith("3 passages, ")
+    assert lines[0].endswith(" vectors of 16 each")
+    assert {line.split()[1] for line in lines[1:]} == {"owls:", "bread:", "tides:"}

@@ -19,6 +19,7 @@ class CountingTokenizer:
 
     def __init__(self) -> None:
         self.tokenizer = Tokenizer.from_file(str(ASSETS / "tokenizer.json"))
+        self.model = self.tokenizer.model
         self.n_read = 0
 
     def encode_batch(self, texts: list[str], add_special_tokens: bool) -> list[Encoding]:

@@ -195,6 +195,19 @@ def test_lengths_and_dimension_can_be_chosen(published: Path) -> None:
     assert encoder.fingerprint != OnnxEncoder(published).fingerprint
 
 
+def test_a_length_that_the_model_cannot_have_is_refused(tmp_path: Path) -> None:
+    expansion = {"token_id": IDS["[MASK]"], "length": 12}
+    folder = write_folder(tmp_path / "model", own(positions=64, expansion=expansion))
+    assert len(OnnxEncoder(folder, query_length=64).encode_queries(["owl"])[0]) == 12
+    for arguments, message in (
+        ({"document_length": 65}, "document_length must be at most 64"),
+        ({"query_length": 65}, "query_length must be at most 64"),
+        ({"query_length": 11}, "query_length must be at least 12, to which this model expands"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            OnnxEncoder(folder, **arguments)  # type: ignore[arg-type]
+
+
 def test_threads_and_batches_change_no_vectors(published: Path) -> None:
     texts = ["An owl", "Ants live in colonies. " * 20, "", "fish " * 7]
     alone = OnnxEncoder(published, num_threads=1).encode_documents(texts).vectors
@@ -237,8 +250,11 @@ def test_an_exported_model_opens_an_index_of_the_original(copy: Path, tmp_path: 
     assert encoder.fingerprint == "the original"
     with MuveraIndex.create(tmp_path / "index", encoder) as index:
         index.add(["An owl hunts at night."])
-    for other in ({"document_length": 20}, {"query_length": 20}, {"truncate_dim": 8}):
-        changed = OnnxEncoder(copy, **other)
+    for changed in (
+        OnnxEncoder(copy, document_length=20),
+        OnnxEncoder(copy, query_length=20),
+        OnnxEncoder(copy, truncate_dim=8),
+    ):
         assert changed.fingerprint.startswith("onnx:")
         with pytest.raises(EncoderMismatchError):
             MuveraIndex.open(tmp_path / "index", changed)
@@ -339,6 +355,15 @@ def test_bad_arguments_are_refused(published: Path, arguments: dict[str, Any], m
 def test_a_device_that_onnxruntime_lacks_is_refused(published: Path, device: str) -> None:
     with pytest.raises(DeviceError, match=r"needs onnxruntime's .*, but this build has only .*CPUExecutionProvider"):
         OnnxEncoder(published, device=device)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="this onnxruntime has no CUDA"
+)
+def test_a_gpu_computes_the_same(published: Path) -> None:
+    texts = ["An owl", "Ants live in colonies. " * 20, ""]
+    on_cpu, on_gpu = (OnnxEncoder(published, device=device).encode_documents(texts) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(on_gpu.vectors, on_cpu.vectors, atol=1e-3)
 
 
 def test_the_command_line_opens_such_folders(published: Path) -> None:

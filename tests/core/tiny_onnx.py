@@ -74,7 +74,11 @@ def model(
     from onnx import TensorProto, helper, numpy_helper
 
     nodes = [helper.make_node("Gather", ["table", "input_ids"], ["rows"])]
-    constants = {"table": table(), "share": np.array(CONTEXT, dtype=np.float32), "last": np.array([2], dtype=np.int64)}
+    constants: dict[str, npt.NDArray[Any]] = {
+        "table": table(),
+        "share": np.array(CONTEXT, dtype=np.float32),
+        "last": np.array([2], dtype=np.int64),
+    }
     if "attention_mask" in inputs:
         nodes += [
             helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
@@ -100,7 +104,7 @@ def model(
         last = "flat"
     kind = TensorProto.FLOAT16 if output == "float16" else TensorProto.FLOAT
     nodes.append(helper.make_node("Cast", [last], ["output"], to=kind))
-    shape = ["tokens", DIMENSION] if flat else ["batch", "tokens", DIMENSION]
+    shape: list[str | int | None] = ["tokens", DIMENSION] if flat else ["batch", "tokens", DIMENSION]
     graph = helper.make_graph(
         nodes,
         "tiny",

@@ -453,3 +453,12 @@ async def test_it_retrieves_by_similarity_threshold_and_marginal_relevance(anima
         search_type="similarity_score_threshold", search_kwargs={"score_threshold": best[1], "k": 4}
     )
     assert relevant.invoke(NOCTURNAL) == await relevant.ainvoke(NOCTURNAL) == [best[0]]
+
+
+@pytest.mark.parametrize("open_store", [MuveraVectorStore.load, MuveraVectorStore.open_or_create])
+def test_opened_without_an_encoder_an_index_keeps_its_dimension(open_store: Any, tmp_path: Path) -> None:
+    MuveraVectorStore.from_texts(
+        ["Owls hunt at night."], path=tmp_path / "index", encoder=BundledEncoder(dimension=64)
+    ).close()
+    with open_store(tmp_path / "index") as store:
+        assert store.index.encoder.dimension == 64

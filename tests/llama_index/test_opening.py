@@ -12,7 +12,8 @@ from llama_index.core.schema import TextNode
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.retrievers.muvera import MuveraRetriever, MuveraVectorStore, NoEmbedding
 
-from muvera_core import FDEConfig, TokenEmbeddings, TokenEncoder
+from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings, TokenEncoder
+from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import (
     IndexExistsError,
     IndexLockedError,
@@ -236,3 +237,13 @@ def test_an_index_in_memory_that_cannot_be_persisted_leaves_no_copy(tmp_path: Pa
     with pytest.raises(StorageError):
         store.persist(str(tmp_path / "default__vector_store.json"))
     assert list(tmp_path.glob("*muvera-*")) == []
+
+
+@pytest.mark.parametrize("kind", [MuveraVectorStore, MuveraRetriever])
+def test_opened_without_an_encoder_an_index_keeps_its_dimension(kind: Any, tmp_path: Path) -> None:
+    with MuveraIndex.create(tmp_path / "index", BundledEncoder(dimension=64)) as index:
+        index.add(["Owls hunt at night."], ids=["owl"])
+    opened = kind.from_persist_dir(tmp_path / "index")
+    index = opened.client if kind is MuveraVectorStore else opened.index
+    assert index.encoder.dimension == 64
+    index.close()

@@ -113,6 +113,13 @@ def test_a_dictionary_holds_the_settings_of_an_embedding(case: str) -> None:
         assert twin.get_text_embedding("otters") == model.get_text_embedding("otters")
 
 
+def test_a_dictionary_keeps_the_dimension_of_the_bundled_encoder() -> None:
+    narrow = BundledEncoder(dimension=64)
+    for component in (MuveraEmbedding(narrow), MaxSimRerank(narrow, top_n=3)):
+        assert type(component).from_dict(component.to_dict()).to_dict() == component.to_dict()
+        assert type(component).from_json(component.to_json()).to_dict() == component.to_dict()
+
+
 def test_a_dictionary_of_a_component_with_another_encoder_needs_it(words: TokenEncoder) -> None:
     model, rerank = MuveraEmbedding(words), MaxSimRerank(words, top_n=3)
     for component, arguments in ((model, "encoder= and fde="), (rerank, "encoder=")):

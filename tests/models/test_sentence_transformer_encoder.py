@@ -159,6 +159,26 @@ def test_a_model_that_does_not_normalize_gets_unit_vectors(
         np.testing.assert_allclose(rows, theirs / np.linalg.norm(theirs, axis=1, keepdims=True), atol=1e-6)
 
 
+def test_pylate_models_that_do_not_name_their_type_are_the_same(
+    folders: dict[str, Path], encoders: dict[str, SentenceTransformerEncoder], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(folders["pylate"], tmp_path / "early"))
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+    assert settings.pop("model_type") == "ColBERT"
+    write_json(folder / "config_sentence_transformers.json", settings)
+    encoder, expected = SentenceTransformerEncoder(folder, device="cpu"), encoders["pylate"]
+    assert encoder.fingerprint == expected.fingerprint
+    for text in [*TEXTS, LONG]:
+        np.testing.assert_array_equal(
+            encoder.encode_documents([text]).vectors, expected.encode_documents([text]).vectors
+        )
+        np.testing.assert_array_equal(encoder.encode_queries([text]).vectors, expected.encode_queries([text]).vectors)
+    (folder / "1_Dense" / "model.safetensors").unlink()
+    write_json(folder / "modules.json", json.loads((folder / "modules.json").read_text())[:1])
+    with pytest.raises(EncoderError, match="is a SentenceTransformer model, which has one vector per text"):
+        SentenceTransformerEncoder(folder, device="cpu")
+
+
 def test_a_colbert_checkpoint_has_the_vectors_of_colbert_ai() -> None:
     encoder = SentenceTransformerEncoder(FOLDER, device="cpu")
     assert encoder.settings["document_length"] == 32
@@ -510,6 +530,11 @@ def test_a_plain_language_model_is_refused(folders: dict[str, Path]) -> None:
         SentenceTransformerEncoder(folders["native"].parent / "bert", device="cpu")
 
 
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"has neither modules\.json nor config\.json: it is not a model's folder$"):
+        SentenceTransformerEncoder(tmp_path, device="cpu")
+
+
 def test_a_single_vector_model_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     transformer = Transformer(str(folders["native"].parent / "bert"))
     model = SentenceTransformer(modules=[transformer, Pooling(HIDDEN), Normalize()], device="cpu")
@@ -563,6 +588,11 @@ def test_a_folder_that_is_damaged_is_refused(copied: Path) -> None:
         ({"dtype": "float64"}, "dtype must be one of float32, float16, bfloat16, got"),
         ({"backend": "jax"}, "backend must be one of torch, onnx, openvino, got"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"revision": "main"}, "revision is for a model on the hub, but .* is a folder: leave it out"),
+        (
+            {"model_kwargs": {"torch_dtype": "float16"}},
+            "model_kwargs must not have 'torch_dtype': use the argument dtype",
+        ),
     ],
 )
 def test_arguments_are_checked(arguments: dict[str, Any], message: str, folders: dict[str, Path]) -> None:
@@ -571,8 +601,10 @@ def test_arguments_are_checked(arguments: dict[str, Any], message: str, folders:
 
 
 def test_a_model_object_is_configured_by_the_user(library_models: dict[str, MultiVectorEncoder]) -> None:
-    with pytest.raises(InvalidInputError, match="device, document_length can only be given with a model's folder"):
-        SentenceTransformerEncoder(library_models["native"], device="cpu", document_length=30)
+    with pytest.raises(InvalidInputError, match="device, backend, document_length can only be given with a model's fo"):
+        SentenceTransformerEncoder(library_models["native"], device="cpu", backend="onnx", document_length=30)
+    with pytest.raises(InvalidInputError, match="allow_download, trust_remote_code can only be given with"):
+        SentenceTransformerEncoder(library_models["native"], allow_download=True, trust_remote_code=True)
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
@@ -688,3 +720,35 @@ def test_the_example_runs(kind: str, folders: dict[str, Path]) -> None:
     assert lines[0] == "16 dimensions, {'document_length': 40, 'query_length': 32}"
     assert " owl: Owls hunt at night." in lines[2]
     assert any(line.startswith("  'hunt' matches 'hunt' (") for line in lines)
+
+
+# Names on the hub
+
+
+def test_a_name_on_the_hub_is_loaded_if_the_user_says_so(
+    folders: dict[str, Path], encoders: dict[str, SentenceTransformerEncoder], tmp_path: Path
+) -> None:
+    """The hub's cache stands for the hub: without network, huggingface_hub answers from it."""
+    repository = tmp_path / "models--owls--native"
+    version = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(folders["native"], repository / "snapshots" / version)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(version)
+    plain = tmp_path / "models--owls--plain"
+    shutil.copytree(folders["native"].parent / "bert", plain / "snapshots" / version)
+    (plain / "refs").mkdir()
+    (plain / "refs" / "main").write_text(version)
+    code = (
+        "from muvera_core.encoders import SentenceTransformerEncoder\n"
+        "from muvera_core.errors import EncoderError\n"
+        "print(SentenceTransformerEncoder('owls/native', device='cpu', allow_download=True).fingerprint)\n"
+        "for name in ('owls/plain', 'owls/absent'):\n"
+        "    try: SentenceTransformerEncoder(name, device='cpu', allow_download=True)\n"
+        "    except EncoderError as error: print(error)\n"
+    )
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    loaded, refused, absent = done.stdout.strip().split("\n", 2)
+    assert loaded == encoders["native"].fingerprint
+    assert refused.startswith("owls/plain is not a late-interaction model: it has no modules.json")
+    assert absent.startswith("owls/absent has neither modules.json nor config.json: it is not a model's folder, or the")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from muvera_core.cli.group import say
+from muvera_core.cli.group import Failure, say
 from muvera_core.encoders import export_onnx as export
 
 
@@ -25,6 +25,11 @@ def export_onnx(
     The vectors of sample texts are compared with the original's. If they are not equal, nothing is left in FOLDER.
     Needs muvera-core[sentence-transformers], and muvera-core[export] for --int8.
     """
+    if not allow_download and not Path(model).is_dir():
+        raise Failure(
+            f"{model} is not a folder: name the folder of a model, or pass --allow-download to fetch it from the "
+            "Hugging Face hub by its name"
+        )
     say(f"exporting {model} ...")
     report = export(
         model,

@@ -35,7 +35,7 @@ _ENCODER = (
 _ADVICE: dict[type[MuveraError], str] = {
     NotAnIndexError: "`muvera index INDEX PATH...` creates one",
     CorruptIndexError: "`muvera check INDEX` lists the damage and `muvera repair INDEX` repairs it",
-    EncoderMismatchError: _ENCODER,
+    EncoderMismatchError: f"{_ENCODER}, and `muvera index NEW PATH...` indexes files again",
     UnsupportedFormatError: "`muvera compact INDEX` converts an index of an older format",
 }
 # Our own warnings, with what the command line can do about them.

@@ -22,7 +22,7 @@ ENCODER = click.option(
     type=click.Path(path_type=Path),
     metavar="MODEL",
     help="The encoder, if the index is not made with the bundled one: 'multilingual', or the folder of a model of "
-    "sentence-transformers, PyLate or ColBERT.",
+    "sentence-transformers, PyLate or ColBERT, or in ONNX format.",
 )
 DEVICE = click.option(
     "--device",
@@ -58,6 +58,13 @@ def json_object(ctx: click.Context, param: click.Parameter, value: str | None) -
     if not isinstance(content, dict):
         raise click.BadParameter("it must be a JSON object")
     return content
+
+
+def bundled_encoder(dimension: int) -> TokenEncoder:
+    """The bundled encoder in a dimension."""
+    from muvera_core.encoders import BundledEncoder
+
+    return BundledEncoder(dimension=dimension)
 
 
 def load_encoder(checkpoint: Path | None, index: Path) -> TokenEncoder | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from muvera_core.collection.accelerator import Accelerator
 from muvera_core.collection.collection import Collection
+from muvera_core.encoders import describe_mismatch
 from muvera_core.errors import EncoderMismatchError
 from muvera_core.maintenance import migrate_index
 from muvera_core.storage import (
@@ -63,11 +64,8 @@ def open_collection(
             undo.callback(lock.release)
             migrate_index(folder)
         manifest = Manifest.read(folder)
-        if encoder not in (None, manifest.encoder):
-            raise EncoderMismatchError(
-                f"{folder} was made with encoder {manifest.encoder!r}, got {encoder!r}: "
-                "pass the encoder it was made with, or index the documents again with this one"
-            )
+        if encoder is not None and encoder != manifest.encoder:
+            raise EncoderMismatchError(f"{folder} {describe_mismatch(manifest.encoder, encoder)}")
         store = Store(folder, manifest.codec, read_only=read_only)
         undo.callback(store.close)
         collection = Collection(

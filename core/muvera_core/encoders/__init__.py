@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from muvera_core.encoders.bundled_fingerprint import BUNDLED_DIMENSION
 from muvera_core.encoders.callable import CallableEncoder
 from muvera_core.encoders.default import default_encoder
-from muvera_core.encoders.description import describe_encoder
+from muvera_core.encoders.description import describe_encoder, describe_mismatch
 from muvera_core.encoders.model_folders import load_encoder
 from muvera_core.encoders.precomputed import PrecomputedEmbeddings, is_precomputed
 from muvera_core.encoders.protocol import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
 
 __all__ = [
+    "BUNDLED_DIMENSION",
     "MAX_POOL_FACTOR",
     "BundledEncoder",
     "CallableEncoder",
@@ -46,6 +48,7 @@ __all__ = [
     "TokenEncoder",
     "default_encoder",
     "describe_encoder",
+    "describe_mismatch",
     "export_onnx",
     "is_image_encoder",
     "is_precomputed",

@@ -1,4 +1,4 @@
-"""The encoder that ships with muvera: token states of all-MiniLM-L6-v2 in 128 dimensions, int8, on the CPU."""
+"""The encoder that ships with muvera: all-MiniLM-L6-v2 trained for MaxSim, up to 128 dimensions, int8, on the CPU."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from muvera_core.encoders.bundled_fingerprint import BUNDLED_DIMENSION, bundled_fingerprint
 from muvera_core.encoders.bundled_model import load_bundled_model
 from muvera_core.encoders.onnx.engine import OnnxEngine, TextKind
 from muvera_core.encoders.reports import TextReports
+from muvera_core.errors import InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count
 
@@ -37,9 +39,12 @@ class BundledEncoder:
         max_document_tokens: number of wordpieces, and characters of unknown words, of a document that are encoded.
             The rest is left out with a TruncatedTextWarning.
         max_query_tokens: the same for a query.
+        dimension: width of a token vector, from 1 to 128. The first directions of the model are kept, and the vectors
+            are scaled to unit length again. With 64, an index takes half the space and reranks faster, and finds
+            slightly less.
 
     Raises:
-        InvalidInputError: an argument is below 1.
+        InvalidInputError: an argument is below 1, or the dimension above 128.
         EncoderError: the model files are missing or damaged.
 
     Example:
@@ -49,11 +54,18 @@ class BundledEncoder:
     """
 
     def __init__(
-        self, num_threads: int | None = None, max_document_tokens: int = 16_384, max_query_tokens: int = 512
+        self,
+        num_threads: int | None = None,
+        max_document_tokens: int = 16_384,
+        max_query_tokens: int = 512,
+        dimension: int = BUNDLED_DIMENSION,
     ) -> None:
         self._num_threads = None if num_threads is None else require_count("num_threads", num_threads)
         self._max_document_tokens = require_count("max_document_tokens", max_document_tokens)
         self._max_query_tokens = require_count("max_query_tokens", max_query_tokens)
+        self._dimension = require_count("dimension", dimension)
+        if self._dimension > BUNDLED_DIMENSION:
+            raise InvalidInputError(f"dimension must be at most {BUNDLED_DIMENSION}, got {self._dimension}")
         self._load()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,21 +77,25 @@ class BundledEncoder:
 
     @property
     def dimension(self) -> int:
-        """Width of a token vector: 128."""
-        return self._model.dimension
+        """Width of a token vector."""
+        return self._dimension
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the model files, the windows, and how the vectors of unknown words are made.
+        """Identifies the model files, the windows, the dimension, and how the vectors of unknown words are made.
 
         The token limits are not part of it: they change no vector.
         """
-        return self._model.fingerprint
+        return bundled_fingerprint(self._model.settings, self._dimension)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The token limits, as the constructor takes them."""
-        return {"max_document_tokens": self._max_document_tokens, "max_query_tokens": self._max_query_tokens}
+        """The token limits and the dimension, as the constructor takes them."""
+        return {
+            "max_document_tokens": self._max_document_tokens,
+            "max_query_tokens": self._max_query_tokens,
+            "dimension": self._dimension,
+        }
 
     def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
         """Token vectors of passages, in order.
@@ -111,7 +127,7 @@ class BundledEncoder:
 
     def _load(self) -> None:
         self._model = load_bundled_model(ASSETS)
-        self._engine = OnnxEngine(self._model.model, self._model.dimension, num_threads=self._num_threads)
+        self._engine = OnnxEngine(self._model.model, self._dimension, num_threads=self._num_threads)
         documents, queries = (
             TextKind(self._model.tokenizer, self._model.format, limit)
             for limit in (self._max_document_tokens, self._max_query_tokens)

@@ -10,9 +10,8 @@ from typing import Any
 from muvera_core.encoders.layout import TextFormat
 from muvera_core.encoders.onnx.folder import load_tokenizer, require_files, special_tokens_around, unknown_token
 from muvera_core.encoders.onnx.session import OnnxModel
-from muvera_core.encoders.prefixes import InsertedPrefix, PrefixTokenizer
+from muvera_core.encoders.prefixes import InsertedPrefix
 from muvera_core.encoders.tokenizing import LimitedTokenizer
-from muvera_core.encoders.unknown_words import UNKNOWN_WORDS_VERSION
 from muvera_core.errors import EncoderError
 
 _REMEDY = "reinstall muvera-core"
@@ -23,17 +22,15 @@ class BundledModel:
     """The model, and how texts become its input.
 
     Attributes:
-        dimension: width of a token vector.
-        fingerprint: identifies the files, the windows and the vectors of unknown words.
+        settings: the content of encoder.json.
         model: runs the model.
         tokenizer: gives wordpieces; each character of an unknown word counts as one.
         format: the special tokens and windows.
     """
 
-    dimension: int
-    fingerprint: str
+    settings: dict[str, Any]
     model: OnnxModel
-    tokenizer: PrefixTokenizer
+    tokenizer: InsertedPrefix
     format: TextFormat
 
 
@@ -46,8 +43,7 @@ def load_bundled_model(folder: Path) -> BundledModel:
         tokenizer = load_tokenizer(folder / "tokenizer.json", reads_special_tokens=False, remedy=_REMEDY)
         before, after = special_tokens_around(tokenizer)
         return BundledModel(
-            dimension=settings["dimension"],
-            fingerprint=_fingerprint(settings),
+            settings=settings,
             model=OnnxModel(folder / "model.onnx", remedy=_REMEDY),
             tokenizer=InsertedPrefix(LimitedTokenizer(tokenizer, unknown_token(tokenizer), splits_unknown=True)),
             format=TextFormat(
@@ -66,9 +62,3 @@ def load_bundled_model(folder: Path) -> BundledModel:
         if isinstance(error, EncoderError) and _REMEDY in str(error):
             raise
         raise EncoderError(f"the bundled encoder in {folder} cannot be loaded ({error}): {_REMEDY}") from error
-
-
-def _fingerprint(settings: dict[str, Any]) -> str:
-    files = "-".join(file["sha256"][:12] for file in settings["files"].values())
-    windows = f"p{settings['positions']}-w{settings['window_tokens']}-o{settings['window_overlap']}"
-    return f"bundled-minilm-{files}-{windows}-{UNKNOWN_WORDS_VERSION}"

@@ -17,8 +17,8 @@ from muvera_core.encoders.unknown_words import UnknownWord
 from muvera_core.encoders.windows import Window, split_into_windows
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-# Whose special tokens and prefix have vectors: those of each window; those at the two ends of the text; no others.
-KeptSpecials = Literal["windows", "ends", "none"]
+# Whose special tokens and prefix have vectors: those of each window, or those at the two ends of the text.
+KeptSpecials = Literal["windows", "ends"]
 # What the vector of a word that the vocabulary lacks is: the model's own; one made from the word's characters; one
 # for each of its characters.
 UnknownVectors = Literal["model", "word", "characters"]
@@ -160,8 +160,6 @@ class TextFormat:
         return Piece(ids, attended, list(keep), spans, unknown, self.unknown == "characters")
 
     def _keeps_specials(self, wordpieces: Wordpieces, window: Window, *, is_last: bool) -> bool:
-        if self.kept_specials == "none":
-            return False
         if self.unknown != "model" and not wordpieces.have_words(window.start, window.stop):
             return False
         is_end = window.keep_stop == len(wordpieces.ids) if is_last else window.keep_start == 0

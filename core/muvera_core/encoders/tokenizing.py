@@ -22,6 +22,9 @@ _CHARACTERS_PER_TOKEN = (8, 32, 128)
 _EXTRA_CHARACTERS = 1024
 # Tokens that end this close to where reading stopped could be others in the whole text.
 _UNCERTAIN_CHARACTERS = 64
+# The same for a word that goes on there, if the tokenizer chooses the likeliest pieces of a word (Unigram). Text
+# without spaces is one long word. Pieces are short, so the choice of one depends on a few others only.
+_UNCERTAIN_IN_LONG_WORD = 1024
 # Parts of an unknown word that count if it is one token. Some languages write no spaces, so a "word" can be a sentence.
 _PARTS_OF_ONE_TOKEN = 256
 
@@ -88,6 +91,7 @@ class LimitedTokenizer:
 
     def __init__(self, tokenizer: Tokenizer, unknown_id: int | None, *, splits_unknown: bool) -> None:
         self._tokenizer, self._unknown_id, self._splits_unknown = tokenizer, unknown_id, splits_unknown
+        self._chooses_likeliest = type(tokenizer.model).__name__ == "Unigram"
 
     def __call__(self, texts: Sequence[str], limit: int) -> list[Wordpieces]:
         """The first ``limit`` tokens of each text, which are those of the whole text.
@@ -110,7 +114,7 @@ class LimitedTokenizer:
     def _first(self, text: str, n_read: int, encoding: Encoding, limit: int, is_last: bool) -> tuple[Wordpieces, bool]:
         """The wordpieces of the first ``limit`` tokens, and whether more tokens follow for certain."""
         ids, spans = encoding.ids, _apart(encoding.offsets)
-        n_certain = len(ids) if is_last else _n_certain(encoding, n_read - _UNCERTAIN_CHARACTERS)
+        n_certain = len(ids) if is_last else self._n_certain(encoding, n_read)
         unknown: dict[int, UnknownWord] = {}
         n_pieces, has_more = min(limit, n_certain), limit < n_certain
         if self._unknown_id in ids:
@@ -121,6 +125,18 @@ class LimitedTokenizer:
         else:
             end = n_read if has_visible_text(text[n_read:]) else len(text)
         return Wordpieces(text, ids[:n_pieces], spans[:n_pieces], unknown, end), has_more
+
+    def _n_certain(self, encoding: Encoding, n_read: int) -> int:
+        """The number of leading tokens that do not depend on what follows the ``n_read`` characters."""
+        words, spans = encoding.word_ids, encoding.offsets
+        certain_in_last_word = n_read - _UNCERTAIN_IN_LONG_WORD if self._chooses_likeliest else 0
+        n = len(words)
+        while n and (
+            spans[n - 1][1] > n_read - _UNCERTAIN_CHARACTERS
+            or (words[n - 1] == words[-1] and spans[n - 1][1] > certain_in_last_word)
+        ):
+            n -= 1
+        return n
 
     def _find_unknown(
         self, text: str, ids: list[int], spans: list[Span], limit: int, unknown: dict[int, UnknownWord]
@@ -161,12 +177,3 @@ def longest_reading(limit: int) -> int:
 
 def _reading_steps(limit: int) -> list[int]:
     return [per_token * limit + _EXTRA_CHARACTERS for per_token in _CHARACTERS_PER_TOKEN]
-
-
-def _n_certain(encoding: Encoding, last_end: int) -> int:
-    """The number of leading tokens that do not depend on what follows: not those of the last word, nor near the end."""
-    words, spans = encoding.word_ids, encoding.offsets
-    n = len(words)
-    while n and (words[n - 1] == words[-1] or spans[n - 1][1] > last_end):
-        n -= 1
-    return n

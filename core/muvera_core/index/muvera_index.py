@@ -28,7 +28,7 @@ from muvera_core.index.searching import SearchingCalls
 from muvera_core.index.writing import WritingCalls
 from muvera_core.set_encoders import FDEConfig, resolve_fde_config
 from muvera_core.stage_one import Tuning
-from muvera_core.storage import Manifest, TokenPrecision, holds_index
+from muvera_core.storage import Manifest, TokenPrecision, holds_index, read_encoder
 from muvera_core.tuning import optimize
 from muvera_core.validation import (
     counted,
@@ -217,8 +217,8 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
 
         Args:
             path: the index's folder.
-            encoder: the encoder that the index was made with. None takes the bundled encoder. An index never loads a
-                model by itself.
+            encoder: the encoder that the index was made with. None takes the bundled encoder, in the dimension that
+                the index was made with. An index never loads a model by itself.
             read_only: refuse changes. Any number of processes can read an index. They need no write permission.
             refresh_interval: if ``read_only``, the seconds after which a search or another read looks whether the
                 writer has committed something, and takes it in; see ``refresh``. 0 looks every time, None never.
@@ -243,7 +243,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
         folder = require_path("path", path)
         refresh_interval = require_interval("refresh_interval", refresh_interval)
         gpu = accelerator_of(device, device_memory)
-        encoder = default_encoder() if encoder is None else require_encoder(encoder)
+        encoder = default_encoder(read_encoder(folder)) if encoder is None else require_encoder(encoder)
         collection = open_collection(
             folder,
             encoder=encoder.fingerprint,

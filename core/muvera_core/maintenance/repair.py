@@ -179,7 +179,7 @@ def _reencode(
     if encoder is None:
         if is_precomputed(manifest.encoder):
             return []  # the bundled encoder did not make its tokens
-        encoder = default_encoder()
+        encoder = default_encoder(manifest.encoder)
     if encoder.fingerprint != manifest.encoder:
         raise EncoderMismatchError(
             f"the tokens of {counted(n, 'document')} are lost. Only encoder {manifest.encoder!r} can make "

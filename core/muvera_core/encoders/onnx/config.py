@@ -53,6 +53,7 @@ class OnnxConfig:
         query: how queries are read.
         model_file: name of the model in the folder.
         dimension: width of the model's output; None if the file does not say.
+        positions: largest number of tokens that the model can encode at once; None if the file does not say.
         expansion: what fills up queries.
         skiplist: words without vectors. One that is no single token has no effect.
         pad: id that fills up the shorter texts of a batch.
@@ -68,6 +69,7 @@ class OnnxConfig:
     query: TaskConfig
     model_file: str = "model.onnx"
     dimension: int | None = None
+    positions: int | None = None
     expansion: Expansion | None = None
     skiplist: tuple[str, ...] = ()
     pad: int = 0
@@ -157,6 +159,7 @@ def _own_config(top: _Fields, own: _Fields) -> OnnxConfig:
         query=task("query"),
         model_file=own.get("model_file", str, "model.onnx"),
         dimension=top.count("embedding_dim"),
+        positions=own.count("positions"),
         expansion=expansion,
         skiplist=top.words("skiplist_words"),
         pad=top.get("pad_token_id", int, 0),
@@ -218,6 +221,7 @@ def write_config(folder: Path, config: OnnxConfig, ids: Mapping[str, int | None]
         "version": _VERSION,
         "model_file": config.model_file,
         **{name: {"prompt": task.prompt, "length": task.length} for name, task in tasks.items()},
+        "positions": config.positions,
         "expansion": expansion
         and {"token_id": expansion.token, "length": expansion.length, "attend": expansion.attended},
         "skiplist_tasks": [name for name, task in tasks.items() if task.skips],
@@ -243,6 +247,8 @@ def write_config(folder: Path, config: OnnxConfig, ids: Mapping[str, int | None]
         "do_lower_case": config.lowercase,
         _OWN: own,
     }
+    # Next-plaid takes its defaults for what is missing, and fails at null.
+    content = {name: value for name, value in content.items() if value is not None}
     (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -234,13 +234,24 @@ class OnnxEncoder:
                 f"the model must be a file in {self._folder}, got the name {name!r}: correct model_file, or "
                 f"{CONFIG_FILE}"
             )
-        document, query = config.document, config.query
-        if self._counts["document_length"] is not None:
-            document = replace(document, length=self._counts["document_length"])
-        expansion = config.expansion
-        if self._counts["query_length"] is not None:
-            query = replace(query, length=self._counts["query_length"])
-            expansion = expansion and replace(expansion, length=self._counts["query_length"])
+        lengths = {task: self._counts[f"{task}_length"] for task in ("document", "query")}
+        for task, length in lengths.items():
+            if length is not None and config.positions is not None and length > config.positions:
+                raise InvalidInputError(
+                    f"{task}_length must be at most {config.positions}, the positions of this model, got {length}"
+                )
+        document, query, expansion = config.document, config.query, config.expansion
+        if lengths["document"] is not None:
+            document = replace(document, length=lengths["document"])
+        if lengths["query"] is not None:
+            if expansion is not None and expansion.length == query.length:
+                expansion = replace(expansion, length=lengths["query"])
+            elif expansion is not None and lengths["query"] < expansion.length:
+                raise InvalidInputError(
+                    f"query_length must be at least {expansion.length}, to which this model expands queries, got "
+                    f"{lengths['query']}"
+                )
+            query = replace(query, length=lengths["query"])
         return replace(config, model_file=name, document=document, query=query, expansion=expansion)
 
     def _checked_files(self, config: OnnxConfig) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from muvera_core.encoders.layout import Piece, TextFormat, span_array
 from muvera_core.encoders.onnx.session import OnnxModel
-from muvera_core.encoders.prefixes import PrefixedText, PrefixTokenizer
+from muvera_core.encoders.prefixes import InsertedPrefix, PrefixedText
 from muvera_core.encoders.texts import require_unicode_texts
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
 
@@ -27,7 +27,7 @@ class TextKind:
             unknown word counts as one.
     """
 
-    tokenizer: PrefixTokenizer
+    tokenizer: InsertedPrefix
     format: TextFormat
     limit: int
 

@@ -25,7 +25,7 @@ from muvera_core.encoders.onnx.config import (
 )
 from muvera_core.encoders.onnx.encoder import OnnxEncoder
 from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
-from muvera_core.encoders.sentence_transformer.inputs import TextInputs
+from muvera_core.encoders.sentence_transformer.inputs import TextInputs, positions_of
 from muvera_core.encoders.sentence_transformer.loading import (
     ModelSource,
     folder_of,
@@ -235,6 +235,7 @@ def _config_of(model: Any) -> OnnxConfig:
     return OnnxConfig(
         document=TaskConfig(document.prompt or "", length=document.limit, skips="document" in tasks),
         query=TaskConfig(query.prompt or "", length=query.limit, skips="query" in tasks),
+        positions=positions_of(query.transformer),
         expansion=config,
         skiplist=next(iter(skiplists)) if skiplists else (),
         pad=int(tokenizer.pad_token_id or 0),

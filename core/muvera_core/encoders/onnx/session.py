@@ -13,6 +13,7 @@ import onnxruntime
 
 from muvera_core.encoders.layout import Piece
 from muvera_core.encoders.onnx.folder import REMEDY
+from muvera_core.encoders.onnx.overflow import products_overflow
 from muvera_core.errors import DeviceError, EncoderError, InvalidInputError
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.validation import shown
@@ -33,7 +34,8 @@ class OnnxModel:
         device: "cpu", "cuda", "cuda:N", or the name of one of onnxruntime's execution providers.
         pad: id that fills up the shorter texts of a batch.
         exact_products: whether 8-bit products of this model cannot overflow, because its weights have 7 bits. For
-            other quantized models onnxruntime is told to avoid it, which can take twice the time.
+            other quantized models onnxruntime is told to avoid it on processors where they can, which can take twice
+            the time.
         remedy: what to do about a damaged file.
 
     Raises:
@@ -147,7 +149,7 @@ def _session_options(exact_products: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    if not exact_products:
+    if not exact_products and products_overflow():
         # Without this, 8-bit products overflow on x86 processors without VNNI, and vectors differ between machines.
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options

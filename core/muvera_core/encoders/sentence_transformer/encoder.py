@@ -147,8 +147,13 @@ class SentenceTransformerEncoder:
         self._source: ModelSource | None = None
         self._lengths = {"document_length": document_length, "query_length": query_length}
         self._dtype = dtype
+        for name in ("dtype", "torch_dtype"):
+            if name in (model_kwargs or {}):  # the fingerprint is of the weights as they are in the files
+                raise InvalidInputError(f"model_kwargs must not have {name!r}: use the argument dtype")
         if isinstance(model, (str, os.PathLike)):
             folder = folder_of(model)
+            if folder is not None and revision is not None:
+                raise InvalidInputError(f"revision is for a model on the hub, but {folder} is a folder: leave it out")
             self._source = ModelSource(
                 name=os.fspath(model) if folder is None else str(folder),
                 is_folder=folder is not None,
@@ -161,10 +166,17 @@ class SentenceTransformerEncoder:
             )
             self._load()
             return
-        given = {"device": device, "dtype": dtype, "revision": revision, "model_kwargs": model_kwargs, **self._lengths}
+        given = {
+            "device": device,
+            "backend": None if backend == "torch" else backend,
+            "dtype": dtype,
+            "allow_download": allow_download or None,
+            "trust_remote_code": trust_remote_code or None,
+            "revision": revision,
+            "model_kwargs": model_kwargs,
+            **self._lengths,
+        }
         unusable = [name for name, value in given.items() if value is not None]
-        if backend != "torch":
-            unusable.append("backend")
         if unusable:
             raise InvalidInputError(
                 f"{', '.join(unusable)} can only be given with a model's folder: configure the model object instead"
@@ -364,7 +376,8 @@ class SentenceTransformerEncoder:
         allow_forks()
         self._model = model
         self._patches: dict[tuple[int, int], IntArray] = {}
-        self._documents, self._queries = TextInputs(model, "document"), TextInputs(model, "query")
+        self._documents = TextInputs(model, "document")
+        self._queries = TextInputs(model, "query", self._documents)
         self._reports = TextReports(
             "Split it into passages, or raise max_document_tokens",
             "Shorten it, or raise query_length, if the model was trained for that",

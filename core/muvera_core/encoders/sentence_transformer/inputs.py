@@ -47,6 +47,11 @@ class TextInputs:
     Nothing here runs the model. Calls of ``rows`` must not run at the same time as others of the same model, because
     transformers' tokenizers keep their padding and truncation in a state that all threads share.
 
+    Args:
+        model: the ``MultiVectorEncoder``.
+        task: "document" or "query".
+        other: the inputs of the model's other task, to share what is equal.
+
     Attributes:
         task: "document" or "query".
         transformer: the module of the model that tokenizes its texts.
@@ -55,11 +60,15 @@ class TextInputs:
         tokenizer: the model's.
     """
 
-    def __init__(self, model: Any, task: Task) -> None:
+    def __init__(self, model: Any, task: Task, other: TextInputs | None = None) -> None:
         self._model, self.task = model, task
         self.transformer = transformer_of(model, task)
         self.prompt = _prompt(model, task)
-        self.tokenizer = ModelTokenizer(self.transformer.tokenizer)
+        self.tokenizer: ModelTokenizer
+        if other is not None and other.transformer.tokenizer is self.transformer.tokenizer:
+            self.tokenizer = other.tokenizer  # a copy of a large vocabulary takes a second to make
+        else:
+            self.tokenizer = ModelTokenizer(self.transformer.tokenizer)
         self.limit, self._cut = _limits(self.transformer, task)
         # A model that takes images would load a text such as "figure.png" as an image.
         self._names_texts = len(getattr(model, "modalities", ("text",))) > 1

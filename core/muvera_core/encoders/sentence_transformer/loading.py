@@ -34,6 +34,8 @@ _BACKEND_PACKAGES = {"onnx": ("optimum.onnxruntime", "optimum-onnx"), "openvino"
 _ALIASES = ("pylate.models.Dense.Dense",)
 # Values of model_type in that file: sentence-transformers' own, and PyLate's.
 _MODEL_TYPES = ("MultiVectorEncoder", "ColBERT")
+# Settings that only PyLate writes there.
+_PYLATE_SETTINGS = ("query_prefix", "document_prefix", "attend_to_expansion_tokens", "do_query_expansion")
 # Loading changes state of the whole process: progress bars, log levels and a method of transformers.
 _LOADING = threading.Lock()
 
@@ -167,6 +169,11 @@ def inspect_model(source: ModelSource) -> None:
     if not source.trust_remote_code:
         _refuse_code(source.name, files)
     if files.path(MODULES) is None:
+        if files.path("config.json") is None:
+            cause = "" if source.is_folder else ", or the hub does not have it, or cannot be reached"
+            raise EncoderError(
+                f"{source.name} has neither {MODULES} nor config.json: it is not a model's folder{cause}"
+            )
         # colbert-ai's checkpoints, and retrievers that transformers has itself, such as ColPali.
         if not any(name == COLBERT_AI or is_retriever(name) for name in names):
             raise EncoderError(
@@ -175,9 +182,10 @@ def inspect_model(source: ModelSource) -> None:
                 "projection. Use a MultiVectorEncoder, a PyLate model or a ColBERT checkpoint, or train this one first"
             )
         return
+    settings = files.read(SETTINGS)
     otherwise = _MODEL_TYPES[0] if COLBERT_AI in names else "SentenceTransformer"
-    kind = files.read(SETTINGS).get("model_type") or otherwise
-    if kind not in _MODEL_TYPES:
+    kind = settings.get("model_type") or otherwise
+    if kind not in _MODEL_TYPES and not _is_early_pylate(kind, settings, files):
         raise EncoderError(
             f"{source.name} is a {kind} model, which has one vector per text or a score, not one vector per token. "
             "Use a MultiVectorEncoder or a PyLate model. sentence-transformers can turn this one into such a model, "
@@ -186,6 +194,13 @@ def inspect_model(source: ModelSource) -> None:
     if not source.trust_remote_code:
         for module in files.read(MODULES, list):
             _refuse_foreign_module(source.name, files, module)
+
+
+def _is_early_pylate(kind: str, settings: Mapping[str, Any], files: ModelFiles) -> bool:
+    """Whether PyLate saved a model before it named its type. Such a model has a projection, and PyLate's settings."""
+    modules = files.read(MODULES, list)
+    has_projection = any(str(module.get("type")).endswith(".Dense") for module in modules if isinstance(module, dict))
+    return kind == "SentenceTransformer" and has_projection and any(name in settings for name in _PYLATE_SETTINGS)
 
 
 def _refuse_foreign_module(name: str, files: ModelFiles, module: Any) -> None:
@@ -305,15 +320,17 @@ def _quiet() -> Iterator[None]:
         return record.levelno >= logging.ERROR
 
     had_bars = transformers_logging.is_progress_bar_enabled()
-    loader = logging.getLogger("transformers.modeling_utils")
+    # The first reports missing weights, which are errors here; the second, that it reads PyLate's early format.
+    loggers = [logging.getLogger(name) for name in ("transformers.modeling_utils", "sentence_transformers.base.model")]
     transformers_logging.disable_progress_bar()
-    # A filter, because at a higher level this logger says more. It reports missing weights, which are errors here.
-    loader.addFilter(is_error)
+    for logger in loggers:
+        logger.addFilter(is_error)  # not a higher level, at which transformers would log more
     try:
         with _quiet_warnings():
             yield
     finally:
-        loader.removeFilter(is_error)
+        for logger in loggers:
+            logger.removeFilter(is_error)
         if had_bars:
             transformers_logging.enable_progress_bar()
 

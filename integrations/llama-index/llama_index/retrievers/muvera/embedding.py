@@ -74,8 +74,9 @@ class MuveraEmbedding(BaseEmbedding):
         """
         refuse_unknown("MuveraEmbedding", kwargs, MuveraEmbedding.__init__, *type(self).model_fields)
         with own_errors("MuveraEmbedding"):
-            encoder = default_encoder() if encoder is None else require_encoder(encoder)
             expected = kwargs.get("model_name")
+            made_with = str(expected).partition("/")[0]
+            encoder = default_encoder(made_with) if encoder is None else require_encoder(encoder)
             if expected is not None and not str(expected).startswith(f"{encoder.fingerprint}/"):
                 require_fingerprint("model_name", expected, encoder.fingerprint, _MADE_FROM)
             text_encoder = TextEncoder(encoder, _fde_config(fde), normalize=normalize)

@@ -84,7 +84,7 @@ class MaxSimRerank(BaseNodePostprocessor):
             InvalidInputError: an argument is unknown or invalid.
         """
         refuse_unknown("MaxSimRerank", kwargs, MaxSimRerank.__init__, *type(self).model_fields)
-        encoder = default_encoder() if encoder is None else require_encoder(encoder)
+        encoder = default_encoder(str(kwargs.get("model"))) if encoder is None else require_encoder(encoder)
         require_fingerprint("model", kwargs.get("model"), encoder.fingerprint, "encoder=")
         own = {
             "top_n": require_count("top_n", top_n),
