@@ -14,6 +14,7 @@ from encoder_checks import EncoderChecks
 
 from muvera_core import MuveraIndex
 from muvera_core.encoders import MultilingualEncoder, multilingual
+from muvera_core.encoders.multilingual_fingerprint import MULTILINGUAL_DIMENSIONS
 from muvera_core.errors import (
     EncoderError,
     EncoderMismatchError,
@@ -154,7 +155,7 @@ def test_a_text_that_fits_the_model_is_one_window(encoder: MultilingualEncoder) 
     assert len(encoder.encode_documents(["red " * (513 - n_around)])[0]) > 513 - n_around + 2
 
 
-@pytest.mark.parametrize("dimension", multilingual.DIMENSIONS[1:])
+@pytest.mark.parametrize("dimension", MULTILINGUAL_DIMENSIONS[1:])
 def test_a_narrower_encoder_has_the_first_directions(
     encoder: MultilingualEncoder, dimension: int, tmp_path: Path
 ) -> None:
@@ -168,6 +169,15 @@ def test_a_narrower_encoder_has_the_first_directions(
     MuveraIndex.create(folder, encoder).close()
     with pytest.raises(EncoderMismatchError):
         MuveraIndex.open(folder, narrow)
+
+
+@pytest.mark.parametrize("dimension", MULTILINGUAL_DIMENSIONS)
+def test_an_index_opens_without_naming_the_encoder(dimension: int, tmp_path: Path) -> None:
+    with MuveraIndex.create(tmp_path / "index", MultilingualEncoder(dimension=dimension)) as index:
+        index.add([OWLS["zh"], BREAD["zh"]], ids=["owl", "bread"])
+    with MuveraIndex.open(tmp_path / "index") as index:
+        assert type(index.encoder) is MultilingualEncoder
+        assert index.search(QUESTIONS["zh"], k=1)[0].id == "owl"
 
 
 def test_another_dimension_is_refused() -> None:

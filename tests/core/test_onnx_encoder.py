@@ -370,6 +370,11 @@ def test_the_command_line_opens_such_folders(published: Path) -> None:
     assert isinstance(load_encoder(published), OnnxEncoder)
 
 
+def test_a_folder_of_both_formats_opens_as_the_index_needs_it(copy: Path) -> None:
+    (copy / "modules.json").write_text("[]")
+    assert isinstance(load_encoder(copy, OnnxEncoder(copy).fingerprint), OnnxEncoder)
+
+
 class TestModelsOfOtherShapes:
     """Models that are made here with the package onnx."""
 

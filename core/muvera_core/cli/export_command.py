@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from muvera_core import encoders
 from muvera_core.cli.group import Failure, say
-from muvera_core.encoders import export_onnx as export
 
 
 @click.command("export-onnx")
@@ -31,7 +31,7 @@ def export_onnx(
             "Hugging Face hub by its name"
         )
     say(f"exporting {model} ...")
-    report = export(
+    report = encoders.export_onnx(
         model,
         folder,
         int8=int8,

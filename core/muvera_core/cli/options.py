@@ -10,7 +10,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from muvera_core.encoders import TokenEncoder, is_precomputed
+from muvera_core.encoders import PACKAGED_ENCODERS, TokenEncoder, is_precomputed, packaged_encoder
 from muvera_core.encoders import load_encoder as open_model
 from muvera_core.errors import InvalidInputError, MuveraError
 from muvera_core.storage import read_encoder
@@ -68,22 +68,20 @@ def bundled_encoder(dimension: int) -> TokenEncoder:
 
 
 def load_encoder(checkpoint: Path | None, index: Path) -> TokenEncoder | None:
-    """The encoder of a name or a model's folder. None stands for the bundled one, if neither is given.
+    """The encoder of a name or a model's folder. None stands for the one that the index takes if none is given.
 
     Args:
         checkpoint: "bundled", "multilingual", or the model's folder. A folder of such a name needs its absolute path.
         index: the folder of the index that the encoder is for. It may be missing or damaged.
     """
-    if checkpoint is None or str(checkpoint) == "bundled":
+    if checkpoint is None:
         return None
-    if str(checkpoint) == "multilingual":
-        from muvera_core.encoders import MultilingualEncoder
-
-        return MultilingualEncoder()
     try:
         fingerprint = read_encoder(index.absolute())
     except MuveraError:
         fingerprint = None
+    if str(checkpoint) in PACKAGED_ENCODERS:
+        return packaged_encoder(str(checkpoint), fingerprint)
     return open_model(checkpoint, fingerprint)
 
 

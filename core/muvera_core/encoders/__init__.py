@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from muvera_core.encoders.bundled_fingerprint import BUNDLED_DIMENSION
 from muvera_core.encoders.callable import CallableEncoder
-from muvera_core.encoders.default import default_encoder
+from muvera_core.encoders.default import PACKAGED_ENCODERS, default_encoder, packaged_encoder
 from muvera_core.encoders.description import describe_encoder, describe_mismatch
 from muvera_core.encoders.model_folders import load_encoder
 from muvera_core.encoders.precomputed import PrecomputedEmbeddings, is_precomputed
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUNDLED_DIMENSION",
     "MAX_POOL_FACTOR",
+    "PACKAGED_ENCODERS",
     "BundledEncoder",
     "CallableEncoder",
     "ColBERTEncoder",
@@ -54,6 +55,7 @@ __all__ = [
     "is_precomputed",
     "load_encoder",
     "naming",
+    "packaged_encoder",
     "pool_tokens",
     "pooled_length",
     "require_encoder",

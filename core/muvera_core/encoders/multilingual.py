@@ -8,24 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from muvera_core.encoders.layout import TextFormat
+from muvera_core.encoders.multilingual_fingerprint import MULTILINGUAL_DIMENSIONS, multilingual_fingerprint
 from muvera_core.encoders.onnx.engine import OnnxEngine, TextKind
 from muvera_core.encoders.onnx.folder import load_tokenizer, require_files, special_tokens_around
 from muvera_core.encoders.onnx.session import OnnxModel
 from muvera_core.encoders.prefixes import InsertedPrefix
 from muvera_core.encoders.reports import TextReports
 from muvera_core.encoders.tokenizing import LimitedTokenizer
-from muvera_core.encoders.unknown_words import UNKNOWN_WORDS_VERSION
 from muvera_core.errors import EncoderError, InvalidInputError, MissingExtraError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count
 
 _REMEDY = "reinstall muvera-multilingual"
 # Attributes that a copy makes anew.
-_LOADED = ("_engine", "_documents", "_queries", "_reports", "_model_fingerprint")
+_LOADED = ("_engine", "_documents", "_queries", "_reports", "_fingerprint")
 # The mark of a word's start. As a token of its own it has no characters.
 _WORD_START = "▁"
-# Measured: at these widths, vectors find what those of full width find.
-DIMENSIONS = (384, 256)
 
 
 class MultilingualEncoder:
@@ -64,14 +62,15 @@ class MultilingualEncoder:
         max_document_tokens: int = 16_384,
         max_query_tokens: int = 512,
         *,
-        dimension: int = DIMENSIONS[0],
+        dimension: int = MULTILINGUAL_DIMENSIONS[0],
     ) -> None:
         self._num_threads = None if num_threads is None else require_count("num_threads", num_threads)
         self._max_document_tokens = require_count("max_document_tokens", max_document_tokens)
         self._max_query_tokens = require_count("max_query_tokens", max_query_tokens)
         self._dimension = require_count("dimension", dimension)
-        if self._dimension not in DIMENSIONS:
-            raise InvalidInputError(f"dimension must be {' or '.join(map(str, DIMENSIONS))}, got {dimension}")
+        if self._dimension not in MULTILINGUAL_DIMENSIONS:
+            known = " or ".join(map(str, MULTILINGUAL_DIMENSIONS))
+            raise InvalidInputError(f"dimension must be {known}, got {dimension}")
         self._load()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class MultilingualEncoder:
 
         The token limits are not part of it: they change no vector.
         """
-        return f"{self._model_fingerprint}-d{self._dimension}"
+        return self._fingerprint
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -162,7 +161,7 @@ class MultilingualEncoder:
                 )
             )
             self._engine = OnnxEngine(OnnxModel(folder / "model.onnx"), self._dimension, num_threads=self._num_threads)
-            self._model_fingerprint = _fingerprint(settings)
+            self._fingerprint = multilingual_fingerprint(settings, self._dimension)
         except Exception as error:  # whatever the files hold, the remedy is the same
             if isinstance(error, EncoderError) and _REMEDY in str(error):
                 raise
@@ -183,9 +182,3 @@ def find_folder() -> Path:
             "MultilingualEncoder needs the package muvera-multilingual: pip install 'muvera-core[multilingual]'"
         ) from error
     return FOLDER
-
-
-def _fingerprint(settings: dict[str, Any]) -> str:
-    files = "-".join(file["sha256"][:12] for file in settings["files"].values())
-    windows = f"p{settings['positions']}-w{settings['window_tokens']}-o{settings['window_overlap']}"
-    return f"multilingual-e5-small-{files}-{windows}-{UNKNOWN_WORDS_VERSION}"
