@@ -24,8 +24,8 @@ import numpy.typing as npt
 from machine import describe_machine
 
 from muvera_core import TokenEmbeddings
-from muvera_core.encoders import bundled
-from muvera_core.encoders.bundled import BundledEncoder
+from muvera_core.encoders.packaged import bundled
+from muvera_core.encoders.packaged.bundled import BundledEncoder
 from muvera_core.evaluation.collections import BeirCollection, read_beir
 from muvera_core.evaluation.measures import ndcg_at_k
 from muvera_core.maxsim import maxsim_of_many

@@ -35,7 +35,7 @@ from tokenizers import Tokenizer
 
 from muvera_core import TokenEmbeddings, TokenEncoder
 from muvera_core.encoders import BundledEncoder, MultilingualEncoder
-from muvera_core.encoders.multilingual import find_folder
+from muvera_core.encoders.packaged.multilingual import find_folder
 from muvera_core.encoders.texts import unreported
 from muvera_core.evaluation.collections import BeirCollection, read_beir
 from muvera_core.evaluation.measures import ndcg_at_k

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
-from muvera_core.encoders.bundled import ASSETS
+from muvera_core.encoders.packaged.bundled import ASSETS
 
 pytest.importorskip("onnx", reason="building the model needs onnx")
 pytest.importorskip("safetensors", reason="building the model needs safetensors")

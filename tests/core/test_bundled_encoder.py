@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pytest
 from encoder_checks import EncoderChecks
 
-from muvera_core.encoders import bundled
-from muvera_core.encoders.bundled import BundledEncoder
+from muvera_core.encoders.packaged import bundled
+from muvera_core.encoders.packaged.bundled import BundledEncoder
 from muvera_core.errors import EncoderError, InvalidInputError, TruncatedTextWarning
 
 TEXTS = [

@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["index.muvera_index", "search.stage_clock", "encoders.bundled", "encoders.callable"]
+    "module", ["index.muvera_index", "search.stage_clock", "encoders.packaged.bundled", "encoders.callable"]
 )
 def test_examples_in_docstrings_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"muvera_core.{module}"))

@@ -7,7 +7,7 @@ import random
 import pytest
 from tokenizers import Encoding, Tokenizer
 
-from muvera_core.encoders.bundled import ASSETS
+from muvera_core.encoders.packaged.bundled import ASSETS
 from muvera_core.encoders.tokenizing import LimitedTokenizer, longest_reading
 
 LIMIT = 40

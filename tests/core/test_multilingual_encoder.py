@@ -13,8 +13,9 @@ import pytest
 from encoder_checks import EncoderChecks
 
 from muvera_core import MuveraIndex
-from muvera_core.encoders import MultilingualEncoder, multilingual
-from muvera_core.encoders.multilingual_fingerprint import MULTILINGUAL_DIMENSIONS
+from muvera_core.encoders import MultilingualEncoder
+from muvera_core.encoders.packaged import multilingual
+from muvera_core.encoders.packaged.fingerprints import MULTILINGUAL_DIMENSIONS
 from muvera_core.errors import (
     EncoderError,
     EncoderMismatchError,

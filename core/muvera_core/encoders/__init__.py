@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from muvera_core.encoders.bundled_fingerprint import BUNDLED_DIMENSION
 from muvera_core.encoders.callable import CallableEncoder
-from muvera_core.encoders.default import PACKAGED_ENCODERS, default_encoder, packaged_encoder
 from muvera_core.encoders.description import describe_encoder, describe_mismatch
 from muvera_core.encoders.model_folders import load_encoder
+from muvera_core.encoders.packaged.default import PACKAGED_ENCODERS, default_encoder, packaged_encoder
+from muvera_core.encoders.packaged.fingerprints import BUNDLED_DIMENSION
 from muvera_core.encoders.precomputed import PrecomputedEmbeddings, is_precomputed
 from muvera_core.encoders.protocol import (
     ImageEncoder,
@@ -27,11 +28,11 @@ from muvera_core.encoders.token_pooling import (
 )
 
 if TYPE_CHECKING:
-    from muvera_core.encoders.bundled import BundledEncoder
     from muvera_core.encoders.colbert import ColBERTEncoder
-    from muvera_core.encoders.multilingual import MultilingualEncoder
     from muvera_core.encoders.onnx.encoder import OnnxEncoder
     from muvera_core.encoders.onnx.export import export_onnx
+    from muvera_core.encoders.packaged.bundled import BundledEncoder
+    from muvera_core.encoders.packaged.multilingual import MultilingualEncoder
     from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
 
 __all__ = [
@@ -67,30 +68,18 @@ __all__ = [
 ]
 
 
+# The libraries of models are slow to import, so they are imported when their encoder is first used.
+_LAZY = {
+    "BundledEncoder": "packaged.bundled",
+    "ColBERTEncoder": "colbert",
+    "MultilingualEncoder": "packaged.multilingual",
+    "OnnxEncoder": "onnx.encoder",
+    "SentenceTransformerEncoder": "sentence_transformer.encoder",
+    "export_onnx": "onnx.export",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # The models' libraries are slow to import, so they are imported when their encoder is first used.
-    if name == "BundledEncoder":
-        from muvera_core.encoders.bundled import BundledEncoder
-
-        return BundledEncoder
-    if name == "ColBERTEncoder":
-        from muvera_core.encoders.colbert import ColBERTEncoder
-
-        return ColBERTEncoder
-    if name == "OnnxEncoder":
-        from muvera_core.encoders.onnx.encoder import OnnxEncoder
-
-        return OnnxEncoder
-    if name == "export_onnx":
-        from muvera_core.encoders.onnx.export import export_onnx
-
-        return export_onnx
-    if name == "SentenceTransformerEncoder":
-        from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
-
-        return SentenceTransformerEncoder
-    if name == "MultilingualEncoder":
-        from muvera_core.encoders.multilingual import MultilingualEncoder
-
-        return MultilingualEncoder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

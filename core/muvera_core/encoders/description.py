@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from muvera_core.encoders.bundled_fingerprint import bundled_dimension, bundled_model
+from muvera_core.encoders.packaged.fingerprints import BUNDLED
 from muvera_core.encoders.protocol import TokenEncoder
 from muvera_core.errors import InvalidInputError
 from muvera_core.metadata import normalize_metadata
@@ -31,13 +31,13 @@ def describe_mismatch(made_with: str, given: str) -> str:
         made_with: the fingerprint of the index's encoder.
         given: the fingerprint of the encoder that it should be opened with.
     """
-    dimensions = bundled_dimension(made_with), bundled_dimension(given)
+    dimensions = BUNDLED.dimension(made_with), BUNDLED.dimension(given)
     if None in dimensions:
         return (
             f"was made with encoder {made_with!r}, got {given!r}: "
             "pass the encoder it was made with, or index the documents again with this one"
         )
-    if bundled_model(made_with) == bundled_model(given):
+    if BUNDLED.without_dimension(made_with) == BUNDLED.without_dimension(given):
         return (
             f"was made with the bundled encoder in {dimensions[0]} dimensions, got {dimensions[1]}: pass "
             f"BundledEncoder(dimension={dimensions[0]}), or no encoder, or index the documents again with this one"
