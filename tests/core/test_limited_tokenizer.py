@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Encoding, Tokenizer
 
 from muvera_core.encoders.packaged.bundled import ASSETS
-from muvera_core.encoders.tokenizing import LimitedTokenizer, longest_reading
+from muvera_core.encoders.text.tokenizing import LimitedTokenizer, longest_reading
 
 LIMIT = 40
 WORDS = ["owl", "unbelievably", "Zürich", "e\u0323\u0301", "don't", "--", "北京", "猫龘", "🦉", "नमस्ते", "x" * 150]

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
-from muvera_core.encoders.layout import Piece
 from muvera_core.encoders.onnx import session
 from muvera_core.encoders.onnx.overflow import PRODUCT, products_overflow
 from muvera_core.encoders.onnx.session import OnnxModel
 from muvera_core.encoders.packaged.bundled import ASSETS
+from muvera_core.encoders.text.layout import Piece
 
 PRECISE = "session.x64quantprecision"
 

@@ -10,7 +10,7 @@ import pytest
 
 from muvera_core import TextEncoder, score_texts
 from muvera_core.encoders import BundledEncoder, naming
-from muvera_core.encoders.texts import document_name
+from muvera_core.encoders.text.naming import document_name
 from muvera_core.errors import TruncatedTextWarning
 
 LONG = "A heron waits at the pond. " * 3

@@ -10,7 +10,7 @@ import pytest
 
 from muvera_core import FDEConfig, MuveraIndex, TextEncoder, score_texts
 from muvera_core.encoders import BundledEncoder
-from muvera_core.encoders.unknown_words import UnknownWord
+from muvera_core.encoders.text.unknown_words import UnknownWord
 from muvera_core.errors import UnknownTextWarning
 
 DOG = "สุนัขวิ่งเล่น"  # Thai: the dog runs and plays

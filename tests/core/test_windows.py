@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muvera_core.encoders.windows import Window, split_into_windows
+from muvera_core.encoders.text.windows import Window, split_into_windows
 from muvera_core.errors import InvalidInputError
 
 

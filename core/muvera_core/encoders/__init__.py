@@ -18,7 +18,7 @@ from muvera_core.encoders.protocol import (
     require_encoder,
     require_image_encoder,
 )
-from muvera_core.encoders.texts import naming, unreported, warn
+from muvera_core.encoders.text.naming import naming, unreported, warn
 from muvera_core.encoders.token_pooling import (
     MAX_POOL_FACTOR,
     pool_tokens,
@@ -28,7 +28,7 @@ from muvera_core.encoders.token_pooling import (
 )
 
 if TYPE_CHECKING:
-    from muvera_core.encoders.colbert import ColBERTEncoder
+    from muvera_core.encoders.colbert_ai.encoder import ColBERTEncoder
     from muvera_core.encoders.onnx.encoder import OnnxEncoder
     from muvera_core.encoders.onnx.export import export_onnx
     from muvera_core.encoders.packaged.bundled import BundledEncoder
@@ -71,7 +71,7 @@ __all__ = [
 # The libraries of models are slow to import, so they are imported when their encoder is first used.
 _LAZY = {
     "BundledEncoder": "packaged.bundled",
-    "ColBERTEncoder": "colbert",
+    "ColBERTEncoder": "colbert_ai.encoder",
     "MultilingualEncoder": "packaged.multilingual",
     "OnnxEncoder": "onnx.encoder",
     "SentenceTransformerEncoder": "sentence_transformer.encoder",

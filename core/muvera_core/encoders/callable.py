@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.encoders.texts import require_unicode_texts, unreported
+from muvera_core.encoders.text.naming import require_unicode_texts, unreported
 from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings, unit_length
 from muvera_core.validation import counted, require_count, require_text

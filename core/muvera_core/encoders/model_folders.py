@@ -46,7 +46,7 @@ def load_encoder(folder: str | os.PathLike[str], fingerprint: str | None = None)
         from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
 
         return SentenceTransformerEncoder(path)
-    from muvera_core.encoders.colbert import ColBERTEncoder
+    from muvera_core.encoders.colbert_ai.encoder import ColBERTEncoder
 
     return ColBERTEncoder(path)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muvera_core.encoders.layout import Expansion
+from muvera_core.encoders.text.layout import Expansion
 from muvera_core.errors import EncoderError
 from muvera_core.validation import shown
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from muvera_core.encoders.layout import Piece, span_array
 from muvera_core.encoders.onnx.config import (
     CONFIG_FILE,
     TOKENIZER_FILE,
@@ -24,10 +23,11 @@ from muvera_core.encoders.onnx.external import external_files
 from muvera_core.encoders.onnx.folder import REMEDY, load_tokenizer, unknown_token
 from muvera_core.encoders.onnx.inputs import TaskInputs
 from muvera_core.encoders.onnx.session import OnnxModel, is_cpu, require_device
-from muvera_core.encoders.reports import TextReports
-from muvera_core.encoders.text_windows import OVERLAP_SHARE, TEXT_WINDOWS_VERSION
-from muvera_core.encoders.texts import require_unicode_texts
-from muvera_core.encoders.tokenizing import Wordpieces
+from muvera_core.encoders.text.layout import Piece, span_array
+from muvera_core.encoders.text.naming import require_unicode_texts
+from muvera_core.encoders.text.reports import TextReports
+from muvera_core.encoders.text.text_windows import OVERLAP_SHARE, TEXT_WINDOWS_VERSION
+from muvera_core.encoders.text.tokenizing import Wordpieces
 from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count, require_path, require_text, shown

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from muvera_core.encoders.layout import Piece, TextFormat, span_array
 from muvera_core.encoders.onnx.session import OnnxModel
-from muvera_core.encoders.prefixes import InsertedPrefix, PrefixedText
-from muvera_core.encoders.texts import require_unicode_texts
+from muvera_core.encoders.text.layout import Piece, TextFormat, span_array
+from muvera_core.encoders.text.naming import require_unicode_texts
+from muvera_core.encoders.text.prefixes import InsertedPrefix, PrefixedText
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from muvera_core.encoders.layout import Expansion
 from muvera_core.encoders.onnx.config import (
     TOKENIZER_FILE,
     OnnxConfig,
@@ -32,7 +31,8 @@ from muvera_core.encoders.sentence_transformer.loading import (
     load_model,
     require_sentence_transformers,
 )
-from muvera_core.encoders.texts import unreported
+from muvera_core.encoders.text.layout import Expansion
+from muvera_core.encoders.text.naming import unreported
 from muvera_core.errors import EncoderError, InvalidInputError, MissingExtraError
 from muvera_core.token_embeddings import TokenEmbeddings
 from muvera_core.validation import require_path

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from muvera_core.encoders.layout import Expansion, Piece
 from muvera_core.encoders.onnx.config import TaskConfig
-from muvera_core.encoders.text_windows import TextCutter, TextWindow
-from muvera_core.encoders.tokenizing import LimitedTokenizer, Span, Wordpieces, longest_reading
+from muvera_core.encoders.text.layout import Expansion, Piece
+from muvera_core.encoders.text.text_windows import TextCutter, TextWindow
+from muvera_core.encoders.text.tokenizing import LimitedTokenizer, Span, Wordpieces, longest_reading
 from muvera_core.errors import EncoderError
 from muvera_core.validation import has_visible_text
 

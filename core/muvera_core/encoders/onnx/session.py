@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from muvera_core.encoders.layout import Piece
 from muvera_core.encoders.onnx.folder import REMEDY
 from muvera_core.encoders.onnx.overflow import products_overflow
+from muvera_core.encoders.text.layout import Piece
 from muvera_core.errors import DeviceError, EncoderError, InvalidInputError
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.validation import shown

@@ -7,7 +7,7 @@ from pathlib import Path
 from muvera_core.encoders.packaged.encoder import PackagedEncoder
 from muvera_core.encoders.packaged.fingerprints import BUNDLED, BUNDLED_DIMENSION
 from muvera_core.encoders.packaged.model import PackagedModel, load_packaged_model
-from muvera_core.encoders.reports import TextReports
+from muvera_core.encoders.text.reports import TextReports
 from muvera_core.errors import InvalidInputError
 from muvera_core.validation import require_count
 

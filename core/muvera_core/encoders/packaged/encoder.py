@@ -8,7 +8,7 @@ from typing import Any
 from muvera_core.encoders.onnx.engine import OnnxEngine, TextKind
 from muvera_core.encoders.packaged.fingerprints import PackagedFingerprints
 from muvera_core.encoders.packaged.model import PackagedModel
-from muvera_core.encoders.reports import TextReports
+from muvera_core.encoders.text.reports import TextReports
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count
 

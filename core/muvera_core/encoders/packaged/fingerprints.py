@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from muvera_core.encoders.unknown_words import UNKNOWN_WORDS_VERSION
+from muvera_core.encoders.text.unknown_words import UNKNOWN_WORDS_VERSION
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from muvera_core.encoders.layout import TextFormat
 from muvera_core.encoders.onnx.folder import load_tokenizer, require_files, special_tokens_around, unknown_token
 from muvera_core.encoders.onnx.session import OnnxModel
-from muvera_core.encoders.prefixes import InsertedPrefix
-from muvera_core.encoders.tokenizing import LimitedTokenizer
+from muvera_core.encoders.text.layout import TextFormat
+from muvera_core.encoders.text.prefixes import InsertedPrefix
+from muvera_core.encoders.text.tokenizing import LimitedTokenizer
 from muvera_core.errors import EncoderError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from muvera_core.encoders.packaged.encoder import PackagedEncoder
 from muvera_core.encoders.packaged.fingerprints import MULTILINGUAL, MULTILINGUAL_DIMENSIONS
 from muvera_core.encoders.packaged.model import PackagedModel, load_packaged_model
-from muvera_core.encoders.reports import TextReports
+from muvera_core.encoders.text.reports import TextReports
 from muvera_core.errors import InvalidInputError, MissingExtraError
 from muvera_core.validation import require_count
 

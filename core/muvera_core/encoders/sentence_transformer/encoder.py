@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from muvera_core.encoders.reports import TextReports
 from muvera_core.encoders.sentence_transformer.fingerprint import content_hash
 from muvera_core.encoders.sentence_transformer.images import embeds_images, patches_of, require_images
 from muvera_core.encoders.sentence_transformer.inputs import (
@@ -30,9 +29,10 @@ from muvera_core.encoders.sentence_transformer.loading import (
     load_model,
     require_sentence_transformers,
 )
-from muvera_core.encoders.text_windows import OVERLAP_SHARE, TEXT_WINDOWS_VERSION, TextWindow
-from muvera_core.encoders.texts import require_unicode_texts
-from muvera_core.encoders.tokenizing import Wordpieces
+from muvera_core.encoders.text.naming import require_unicode_texts
+from muvera_core.encoders.text.reports import TextReports
+from muvera_core.encoders.text.text_windows import OVERLAP_SHARE, TEXT_WINDOWS_VERSION, TextWindow
+from muvera_core.encoders.text.tokenizing import Wordpieces
 from muvera_core.encoders.torch_forks import allow_forks
 from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_core.encoders.sentence_transformer.tokenizer import ModelTokenizer
-from muvera_core.encoders.text_windows import TextCutter, TextWindow
-from muvera_core.encoders.tokenizing import Span, Wordpieces, longest_reading
+from muvera_core.encoders.text.text_windows import TextCutter, TextWindow
+from muvera_core.encoders.text.tokenizing import Span, Wordpieces, longest_reading
 from muvera_core.errors import EncoderError
 from muvera_core.token_embeddings import IntArray
 from muvera_core.validation import has_visible_text

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from muvera_core.encoders.tokenizing import LimitedTokenizer, Span, Wordpieces, longest_reading
+from muvera_core.encoders.text.tokenizing import LimitedTokenizer, Span, Wordpieces, longest_reading
 
 # How tokenizers mark that a token continues a word, or that a space is before it.
 _MARKS = "#▁Ġ "

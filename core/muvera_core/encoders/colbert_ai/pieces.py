@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from muvera_core.encoders.layout import Expansion, TextFormat
+from muvera_core.encoders.text.layout import Expansion, TextFormat
 
 # The markers around every text: [CLS], [Q] or [D], and [SEP].
 N_MARKERS = 3

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from muvera_core.encoders.unknown_words import UnknownWord
+from muvera_core.encoders.text.unknown_words import UnknownWord
 from muvera_core.validation import has_visible_text
 
 if TYPE_CHECKING:

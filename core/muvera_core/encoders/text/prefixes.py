@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from muvera_core.encoders.tokenizing import LimitedTokenizer, Wordpieces
+from muvera_core.encoders.text.tokenizing import LimitedTokenizer, Wordpieces
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from muvera_core.encoders.tokenizing import Span, Wordpieces
-from muvera_core.encoders.windows import split_into_windows
+from muvera_core.encoders.text.tokenizing import Span, Wordpieces
+from muvera_core.encoders.text.windows import split_into_windows
 from muvera_core.errors import EncoderError
 from muvera_core.token_embeddings import IntArray
 

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from muvera_core.encoders.tokenizing import Span, Wordpieces
-from muvera_core.encoders.unknown_words import UnknownWord
-from muvera_core.encoders.windows import Window, split_into_windows
+from muvera_core.encoders.text.tokenizing import Span, Wordpieces
+from muvera_core.encoders.text.unknown_words import UnknownWord
+from muvera_core.encoders.text.windows import Window, split_into_windows
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 # Whose special tokens and prefix have vectors: those of each window, or those at the two ends of the text.

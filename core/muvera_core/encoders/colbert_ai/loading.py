@@ -12,7 +12,7 @@ from importlib import metadata
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from muvera_core.encoders.colbert_checkpoint import CheckpointFolder
+from muvera_core.encoders.colbert_ai.checkpoint import CheckpointFolder
 from muvera_core.errors import EncoderError, InvalidInputError, MissingExtraError
 from muvera_core.validation import shown
 

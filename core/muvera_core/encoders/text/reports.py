@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from threading import Lock
 
-from muvera_core.encoders.texts import document_name, query_name, warn
-from muvera_core.encoders.tokenizing import Wordpieces, longest_reading
+from muvera_core.encoders.text.naming import document_name, query_name, warn
+from muvera_core.encoders.text.tokenizing import Wordpieces, longest_reading
 from muvera_core.errors import TruncatedTextWarning, UnknownTextWarning
 
 # A text with a smaller share of characters that cannot be read, or with fewer of them, is encoded without a warning.
