@@ -30,7 +30,7 @@ floor_leaves_out=(
 make_newest() {
     "$python" -m venv .venv-test
     .venv-test/bin/python -m pip install --quiet -r tests/requirements.txt \
-        -e '.[colbert,plot,pooling]' -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
+        -e '.[colbert,images,plot,pooling]' -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
 }
 
 make_models() {
@@ -71,7 +71,7 @@ make_newest_and_models() {
 start make_newest_and_models
 "$python" -m venv .venv-floor
 .venv-floor/bin/python -m pip install --quiet -r tests/requirements-floor.txt \
-    -e . -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
+    -e '.[images]' -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
 finish
 
 start check_style_and_types

@@ -18,8 +18,8 @@ _WORD_START = "▁"
 class MultilingualEncoder(PackagedEncoder):
     """Token embeddings of text in about 100 languages, with nothing to download and no PyTorch.
 
-    Questions find passages in other languages, too. The model is multilingual-e5-small, whose token vectors are
-    compared by MaxSim as they are. Its files come with the package muvera-multilingual.
+    Questions find passages in other languages, too. The model is multilingual-e5-small. Its token vectors, less the
+    mean of many texts, are compared by MaxSim. Its files come with the package muvera-multilingual.
 
     A text of up to 508 wordpieces is encoded whole, a longer one in overlapping windows of 252. Each window is encoded
     on its own, so a text's vectors never depend on the other texts of the call. The vectors of the markers at the start
