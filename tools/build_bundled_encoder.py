@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from onnx_graph import MICROSOFT, Graph
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
@@ -50,7 +50,7 @@ WINDOW_TOKENS = 256  # a longer text is cut into windows of the length that the 
 WINDOW_OVERLAP = 64
 
 # The oldest versions that can express the graph, so that older runtimes can load it.
-ONNX_OPSET, ONNX_IR_VERSION = 18, 8
+ONNX_VERSIONS = 18, 8
 
 Weights = dict[str, npt.NDArray[Any]]
 Precision = Literal["int8", "float32"]
@@ -198,21 +198,8 @@ def build_model(weights: Weights, precision: Precision, projected: bool = True) 
         [states] = graph.add("MatMul", states, graph.store("projection", weights["projection"]))
         [norms] = graph.add("ReduceL2", states, last_axis, keepdims=1)
         [states] = graph.add("Div", states, norms)
-    graph.nodes.append(helper.make_node("Identity", [states], ["token_embeddings"]))
-
     width = DIMENSION if projected else HIDDEN
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "all-MiniLM-L6-v2 trained for MaxSim",
-            [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "tokens"])],
-            [helper.make_tensor_value_info("token_embeddings", TensorProto.FLOAT, ["tokens", width])],
-            graph.tensors,
-        ),
-        opset_imports=[helper.make_opsetid("", ONNX_OPSET), helper.make_opsetid(MICROSOFT, 1)],
-        ir_version=ONNX_IR_VERSION,
-    )
-    return bytes(model.SerializeToString(deterministic=True))
+    return graph.serialize(states, width, "all-MiniLM-L6-v2 trained for MaxSim", ONNX_VERSIONS)
 
 
 def build_tokenizer(source: Path) -> Tokenizer:

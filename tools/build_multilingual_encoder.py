@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from onnx_graph import MICROSOFT, Graph
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -61,7 +61,7 @@ SHADDA, ARABIC_VOWELS = "\u0651", "\u064b\u064c\u064d\u064e\u064f\u0650"
 _ENDS = -1  # in place of a byte, where a key ends
 
 # The oldest versions that have 4-bit integers.
-ONNX_OPSET, ONNX_IR_VERSION = 21, 10
+ONNX_VERSIONS = 21, 10
 
 
 NOTICE = """\
@@ -291,19 +291,7 @@ def build_model(source: Source, directions: Directions | None) -> bytes:
         [centred] = graph.add("Sub", scale(states), graph.store("mean", directions.mean))
         [rotated] = graph.add("MatMul", centred, graph.store("rotation", directions.rotation))
         states = scale(rotated)
-    graph.nodes.append(helper.make_node("Identity", [states], ["token_embeddings"]))
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "multilingual-e5-small token embeddings",
-            [helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "tokens"])],
-            [helper.make_tensor_value_info("token_embeddings", TensorProto.FLOAT, ["tokens", HIDDEN])],
-            graph.tensors,
-        ),
-        opset_imports=[helper.make_opsetid("", ONNX_OPSET), helper.make_opsetid(MICROSOFT, 1)],
-        ir_version=ONNX_IR_VERSION,
-    )
-    return bytes(model.SerializeToString(deterministic=True))
+    return graph.serialize(states, HIDDEN, "multilingual-e5-small token embeddings", ONNX_VERSIONS)
 
 
 def characters_map(characters: Mapping[int, str]) -> bytes:

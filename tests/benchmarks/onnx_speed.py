@@ -1,13 +1,14 @@
 """Speed and quality of exported ONNX models beside sentence-transformers' own ``encode_document`` and ``encode_query``.
 
     python tests/benchmarks/onnx_speed.py MODEL [--passages 64] [--questions 60] [--rounds 3]
-        [--collection FOLDER ...] [--documents N]
+        [--threads N] [--collection FOLDER ...] [--documents N]
 
 MODEL is the folder of a late-interaction model of sentence-transformers or PyLate. It is exported twice, in float and
 with --int8. All sides run in one process, in turns, and the median of the rounds is printed. Passages and questions are
-those of examples/data/nq-gold. With --collection, in BEIR's format, the nDCG@10 of exact MaxSim over that collection is
-printed for each side but the library's, whose vectors the float model has, for at most 300 questions; with --documents,
-of its first N documents and of questions about these only. Needs muvera-core[sentence-transformers,export].
+those of examples/data/nq-gold. With --threads 1, processor time is measured, so that other processes matter less. With
+--collection, in BEIR's format, the nDCG@10 of exact MaxSim over that collection is printed for each side but the
+library's, whose vectors the float model has, for at most 300 questions; with --documents, of its first N documents and
+of questions about these only. Needs muvera-core[sentence-transformers,export].
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ MOST_QUESTIONS = 300
 Encode = Callable[[list[str]], Any]
 
 
-def sides(model: Any, folders: list[Path]) -> dict[str, tuple[Encode, Encode]]:
+def sides(model: Any, folders: list[Path], threads: int | None) -> dict[str, tuple[Encode, Encode]]:
     """By name, the functions that encode documents and queries."""
     found: dict[str, tuple[Encode, Encode]] = {
         "sentence-transformers": (
@@ -48,20 +49,24 @@ def sides(model: Any, folders: list[Path]) -> dict[str, tuple[Encode, Encode]]:
             lambda texts: model.encode_query(texts, convert_to_numpy=True),
         )
     }
-    encoders = {f"OnnxEncoder, {folder.name}": OnnxEncoder(folder) for folder in folders}
-    for name, encoder in (encoders | {"BundledEncoder": BundledEncoder()}).items():
+    encoders = {f"OnnxEncoder, {folder.name}": OnnxEncoder(folder, num_threads=threads) for folder in folders}
+    for name, encoder in (encoders | {"BundledEncoder": BundledEncoder(num_threads=threads)}).items():
         found[name] = (encoder.encode_documents, encoder.encode_queries)
     return found
 
 
-def timed(encode: Encode, texts: list[str]) -> float:
-    started = time.perf_counter()
+def timed(encode: Encode, texts: list[str], clock: Callable[[], float]) -> float:
+    started = clock()
     encode(texts)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def measure_speed(
-    encoders: dict[str, tuple[Encode, Encode]], passages: list[str], questions: list[str], rounds: int
+    encoders: dict[str, tuple[Encode, Encode]],
+    passages: list[str],
+    questions: list[str],
+    rounds: int,
+    clock: Callable[[], float],
 ) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in encoders}
     latency: dict[str, list[float]] = {name: [] for name in encoders}
@@ -70,8 +75,8 @@ def measure_speed(
         queries(questions[:4])
     for _ in range(rounds):
         for name, (documents, queries) in encoders.items():
-            seconds[name].append(timed(documents, passages))
-            latency[name] += [timed(queries, [question]) for question in questions]
+            seconds[name].append(timed(documents, passages, clock))
+            latency[name] += [timed(queries, [question], clock) for question in questions]
     base = next(iter(encoders))
     print(f"{len(passages)} passages, {len(questions)} questions, {rounds} rounds")
     print("| | passages/s | ratio | ms a question | ratio |\n|---|---|---|---|---|")
@@ -123,7 +128,10 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=64)
     parser.add_argument("--questions", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
     logging.disable(logging.WARNING)
     transformers.logging.disable_progress_bar()
     for category in (TruncatedTextWarning, UnknownTextWarning):
@@ -140,10 +148,11 @@ def main() -> None:
                 f"{report.largest_difference:.1e}, lowest cosine {report.lowest_cosine:.4f}"
             )
         model = MultiVectorEncoder(str(arguments.model), device="cpu", local_files_only=True)
-        encoders = sides(model, folders)
+        encoders = sides(model, folders, arguments.threads)
         nq = read_beir(NQ)
         questions = list(nq.queries.values())[: arguments.questions]
-        measure_speed(encoders, nq.texts[: arguments.passages], questions, arguments.rounds)
+        clock = time.process_time if arguments.threads == 1 else time.perf_counter
+        measure_speed(encoders, nq.texts[: arguments.passages], questions, arguments.rounds, clock)
         for folder in arguments.collection:
             collection = first_documents(read_beir(folder), arguments.documents)
             n_questions = min(MOST_QUESTIONS, len(collection.queries))

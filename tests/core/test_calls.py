@@ -314,7 +314,9 @@ def test_an_empty_question_returns_what_the_filter_admits_or_nothing(index: Muve
     mixed = index.search_batch([empty, QUESTION, empty], k=1)
     assert [ids(hits) for hits in mixed] == [[], ["owl"], []]
     assert index.search_diverse(empty) == []
-    assert ids(index.search_diverse(empty, 2, filter={"legs": 2})) == ["owl", "heron"]
+    first, second = ids(index.search_diverse(empty, 2, filter={"legs": 2}))
+    assert first == "owl"
+    assert second in ("heron", "swift"), "either, whichever is less like the owl"
 
 
 def test_an_empty_filter_does_not_delete_everything(index: MuveraIndex) -> None:

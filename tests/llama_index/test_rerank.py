@@ -40,9 +40,11 @@ def test_scores_are_those_of_the_retriever(nq_index: MuveraIndex) -> None:
     bare = [NodeWithScore(node=TextNode(id_=node.node_id, text=node.text)) for node in found]
     assert isinstance(nq_index.encoder, BundledEncoder)
     reranked = MaxSimRerank(nq_index.encoder).postprocess_nodes(bare[::-1], query_str=question)
-    assert [node.node_id for node in reranked] == [node.node_id for node in found]
-    # The index keeps token vectors in 8 bits.
-    assert [node.score for node in reranked] == pytest.approx([node.score for node in found], abs=2e-3)
+    scores = [node.score or 0 for node in reranked]
+    assert scores == sorted(scores, reverse=True)
+    # The index keeps token vectors in 8 bits, so two passages of nearly the same score can change places.
+    expected = {node.node_id: node.score for node in found}
+    assert {node.node_id: node.score for node in reranked} == pytest.approx(expected, abs=2e-3)
 
 
 def test_the_nodes_passed_in_stay_as_they_are(words: TokenEncoder, nodes: list[NodeWithScore]) -> None:

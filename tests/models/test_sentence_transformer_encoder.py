@@ -576,7 +576,7 @@ def test_names_are_not_looked_up_unless_the_user_says_so(name: str) -> None:
 
 def test_a_folder_that_is_damaged_is_refused(copied: Path) -> None:
     (copied / "modules.json").write_text("[")
-    with pytest.raises(EncoderError, match=r"modules\.json cannot be read"):
+    with pytest.raises(EncoderError, match=r"modules\.json, .* cannot be read"):
         SentenceTransformerEncoder(copied, device="cpu")
 
 

@@ -30,7 +30,8 @@ from muvera_core.errors import (
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE
 _ENCODER = (
-    "--encoder names the encoder: 'multilingual', or the folder of a model of sentence-transformers, PyLate or ColBERT"
+    "--encoder names the encoder: 'multilingual', or the folder of a model of sentence-transformers, PyLate or "
+    "ColBERT, or in ONNX format"
 )
 _ADVICE: dict[type[MuveraError], str] = {
     NotAnIndexError: "`muvera index INDEX PATH...` creates one",

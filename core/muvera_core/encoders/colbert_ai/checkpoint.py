@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from muvera_core.encoders.json_files import read_json
 from muvera_core.errors import DimensionMismatchError, EncoderError
 from muvera_core.validation import require_path
 
@@ -71,7 +72,7 @@ def inspect_checkpoint(checkpoint: str | os.PathLike[str]) -> CheckpointFolder:
             "downloads: fetch the model first, e.g. hf download colbert-ir/colbertv2.0 --local-dir colbertv2.0, "
             "and pass that folder"
         )
-    config = _read_json(path / "config.json", "the model's architecture")
+    config = read_json(path / "config.json", "the model's architecture")
     _refuse_indirection(path, config)
     if not any((path / name).is_file() for name in _VOCABULARY_FILES):
         raise EncoderError(f"{path} has no tokenizer: expected one of {', '.join(_VOCABULARY_FILES)}")
@@ -81,7 +82,7 @@ def inspect_checkpoint(checkpoint: str | os.PathLike[str]) -> CheckpointFolder:
     shapes = _safetensors_shapes(weights) if weights.suffix == ".safetensors" else _pickled_shapes(weights)
     settings_file = path / _COLBERT_SETTINGS
     has_settings = settings_file.is_file()
-    settings = _read_json(settings_file, "ColBERT's settings") if has_settings else {}
+    settings = read_json(settings_file, "ColBERT's settings") if has_settings else {}
     # colbert-ai writes the settings at the top level or under "config", and reads both.
     nested = settings.get("config")
     dimension = (nested if isinstance(nested, dict) else settings).get("dim", _DEFAULT_DIMENSION)
@@ -109,7 +110,7 @@ def content_hash(folder: CheckpointFolder, settings: Mapping[str, object]) -> st
 def _refuse_indirection(path: Path, config: Mapping[str, Any]) -> None:
     """Refuse a folder that makes transformers get code or weights from elsewhere."""
     tokenizer_config = path / "tokenizer_config.json"
-    tokenizer = _read_json(tokenizer_config, "the tokenizer's settings") if tokenizer_config.is_file() else {}
+    tokenizer = read_json(tokenizer_config, "the tokenizer's settings") if tokenizer_config.is_file() else {}
     for name, content in (("config.json", config), ("tokenizer_config.json", tokenizer)):
         if content.get("auto_map") is not None:
             raise EncoderError(
@@ -139,16 +140,6 @@ def _require_linear_layer(weights: Path, shapes: Mapping[str, tuple[int, ...]], 
             f"{weights} gives {shape[0]}-d token vectors, but {_COLBERT_SETTINGS} in the same folder has dim "
             f"{dimension!r} ({_DEFAULT_DIMENSION} if it does not say): use files that belong together"
         )
-
-
-def _read_json(file: Path, what: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise EncoderError(f"{file}, {what}, cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise EncoderError(f"{file}, {what}, must hold a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:

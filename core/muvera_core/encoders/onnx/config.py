@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from muvera_core.encoders.json_files import read_json
 from muvera_core.encoders.text.layout import Expansion
 from muvera_core.errors import EncoderError
 from muvera_core.validation import shown
@@ -120,13 +121,8 @@ class _Fields:
 def read_config(folder: Path) -> OnnxConfig:
     """Read onnx_config.json. Raises EncoderError if it is missing, or says something that cannot be."""
     file = folder / CONFIG_FILE
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise EncoderError(
-            f"{file}, the settings of the model, cannot be read ({error}): make the folder with muvera export-onnx, or "
-            "download it again"
-        ) from error
+    remedy = "make the folder with muvera export-onnx, or download it again"
+    content = read_json(file, "the settings of the model", object, remedy)
     top = _Fields(file, content)
     if top.get("model_type", str, "ColBERT") != "ColBERT":
         raise EncoderError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from muvera_core.errors import EncoderError
+from muvera_core.encoders.json_files import read_json
 
 MODULES, SETTINGS = "modules.json", "config_sentence_transformers.json"
 # The architecture that colbert-ai writes into config.json.
@@ -19,7 +18,7 @@ def is_model_folder(folder: Path) -> bool:
     if (folder / MODULES).is_file():
         return True
     config = folder / "config.json"
-    return config.is_file() and any(map(is_retriever, architectures(read_json(config))))
+    return config.is_file() and any(map(is_retriever, architectures(read_json(config, "the model's architecture"))))
 
 
 def is_retriever(architecture: str) -> bool:
@@ -31,14 +30,3 @@ def architectures(config: Mapping[str, Any]) -> list[str]:
     """The architectures that a config.json names."""
     names = config.get("architectures")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
-def read_json(file: Path, kind: type = dict) -> Any:
-    """The content of a JSON file. Raises EncoderError if it is damaged, or not of that kind."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise EncoderError(f"{file} cannot be read: {error}. Download the model again") from error
-    if not isinstance(content, kind):
-        raise EncoderError(f"{file} must hold a JSON {kind.__name__}, got {type(content).__name__}")
-    return content

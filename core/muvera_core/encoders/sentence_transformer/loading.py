@@ -14,13 +14,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from muvera_core.encoders.json_files import read_json
 from muvera_core.encoders.sentence_transformer.folders import (
     COLBERT_AI,
     MODULES,
     SETTINGS,
     architectures,
     is_retriever,
-    read_json,
 )
 from muvera_core.errors import EncoderError, InvalidInputError, MissingExtraError
 from muvera_core.validation import require_path, shown
@@ -153,7 +153,7 @@ class ModelFiles:
     def read(self, name: str, kind: type = dict) -> Any:
         """The content of a JSON file; an empty one if there is no such file. Raises EncoderError for another kind."""
         path = self.path(name)
-        return kind() if path is None else read_json(path, kind)
+        return kind() if path is None else read_json(path, "a part of the model's configuration", kind)
 
 
 def inspect_model(source: ModelSource) -> None:
