@@ -10,7 +10,7 @@ import os
 import reprlib
 import unicodedata
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
 from pathlib import Path
@@ -173,7 +173,8 @@ def require_string(name: str, value: object) -> str:
 
 def require_iterable(name: str, values: object) -> list[Any]:
     """The items of a list, a generator or another iterable in order. Strings, mappings and sets are refused."""
-    if isinstance(values, (str, bytes, Mapping, AbstractSet)) or not isinstance(values, Iterable):
+    is_unordered = isinstance(values, AbstractSet) and not isinstance(values, KeysView)
+    if isinstance(values, (str, bytes, Mapping)) or is_unordered or not isinstance(values, Iterable):
         raise InvalidInputError(f"{name} must be a list, got {type(values).__name__}: for a single item give [item]")
     return list(values)
 

@@ -115,7 +115,7 @@ def test_an_index_opens_with_the_same_name_only(tmp_path: Any) -> None:
         assert index.count() == 1
 
 
-@pytest.mark.parametrize("spans", [[0, 1], [[0.0, 1.0]], [[0, 1, 2]]])
+@pytest.mark.parametrize("spans", [[0, 1], [[0.0, 1.0]], [[0, 1, 2]], [[0, 1], [2]]])
 def test_spans_of_another_shape_are_refused(spans: Any) -> None:
     encoder = with_functions(lambda texts: [[[1, 0]] for _ in texts], query_spans=lambda text: spans)
     with pytest.raises(EncoderError, match=r"query_spans .* whole numbers of shape \(tokens, 2\)"):

@@ -494,3 +494,8 @@ def test_a_reader_refuses_the_new_writes_too(tmp_path: Path, encoder: BundledEnc
 def test_widths_are_compared_before_a_vector_is_searched_for(index: MuveraIndex) -> None:
     with pytest.raises(DimensionMismatchError, match="2560"):
         index.search_by_vector(np.zeros(12))
+
+
+def test_the_keys_and_values_of_a_dictionary_are_lists(index: MuveraIndex) -> None:
+    notes = {"new": "Swifts sleep in the air.", "newer": "Herons stand still."}
+    assert index.add(notes.values(), ids=notes.keys()) == ["new", "newer"]

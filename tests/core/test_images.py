@@ -173,6 +173,21 @@ def test_an_image_is_turned_upright(encoder: PatchEncoder, format: str) -> None:
         assert index.explain("red", "a")[1].patch == (0, 0)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_once(encoder: PatchEncoder, tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    page("blue", 1, 2).save(tmp_path / "a.png", exif=exif)
+    with MuveraIndex.create(None, encoder) as index:
+        index.add_images([tmp_path / "a.png"], ids=["a"])
+        drawn = index.heat_map("blue", "a", opacity=1)
+        assert drawn.size == index.get("a")[0].image_size
+        patch = index.explain("blue", "a")[1].patch
+        assert patch is not None
+        row, column = patch
+        assert drawn.getpixel((column * PATCH + 8, row * PATCH + 8)) == (230, 30, 20)
+
+
 @pytest.mark.parametrize(
     ("image", "color"),
     [
@@ -308,6 +323,40 @@ def test_an_error_of_the_encoder_leaves_nothing_behind(
     with pytest.raises(EncoderError, match="2 texts, expected"):
         index.add_images([page("yellow")], ids=["new"])
     assert len(index) == 3
+
+
+def refuse_strips(encoder: PatchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the encoder refuse images that are much wider than high, as some models do."""
+    encode = encoder.encode_images
+
+    def encode_images(images: Any) -> Any:
+        if any(image.width > 10 * image.height for image in images):
+            raise EncoderError("the aspect ratio is too large")
+        return encode(images)
+
+    monkeypatch.setattr(encoder, "encode_images", encode_images)
+
+
+def test_an_image_that_the_model_refuses_is_skipped_and_all_others_are_added(
+    index: MuveraIndex, encoder: PatchEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_strips(encoder, monkeypatch)
+    strip = Image.new("RGB", (800, 20))
+    images = [page("yellow"), strip, page("black"), strip]
+    with pytest.warns(SkippedImageWarning, match=r"skipped 2 images: 'b' \(the aspect ratio .*'d'"):
+        assert index.add_images(images, ids=["a", "b", "c", "d"], batch_size=3) == ["a", "b", "c", "d"]
+    assert {document.id for document in index.get(["a", "b", "c", "d"])} == {"a", "c"}
+    with pytest.raises(EncoderError, match=r"no image could be encoded: 'e' \(the aspect ratio"):
+        index.add_images([strip, strip], ids=["e", "f"])
+    assert len(index) == 5
+
+
+@pytest.mark.parametrize("size", [(0, 10), (10, 0)])
+def test_an_image_without_pixels_is_skipped(index: MuveraIndex, size: tuple[int, int]) -> None:
+    with pytest.warns(SkippedImageWarning, match=r"'empty' \(it has no pixels"):
+        index.add_images([Image.new("RGB", (20, 20)).crop((0, 0, *size))], ids=["empty"])
+    assert len(index) == 3
+    assert best(index, "red") == "red"
 
 
 def test_an_encoder_of_texts_alone_is_named_with_what_to_do() -> None:

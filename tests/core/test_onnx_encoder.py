@@ -241,7 +241,9 @@ def with_files(folder: Path, fingerprint: str) -> None:
 
     files = {name: file_entry(folder / name) for name in ("model.onnx", "tokenizer.json")}
     file = folder / "onnx_config.json"
-    file.write_text(json.dumps(own(files=files, fingerprint=fingerprint)))
+    file.write_text(json.dumps(own(files=files)))
+    content = OnnxEncoder(folder).fingerprint
+    file.write_text(json.dumps(own(files=files, fingerprint=fingerprint, content=content)))
 
 
 def test_an_exported_model_opens_an_index_of_the_original(copy: Path, tmp_path: Path) -> None:
@@ -258,6 +260,37 @@ def test_an_exported_model_opens_an_index_of_the_original(copy: Path, tmp_path: 
         assert changed.fingerprint.startswith("onnx:")
         with pytest.raises(EncoderMismatchError):
             MuveraIndex.open(tmp_path / "index", changed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(skiplist_words=["owl"]),
+        lambda content: content["muvera"].update(skiplist_tasks=["query"]),
+        lambda content: content["muvera"]["query"].update(prompt="ant "),
+        lambda content: content["muvera"].pop("expansion", None) or content["muvera"].update(normalized=False),
+        lambda content: content["muvera"].pop("content"),
+    ],
+)
+def test_edited_settings_lose_the_fingerprint_of_the_original(copy: Path, change: Callable[[Any], None]) -> None:
+    with_files(copy, "the original")
+    file = copy / "onnx_config.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    assert OnnxEncoder(copy).fingerprint.startswith("onnx:")
+
+
+def test_another_model_loses_the_fingerprint_of_the_original(copy: Path) -> None:
+    with_files(copy, "the original")
+    file = copy / "onnx_config.json"
+    content = json.loads(file.read_text())
+    del content["muvera"]["files"]
+    file.write_text(json.dumps(content))
+    assert OnnxEncoder(copy).fingerprint == "the original"
+    tokenizer = copy / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes().replace(b"owl", b"owi"))
+    assert OnnxEncoder(copy).fingerprint.startswith("onnx:")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
@@ -307,7 +340,12 @@ def say(**settings: Any) -> Callable[[Path], None]:
         pytest.param(overwrite("tokenizer.json", b"{}"), r"tokenizer.json.* again", id="no tokenizer inside"),
         pytest.param(say(query_length="16"), "query_length in .* is '16', expected a whole number", id="a string"),
         pytest.param(say(query_length=True), "query_length in .* is True, expected a whole number", id="a bool"),
-        pytest.param(say(query_length=0), "query_length in .* is 0, expected at least 1", id="zero"),
+        pytest.param(say(query_length=0), "query_length in .* is 0, expected 1 to", id="zero"),
+        pytest.param(say(query_length=10**30), "query_length in .* expected 1 to", id="too large"),
+        pytest.param(say(mask_token_id=-1), "mask_token_id in .* is -1, expected 0 to", id="a negative id"),
+        pytest.param(say(pad_token_id=10**30), "pad_token_id in .* expected 0 to", id="no id"),
+        pytest.param(say(skiplist_words=["\ud800"]), "skiplist_words in .* not Unicode", id="a surrogate for a word"),
+        pytest.param(say(query_prefix="\ud800"), "query_prefix in .* not Unicode", id="a surrogate"),
         pytest.param(say(query_length=3), "raise query_length", id="no room"),
         pytest.param(say(document_length=None), "lacks document_length", id="no length"),
         pytest.param(say(mask_token_id=None), "lacks mask_token_id", id="no mask"),

@@ -95,9 +95,15 @@ def test_every_node_with_an_image_is_matched_by_it(kind: str, store: MuveraVecto
         assert again == node
 
 
-def test_image_data_counts_and_is_not_stored(store: MuveraVectorStore, pages: dict[str, Path]) -> None:
-    data = base64.b64encode(pages["red"].read_bytes()).decode()
-    store.add([ImageNode(id_="red", image=data, text="text"), ImageDocument(id_="too", image=data)])
+@pytest.mark.parametrize("form", ["bare", "lines", "data URI"])
+def test_image_data_counts_and_is_not_stored(store: MuveraVectorStore, pages: dict[str, Path], form: str) -> None:
+    content = pages["red"].read_bytes()
+    data = base64.encodebytes(content).decode() if form == "lines" else base64.b64encode(content).decode()
+    if form == "data URI":
+        data = f"data:image/png;base64,{data}"
+    # LlamaIndex itself takes other forms of base64 for an ImageDocument's pixels.
+    bare = base64.b64encode(content).decode()
+    store.add([ImageNode(id_="red", image=data, text="text"), ImageDocument(id_="too", image=bare)])
     for id in ("red", "too"):
         (document,) = store.client.get(id)
         assert document.image_size == (4 * PATCH, 4 * PATCH)

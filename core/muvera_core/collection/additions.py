@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm import tqdm
 
 from muvera_core.batches import batched
 from muvera_core.encoders import ImageEncoder, TokenEncoder, naming, pool_tokens, warn
-from muvera_core.errors import SkippedImageWarning
+from muvera_core.errors import EncoderError, SkippedImageWarning
 from muvera_core.images import ImageRecord, ImageSource, UnreadableImageError
 from muvera_core.storage import COPY_BATCH, Snapshot, Store, StoredDocument
 from muvera_core.token_embeddings import TokenEmbeddings
 from muvera_core.validation import counted, require_encoded, shown
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Most images that a warning lists.
 _SHOWN_IMAGES = 10
@@ -82,7 +85,8 @@ class EncodedTexts:
 class EncodedImages:
     """Tokens of images, which are read and encoded when they are asked for.
 
-    Images that turn out to be damaged are left out, with a ``SkippedImageWarning`` at the end.
+    Images that turn out to be damaged, or that the model refuses while it takes others, are left out, with a
+    ``SkippedImageWarning`` at the end.
 
     Attributes:
         encoder: the index's encoder.
@@ -101,8 +105,13 @@ class EncodedImages:
     show_progress: bool
 
     def batches(self, places: Sequence[int]) -> Iterator[tuple[Sequence[int], TokenEmbeddings]]:
-        """See ``TokenSource``."""
+        """See ``TokenSource``.
+
+        Raises:
+            EncoderError: the model refuses all images of the first batch.
+        """
         skipped: list[str] = []
+        has_encoded = False
         with tqdm(total=len(places), desc="encoding", unit="image", disable=not self.show_progress) as bar:
             for batch in batched(places, self.batch_size):
                 images, read = [], []
@@ -111,16 +120,42 @@ class EncodedImages:
                         images.append(self.sources[place].load())
                         read.append(place)
                     except UnreadableImageError as error:
-                        record = self.records[place]
-                        skipped.append(image_problem(record.id, record.image and record.image.path, str(error)))
-                if read:
-                    with naming([self.records[place].id for place in read]):
-                        encoded = self.encoder.encode_images(images)
-                    encoded = require_encoded(encoded, len(read), self.encoder.dimension)
-                    del images  # before the next ones are read
-                    yield read, pool_tokens(encoded, self.pool_factor)
+                        skipped.append(self._problem(place, error))
+                for group, encoded in self._encode(read, images, skipped, may_refuse_all=has_encoded):
+                    has_encoded = True
+                    yield group, pool_tokens(encoded, self.pool_factor)
                 bar.update(len(batch))
         warn_of_skipped_images(skipped)
+
+    def _encode(
+        self, places: list[int], images: list[Image], skipped: list[str], *, may_refuse_all: bool
+    ) -> Iterator[tuple[list[int], TokenEmbeddings]]:
+        """The tokens of images. If the model refuses a batch, each image is tried alone."""
+        if not places:
+            return
+        try:
+            yield places, self._call(places, images)
+            return
+        except EncoderError as error:
+            problem, refused = error, []
+        for place, image in zip(places, images, strict=True):
+            try:
+                yield [place], self._call([place], [image])
+            except EncoderError as error:
+                problem = error
+                refused.append(self._problem(place, error))
+        if len(refused) == len(places) and not may_refuse_all:
+            raise EncoderError(f"no image could be encoded: {refused[0]}") from problem
+        skipped += refused
+
+    def _call(self, places: list[int], images: list[Image]) -> TokenEmbeddings:
+        with naming([self.records[place].id for place in places]):
+            encoded = self.encoder.encode_images(images)
+        return require_encoded(encoded, len(places), self.encoder.dimension)
+
+    def _problem(self, place: int, error: Exception) -> str:
+        record = self.records[place]
+        return image_problem(record.id, record.image and record.image.path, str(error))
 
 
 def image_problem(id: str, path: object, problem: str) -> str:

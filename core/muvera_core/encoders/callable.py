@@ -123,7 +123,10 @@ class CallableEncoder:
         if function is None:
             with unreported():
                 return np.zeros((len(encode([text]).vectors), 2), dtype=np.int64)
-        spans = np.asarray(function(text))
+        try:
+            spans = np.asarray(function(text))
+        except ValueError:  # rows of different lengths
+            spans = np.empty(0)
         if spans.ndim != 2 or spans.shape[1] != 2 or spans.dtype.kind not in "iu":
             raise EncoderError(
                 f"{name} of the encoder {self._name!r} returned {spans.dtype} of shape {spans.shape}: "

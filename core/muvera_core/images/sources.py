@@ -72,11 +72,13 @@ class ImageSource:
         content = _content_of("image", image)
         if not isinstance(content, Path | bytes):
             pixels = _upright_rgb(content)
+            _require_pixels(*pixels.size)
             return cls(ImageRecord(_file_of(content), *pixels.size, _pixel_digest(pixels)), 0, content)
         path = str(content) if isinstance(content, Path) else None
         data = _data_of(content)
         with _opened(data) as opened:
             width, height = _upright_size(opened)
+            _require_pixels(width, height)
             n_frames = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
         return cls(ImageRecord(path, width, height, _file_digest(data)), n_frames - 1, content)
 
@@ -220,6 +222,11 @@ def _pixel_digest(pixels: Image) -> str:
     return _PIXELS + value.hexdigest()
 
 
+def _require_pixels(width: int, height: int) -> None:
+    if not (width and height):
+        raise UnreadableImageError(f"it has no pixels: its size is {width} x {height}")
+
+
 def _orientation(image: Image) -> int:
     """The value of Exif's tag, if it stands before the pixels. Pillow reads a whole PNG to look behind them.
 
@@ -242,7 +249,12 @@ def _upright_rgb(image: Image) -> Image:
     with _readable():
         turn = _TURNS.get(_orientation(image))
         upright: Image = _as_rgb(image)
-        return upright if turn is None else upright.transpose(pillow.Transpose[turn])
+        if turn is not None:
+            upright = upright.transpose(pillow.Transpose[turn])
+        # Without what the file said: whoever reads its orientation would turn the image again.
+        plain: Image = pillow.new("RGB", upright.size)
+        plain.paste(upright)
+        return plain
 
 
 def _as_rgb(image: Image) -> Image:

@@ -23,6 +23,8 @@ CONFIG_FILE = "onnx_config.json"
 TOKENIZER_FILE = "tokenizer.json"
 _OWN = "muvera"
 _VERSION = 1
+# No model has more positions, or more tokens.
+_LARGEST_LENGTH, _LARGEST_ID = 2**20, 2**31 - 1
 _REMEDY = "correct that file, or export the model again"
 
 
@@ -64,6 +66,8 @@ class OnnxConfig:
         exact_products: whether 8-bit products cannot overflow, whatever the processor.
         files: by name, the number of ``bytes`` and the ``sha256`` of the files that belong together.
         fingerprint: of the encoder that the model was exported from, if it has the same vectors.
+        content: the fingerprint that the settings and files had by themselves when they were exported. If they have
+            another one now, ``fingerprint`` is not theirs any more.
     """
 
     document: TaskConfig
@@ -80,6 +84,7 @@ class OnnxConfig:
     exact_products: bool = False
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fingerprint: str | None = None
+    content: str | None = None
 
 
 class _Fields:
@@ -96,19 +101,34 @@ class _Fields:
             return default
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
             raise EncoderError(f"{name} in {self._file} is {shown(value)}, expected {_name_of(kind)}: {_REMEDY}")
+        if isinstance(value, str):
+            self._require_unicode(name, value)
         return value
+
+    def _require_unicode(self, name: str, value: str) -> None:
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise EncoderError(f"{name} in {self._file} is {shown(value)}, which is not Unicode text: {_REMEDY}")
 
     def count(self, name: str) -> int | None:
         """A whole number of at least 1; None if it is not there."""
         value: int | None = self.get(name, int, None)
-        if value is not None and value < 1:
-            raise EncoderError(f"{name} in {self._file} is {value}, expected at least 1: {_REMEDY}")
+        return self._within(name, value, 1, _LARGEST_LENGTH)
+
+    def id(self, name: str, default: int | None = None) -> int | None:
+        """The id of a token."""
+        return self._within(name, self.get(name, int, default), 0, _LARGEST_ID)
+
+    def _within(self, name: str, value: int | None, least: int, most: int) -> int | None:
+        if value is not None and not least <= value <= most:
+            raise EncoderError(f"{name} in {self._file} is {value}, expected {least} to {most}: {_REMEDY}")
         return value
 
     def words(self, name: str) -> tuple[str, ...]:
         values = self.get(name, list, [])
         if not all(isinstance(value, str) for value in values):
             raise EncoderError(f"{name} in {self._file} is {shown(values)}, expected a list of strings: {_REMEDY}")
+        for value in values:
+            self._require_unicode(name, value)
         return tuple(values)
 
     def object(self, name: str) -> _Fields:
@@ -141,7 +161,7 @@ def _own_config(top: _Fields, own: _Fields) -> OnnxConfig:
     expansion = None
     if own.has("expansion"):
         given = own.object("expansion")
-        token, length = given.get("token_id", int, None), given.count("length")
+        token, length = given.id("token_id"), given.count("length")
         if token is None or length is None:
             raise EncoderError(f"expansion lacks token_id or length in {CONFIG_FILE}: {_REMEDY}")
         expansion = Expansion(token, length, given.get("attend", bool, False))
@@ -158,13 +178,14 @@ def _own_config(top: _Fields, own: _Fields) -> OnnxConfig:
         positions=own.count("positions"),
         expansion=expansion,
         skiplist=top.words("skiplist_words"),
-        pad=top.get("pad_token_id", int, 0),
+        pad=top.id("pad_token_id", 0) or 0,
         lowercase=top.get("do_lower_case", bool, False),
         reads_special_tokens=own.get("reads_special_tokens", bool, True),
         normalized=own.get("normalized", bool, True),
         exact_products=own.get("exact_products", bool, False),
         files=own.get("files", dict, {}),
         fingerprint=own.get("fingerprint", str, None),
+        content=own.get("content", str, None),
     )
 
 
@@ -176,7 +197,7 @@ def _published_config(file: Path, top: _Fields) -> OnnxConfig:
     query_length = top.count("query_length")
     expansion = None
     if top.get("do_query_expansion", bool, True):
-        mask = top.get("mask_token_id", int, None)
+        mask = top.id("mask_token_id")
         if mask is None:
             raise EncoderError(f"{file} lacks mask_token_id, which fills up queries: {_REMEDY}")
         expansion = Expansion(mask, query_length or 1, top.get("attend_to_expansion_tokens", bool, False))
@@ -185,7 +206,7 @@ def _published_config(file: Path, top: _Fields) -> OnnxConfig:
         return TaskConfig(
             prompt=top.get(f"{name}_prefix", str, ""),
             is_marker=True,
-            marker=top.get(f"{name}_prefix_id", int, None),
+            marker=top.id(f"{name}_prefix_id"),
             length=top.count(f"{name}_length"),
             skips=name == "document",
         )
@@ -196,7 +217,7 @@ def _published_config(file: Path, top: _Fields) -> OnnxConfig:
         dimension=top.count("embedding_dim"),
         expansion=expansion,
         skiplist=top.words("skiplist_words"),
-        pad=top.get("pad_token_id", int, 0),
+        pad=top.id("pad_token_id", 0) or 0,
         lowercase=top.get("do_lower_case", bool, False),
     )
 
@@ -226,6 +247,7 @@ def write_config(folder: Path, config: OnnxConfig, ids: Mapping[str, int | None]
         "exact_products": config.exact_products,
         "files": {name: dict(file) for name, file in config.files.items()},
         "fingerprint": config.fingerprint,
+        "content": config.content,
     }
     content = {
         "model_type": "ColBERT",

@@ -223,8 +223,9 @@ class OnnxEncoder:
             "Shorten it, or raise query_length, if the model was trained for that",
             unknown_matches="takes them all for the same unknown word",
         )
-        is_original = config == given and self._counts["truncate_dim"] is None
-        self._fingerprint = (is_original and given.fingerprint) or self._content_hash(config, contents)
+        content = self._content_hash(config, contents)
+        is_as_exported = given.fingerprint is not None and given.content == content
+        self._fingerprint = given.fingerprint if is_as_exported and given.fingerprint else content
 
     def _configured(self, config: OnnxConfig) -> OnnxConfig:
         """The settings with the arguments of the constructor in their place."""
@@ -252,6 +253,12 @@ class OnnxEncoder:
                     f"{lengths['query']}"
                 )
             query = replace(query, length=lengths["query"])
+        longest = max(document.length or 0, query.length or 0, expansion.length if expansion else 0)
+        if config.positions is not None and longest > config.positions:
+            raise EncoderError(
+                f"{CONFIG_FILE} in {self._folder} has a length of {longest}, but the model has {config.positions} "
+                f"positions: {REMEDY}"
+            )
         return replace(config, model_file=name, document=document, query=query, expansion=expansion)
 
     def _checked_files(self, config: OnnxConfig) -> dict[str, str]:
@@ -295,7 +302,9 @@ class OnnxEncoder:
 
     def _content_hash(self, config: OnnxConfig, contents: dict[str, str]) -> str:
         described = {
-            name: value for name, value in asdict(config).items() if name not in ("model_file", "files", "fingerprint")
+            name: value
+            for name, value in asdict(config).items()
+            if name not in ("model_file", "files", "fingerprint", "content")
         }
         described |= {
             # Without names: a file can be renamed.

@@ -118,7 +118,7 @@ def export_onnx(
     require_sentence_transformers()
     if int8:
         _require_onnx()
-    target = require_path("folder", folder)
+    target = require_path("folder", folder).resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidInputError(f"{target} exists and is not an empty folder: choose another one for the model")
     loaded, name = _loaded(model, allow_download, trust_remote_code, revision)
@@ -132,10 +132,7 @@ def export_onnx(
         raise InvalidInputError(f"{target} cannot be made: {error}") from error
     try:
         report = _export(loaded, name, original, config, part, int8)
-        if target.exists():
-            target.rmdir()
-        part.chmod(0o755)  # mkdtemp makes a folder that others cannot read
-        part.rename(target)
+        _put_in_place(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return replace(report, folder=target)
@@ -154,7 +151,6 @@ def _export(
         config,
         dimension=original.dimension,
         files={file.name: file_entry(file) for file in sorted(folder.iterdir())},
-        fingerprint=None if int8 else original.fingerprint,
     )
     more = {"model_name": name, "uses_token_type_ids": "token_type_ids" in inputs}
     write_config(folder, config, _prefix_ids(model, config), more)
@@ -165,6 +161,10 @@ def _export(
             f"the exported model has other vectors than the original: components differ by up to {difference:.2g}, the "
             f"cosines are {mean:.3f} on average and {lowest:.3f} at least. This model cannot be exported"
         )
+    if not int8:
+        config = replace(config, fingerprint=original.fingerprint, content=exported.fingerprint)
+        write_config(folder, config, _prefix_ids(model, config), more)
+        exported = OnnxEncoder(folder)
     return ExportReport(
         folder=folder,
         model_file=config.model_file,
@@ -175,6 +175,20 @@ def _export(
         fingerprint=exported.fingerprint,
         is_original=exported.fingerprint == original.fingerprint,
     )
+
+
+def _put_in_place(part: Path, target: Path) -> None:
+    try:
+        if target.is_mount():  # it cannot be replaced
+            for file in part.iterdir():
+                shutil.move(file, target / file.name)
+            return
+        if target.exists():
+            target.rmdir()
+        part.chmod(0o755)  # mkdtemp makes a folder that others cannot read
+        part.rename(target)
+    except OSError as error:
+        raise InvalidInputError(f"the model cannot be put into {target} ({error}): choose another folder") from error
 
 
 def _loaded(

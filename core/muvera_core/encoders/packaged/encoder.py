@@ -9,6 +9,7 @@ from muvera_core.encoders.onnx.engine import OnnxEngine, TextKind
 from muvera_core.encoders.packaged.fingerprints import PackagedFingerprints
 from muvera_core.encoders.packaged.model import PackagedModel
 from muvera_core.encoders.text.reports import TextReports
+from muvera_core.encoders.text.unknown_words import with_marks
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count
 
@@ -93,11 +94,11 @@ class PackagedEncoder:
 
     def document_spans(self, text: str) -> IntArray:
         """Start and end character of each token of ``encode_documents([text])``, int64, shape (tokens, 2)."""
-        return self._documents.spans(text)
+        return with_marks(text, self._documents.spans(text))
 
     def query_spans(self, text: str) -> IntArray:
         """Start and end character of each token of ``encode_queries([text])``, int64, shape (tokens, 2)."""
-        return self._queries.spans(text)
+        return with_marks(text, self._queries.spans(text))
 
     def _load(self) -> None:
         self._model = self.load_model()

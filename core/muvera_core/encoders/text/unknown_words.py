@@ -16,7 +16,7 @@ from itertools import islice
 
 import numpy as np
 
-from muvera_core.token_embeddings import FloatArray, unit_length
+from muvera_core.token_embeddings import FloatArray, IntArray, unit_length
 
 # Part of the fingerprint of every encoder that takes its vectors of unknown words from here.
 UNKNOWN_WORDS_VERSION = "u1"
@@ -86,6 +86,29 @@ def _before(text: str, start: int) -> str:
     while first > 0 and _joins_the_one_before(text[first]):
         first -= 1
     return _folded(text[first:start]) if start > 0 and text[first].isalnum() else ""
+
+
+def with_marks(text: str, spans: IntArray) -> IntArray:
+    """Spans that reach over the marks that follow them: accents, vowel signs, parts of Hangul.
+
+    A tokenizer that composes characters gives only the first part of one.
+
+    Args:
+        text: the text.
+        spans: start and end characters, int64, shape (tokens, 2), in order.
+    """
+    if unicodedata.is_normalized("NFC", text):
+        return spans
+    longer = spans.copy()
+    stop = len(text)
+    for i, (start, end) in reversed(list(enumerate(spans.tolist()))):
+        if start == end:  # a marker
+            continue
+        while end < stop and _joins_the_one_before(text[end]):
+            end += 1
+        longer[i, 1] = end
+        stop = start
+    return longer
 
 
 def _joins_the_one_before(character: str) -> bool:

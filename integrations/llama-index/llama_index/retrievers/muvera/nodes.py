@@ -68,8 +68,10 @@ def image_of(node: BaseNode) -> str | bytes | None:
     if path:
         return str(path)
     if data:
+        # As browsers and e-mail write it: with a prefix such as "data:image/png;base64,", and with line breaks.
+        encoded = "".join(_as_text(data).rpartition("base64,")[2].split())
         try:
-            return base64.b64decode(data, validate=True)
+            return base64.b64decode(encoded, validate=True)
         except ValueError as error:
             raise InvalidInputError(f"the image of node {node.node_id!r} is not base64: {error}") from error
     if url:
@@ -78,6 +80,10 @@ def image_of(node: BaseNode) -> str | bytes | None:
             "give its image_path"
         )
     return None
+
+
+def _as_text(data: str | bytes) -> str:
+    return data if isinstance(data, str) else data.decode("ascii", "replace")
 
 
 def to_record(node: BaseNode, *, embeds_images: bool = False) -> Record:
