@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from muvera_core.encoders.hub_code import refuse_hub_kernels
 from muvera_core.encoders.json_files import read_json
 from muvera_core.errors import DimensionMismatchError, EncoderError
 from muvera_core.validation import require_path
@@ -117,10 +118,7 @@ def _refuse_indirection(path: Path, config: Mapping[str, Any]) -> None:
                 f"{path / name} has an auto_map: the model needs its own Python code, which muvera does not run. "
                 "Use a checkpoint of an architecture that transformers includes"
             )
-    for key, value in config.items():
-        # An attention named "owner/repository" is compiled code that transformers downloads from the hub.
-        if "attn_implementation" in key and "/" in json.dumps(value):
-            raise EncoderError(f"{path / 'config.json'} names code on the hub, {key} {value!r}: remove that entry")
+    refuse_hub_kernels(config, str(path / "config.json"))
     if (path / "adapter_config.json").exists():
         raise EncoderError(
             f"{path} is an adapter for another model, which might have to be downloaded: "

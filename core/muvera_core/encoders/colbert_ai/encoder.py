@@ -11,12 +11,13 @@ import numpy as np
 
 from muvera_core.encoders.colbert_ai.checkpoint import content_hash, inspect_checkpoint
 from muvera_core.encoders.colbert_ai.loading import load_checkpoint, position_limit, require_colbert, resolve_device
-from muvera_core.encoders.colbert_ai.pieces import N_MARKERS, OVERLAP_SHARE, input_formats
+from muvera_core.encoders.colbert_ai.pieces import N_MARKERS, input_formats
 from muvera_core.encoders.text.layout import Piece, span_array
 from muvera_core.encoders.text.naming import require_unicode_texts
 from muvera_core.encoders.text.reports import TextReports
 from muvera_core.encoders.text.tokenizing import LimitedTokenizer, Wordpieces
 from muvera_core.encoders.text.unknown_words import UNKNOWN_WORDS_VERSION
+from muvera_core.encoders.text.windows import OVERLAP_SHARE
 from muvera_core.encoders.torch_forks import allow_forks
 from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from muvera_core.encoders.text.layout import Expansion, TextFormat
+from muvera_core.encoders.text.windows import OVERLAP_SHARE
 
 # The markers around every text: [CLS], [Q] or [D], and [SEP].
 N_MARKERS = 3
-# Windows overlap by a quarter, so that a token near a border still has an eighth of a window as context.
-OVERLAP_SHARE = 0.25
 
 
 @dataclass(frozen=True)

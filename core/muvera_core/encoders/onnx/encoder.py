@@ -26,8 +26,9 @@ from muvera_core.encoders.onnx.session import OnnxModel, is_cpu, require_device
 from muvera_core.encoders.text.layout import Piece, span_array
 from muvera_core.encoders.text.naming import require_unicode_texts
 from muvera_core.encoders.text.reports import TextReports
-from muvera_core.encoders.text.text_windows import OVERLAP_SHARE, TEXT_WINDOWS_VERSION
+from muvera_core.encoders.text.text_windows import TEXT_WINDOWS_VERSION
 from muvera_core.encoders.text.tokenizing import Wordpieces
+from muvera_core.encoders.text.windows import OVERLAP_SHARE
 from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count, require_path, require_text, shown
@@ -224,8 +225,7 @@ class OnnxEncoder:
             unknown_matches="takes them all for the same unknown word",
         )
         content = self._content_hash(config, contents)
-        is_as_exported = given.fingerprint is not None and given.content == content
-        self._fingerprint = given.fingerprint if is_as_exported and given.fingerprint else content
+        self._fingerprint = given.fingerprint if given.fingerprint and given.content == content else content
 
     def _configured(self, config: OnnxConfig) -> OnnxConfig:
         """The settings with the arguments of the constructor in their place."""

@@ -31,8 +31,9 @@ from muvera_core.encoders.sentence_transformer.loading import (
 )
 from muvera_core.encoders.text.naming import require_unicode_texts
 from muvera_core.encoders.text.reports import TextReports
-from muvera_core.encoders.text.text_windows import OVERLAP_SHARE, TEXT_WINDOWS_VERSION, TextWindow
+from muvera_core.encoders.text.text_windows import TEXT_WINDOWS_VERSION, TextWindow
 from muvera_core.encoders.text.tokenizing import Wordpieces
+from muvera_core.encoders.text.windows import OVERLAP_SHARE
 from muvera_core.encoders.torch_forks import allow_forks
 from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import threading
@@ -14,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from muvera_core.encoders.hub_code import refuse_hub_kernels
 from muvera_core.encoders.json_files import read_json
 from muvera_core.encoders.sentence_transformer.folders import (
     COLBERT_AI,
@@ -232,10 +232,7 @@ def _refuse_code(name: str, files: ModelFiles) -> None:
                 f"{file} of {name} has an auto_map: the model brings its own Python code. Pass trust_remote_code=True "
                 "if you trust that code"
             )
-    for key, value in config.items():
-        # An attention named "owner/repository" is compiled code that transformers downloads from the hub.
-        if "attn_implementation" in key and "/" in json.dumps(value):
-            raise EncoderError(f"config.json of {name} names code on the hub, {key} {value!r}: remove that entry")
+    refuse_hub_kernels(config, f"config.json of {name}")
 
 
 def _is_known_architecture(config: Mapping[str, Any]) -> bool:

@@ -12,14 +12,12 @@ from itertools import pairwise
 import numpy as np
 
 from muvera_core.encoders.text.tokenizing import Span, Wordpieces
-from muvera_core.encoders.text.windows import split_into_windows
+from muvera_core.encoders.text.windows import OVERLAP_SHARE, split_into_windows
 from muvera_core.errors import EncoderError
 from muvera_core.token_embeddings import IntArray
 
 # Part of the fingerprints. Another number says that windows are made in another way.
 TEXT_WINDOWS_VERSION = 1
-# Windows overlap by a quarter, so that a token near a border still has an eighth of a window as context.
-OVERLAP_SHARE = 0.25
 # Borders of windows are moved to the start of a word, by at most this share of a window.
 _SNAP_SHARE = 1 / 16
 # Tokens by which a text can be longer after its prompt than without it, where two tokens merge or split.

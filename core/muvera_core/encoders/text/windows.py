@@ -7,6 +7,9 @@ from itertools import pairwise
 
 from muvera_core.errors import InvalidInputError
 
+# Windows overlap by a quarter, so that a token near a border still has an eighth of a window as context.
+OVERLAP_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class Window:
