@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from tokenizers import Encoding, Tokenizer
+from counting_tokenizer import CountingTokenizer
 
 from muvera_core.encoders.packaged.bundled import ASSETS
 from muvera_core.encoders.text.tokenizing import LimitedTokenizer, longest_reading
@@ -14,23 +14,9 @@ LIMIT = 40
 WORDS = ["owl", "unbelievably", "Zürich", "e\u0323\u0301", "don't", "--", "北京", "猫龘", "🦉", "नमस्ते", "x" * 150]
 
 
-class CountingTokenizer:
-    """Notes how many characters it reads."""
-
-    def __init__(self) -> None:
-        self.tokenizer = Tokenizer.from_file(str(ASSETS / "tokenizer.json"))
-        self.model = self.tokenizer.model
-        self.n_read = 0
-
-    def encode_batch(self, texts: list[str], add_special_tokens: bool) -> list[Encoding]:
-        self.n_read += sum(map(len, texts))
-        encodings: list[Encoding] = self.tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
-        return encodings
-
-
 @pytest.fixture(scope="module")
 def tokenizer() -> CountingTokenizer:
-    return CountingTokenizer()
+    return CountingTokenizer(ASSETS / "tokenizer.json")
 
 
 def random_text(seed: int) -> str:
