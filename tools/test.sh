@@ -3,7 +3,8 @@
 # that, in .venv-floor, with the oldest supported versions, those that versions can influence; and in .venv-models those
 # of sentence-transformers' models, which need a version of transformers that colbert-ai cannot use. The environments are
 # installed at the same time. Style and types are checked while the tests of the floor run. Arguments go to the last
-# pytest. Needs Python 3.11+, a C++ compiler (hnswlib is built from source) and a package index. PYTHON names the interpreter.
+# pytest. Needs Python 3.11+, a C++ compiler (hnswlib and the kernels are built from source) and a package index. PYTHON
+# names the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python="${PYTHON:-python3}"
@@ -30,12 +31,12 @@ floor_leaves_out=(
 make_newest() {
     "$python" -m venv .venv-test
     .venv-test/bin/python -m pip install --quiet -r tests/requirements.txt \
-        -e '.[colbert,images,plot,pooling]' -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
+        -e '.[colbert,images,plot,pooling]' ./core/kernels -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
 }
 
 make_models() {
     "$python" -m venv .venv-models
-    .venv-models/bin/python -m pip install --quiet -r tests/requirements-models.txt -e '.[sentence-transformers,images]'
+    .venv-models/bin/python -m pip install --quiet -r tests/requirements-models.txt -e '.[sentence-transformers,images]' ./core/kernels
 }
 
 check_style_and_types() {
@@ -71,7 +72,7 @@ make_newest_and_models() {
 start make_newest_and_models
 "$python" -m venv .venv-floor
 .venv-floor/bin/python -m pip install --quiet -r tests/requirements-floor.txt \
-    -e '.[images]' -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
+    -e '.[images]' ./core/kernels -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
 finish
 
 start check_style_and_types
