@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -33,10 +34,7 @@ def search(
         with clock.stage("rerank"):
             rankings = rerank(collection, requests, options.k)
         with clock.stage("fetch"):
-            return [
-                _as_hits(collection, request, ranking, options.min_score)
-                for request, ranking in zip(requests, rankings, strict=True)
-            ]
+            return _fetch(collection, requests, rankings, options.min_score)
 
     hits: list[list[Hit]] = []
     for group in batched(queries, _QUERIES_TOGETHER):
@@ -80,12 +78,17 @@ def _search_on_gpu(collection: Collection, moment: Moment, vectors: FloatArray) 
     return found
 
 
-def _as_hits(collection: Collection, request: RerankRequest, ranking: Ranking, min_score: float | None) -> list[Hit]:
-    keys, scores = ranking
-    normalized = normalize_scores(scores, len(request.query)).tolist()
-    n_hits = len(keys) if min_score is None else sum(score >= min_score for score in normalized)  # best first
-    documents = collection.store.documents(request.snapshot, keys[:n_hits])
-    return scored_hits(documents, scores[:n_hits].tolist(), normalized[:n_hits])
+def _fetch(
+    collection: Collection, requests: Sequence[RerankRequest], rankings: Sequence[Ranking], min_score: float | None
+) -> list[list[Hit]]:
+    """The hits of queries that were ranked in one snapshot."""
+    found: list[tuple[list[int], list[float], list[float]]] = []
+    for request, (keys, scores) in zip(requests, rankings, strict=True):
+        normalized = normalize_scores(scores, len(request.query)).tolist()
+        n = len(keys) if min_score is None else sum(score >= min_score for score in normalized)  # best first
+        found.append((keys[:n].tolist(), scores[:n].tolist(), normalized[:n]))
+    documents = iter(collection.store.documents(requests[0].snapshot, [key for keys, _, _ in found for key in keys]))
+    return [scored_hits(list(islice(documents, len(keys))), *scores) for keys, *scores in found]
 
 
 def scored_hits(documents: Sequence[StoredDocument], scores: Sequence[float], normalized: Sequence[float]) -> list[Hit]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from muvera_core.encoders.onnx.session import OnnxModel
 from muvera_core.encoders.text.layout import Piece, TextFormat, span_array
 from muvera_core.encoders.text.naming import require_unicode_texts
 from muvera_core.encoders.text.prefixes import InsertedPrefix, PrefixedText
+from muvera_core.threads import max_threads
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
 
 
@@ -52,7 +52,7 @@ class OnnxEngine:
         model: the model.
         dimension: width of the vectors. If the model's are wider, their first components are taken.
         normalizes: whether vectors have to be scaled to length 1.
-        num_threads: inputs that are computed at the same time; None for one per available core.
+        num_threads: inputs that are computed at the same time; None for ``max_threads``.
         batch_size: pieces in one input. In a batch of one, a text's vectors do not depend on others, bit by bit.
     """
 
@@ -83,7 +83,7 @@ class OnnxEngine:
                 vectors[rows] = found
 
         batches = list(self._batches(jobs))
-        n_threads = min(self.num_threads or available_cores(), len(batches))
+        n_threads = min(self.num_threads or max_threads(), len(batches))
         if n_threads <= 1:
             for batch in batches:
                 run(batch)
@@ -113,10 +113,3 @@ class OnnxEngine:
         is_wider = states.shape[1] > self.dimension
         narrow = states[:, : self.dimension] if is_wider else states
         return unit_length(narrow) if self.normalizes or is_wider else narrow
-
-
-def available_cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
