@@ -12,7 +12,7 @@ import pytest
 # From the lowest layer to the highest. A room imports rooms of lower layers only.
 LAYERS = (
     ("errors", "hits"),
-    ("threads", "token_embeddings"),
+    ("native", "threads", "token_embeddings"),
     ("batches", "files", "validation"),
     ("images", "metadata"),
     ("encoders", "filters", "maxsim", "set_encoders"),

@@ -477,6 +477,13 @@ def test_information_adds_up(shared_index: Path) -> None:
     assert information["encoder"] in muvera("info", shared_index).stdout
 
 
+def test_information_names_the_kernel_that_ranks(shared_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUVERA_KERNEL", "numpy")
+    monkeypatch.setattr("muvera_core.maxsim.native._chosen", None)
+    assert json.loads(muvera("info", shared_index, "--json").stdout)["kernel"] == "numpy"
+    assert "kernel     numpy" in muvera("info", shared_index).stdout
+
+
 def test_damage_is_listed_and_repaired(notes: Path, index: Path) -> None:
     muvera("index", index, notes)
     assert "no damage, 4 intact documents" in muvera("check", index).stdout

@@ -7,16 +7,18 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from muvera_core import FDEConfig, FixedDimensionalEncoder, TokenEmbeddings, maxsim
 from muvera_core.errors import DimensionMismatchError, InvalidInputError
+from muvera_core.native import kernels
 from muvera_core.set_encoders.fde_matrices import FDEMatrices
 from muvera_core.token_embeddings import unit_length
 
 DATA = Path(__file__).parent / "data"
 CASES: list[dict[str, Any]] = json.loads((DATA / "google_fde.json").read_text())
+KERNELS = ["numpy", *(module.available_kernels() if (module := kernels()) is not None else ())]
 SMALL = FDEConfig(
     dimension=8, num_repetitions=3, num_simhash_projections=3, projection_dimension=4, fill_empty_partitions=True
 )
@@ -33,8 +35,12 @@ def ragged(seed: int, lengths: list[int], dimension: int = 8) -> TokenEmbeddings
     return TokenEmbeddings.from_list([unit_rows(rng, n, dimension) for n in lengths], dimension)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"case {case['case']}")
-def test_encodings_equal_the_reference_given_its_matrices(case: dict[str, Any]) -> None:
+def test_encodings_equal_the_reference_given_its_matrices(
+    case: dict[str, Any], kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUVERA_KERNEL", kernel)
     with np.load(DATA / "google_fde.npz") as arrays:
         part = {name.split("_", 1)[1]: arrays[name] for name in arrays.files if name.startswith(f"case{case['case']}_")}
     names = ("dimension", "num_repetitions", "num_simhash_projections", "projection_dimension")
@@ -107,9 +113,13 @@ def test_queries_are_summed_and_never_filled() -> None:
     assert encoder.encode_documents(tokens)[0].tolist() == [0.5, 1.0, 0.375, 1.5]
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12), cut=st.integers(0, 12))
-@settings(max_examples=30, deadline=None)
-def test_bits_do_not_depend_on_the_batch(lengths: list[int], cut: int) -> None:
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_bits_do_not_depend_on_the_batch(
+    kernel: str, monkeypatch: pytest.MonkeyPatch, lengths: list[int], cut: int
+) -> None:
+    monkeypatch.setenv("MUVERA_KERNEL", kernel)
     embeddings = ragged(7, lengths, dimension=128)
     encoder = FixedDimensionalEncoder(FDEConfig(final_projection_dimension=300))
     whole = encoder.encode_documents(embeddings)
@@ -121,10 +131,11 @@ def test_bits_do_not_depend_on_the_batch(lengths: list[int], cut: int) -> None:
 
 
 def test_many_partitions_and_long_documents_are_worked_on_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUVERA_KERNEL", "numpy")
     embeddings = ragged(3, [50, 7])
     encoder = FixedDimensionalEncoder(SMALL)
     expected = encoder.encode_documents(embeddings)
-    monkeypatch.setattr("muvera_core.set_encoders.fde._MEMBERSHIP_ELEMENTS", 1)
+    monkeypatch.setattr("muvera_core.set_encoders.fde_numpy._MEMBERSHIP_ELEMENTS", 1)
     np.testing.assert_array_equal(encoder.encode_documents(embeddings), expected)
 
 

@@ -155,7 +155,7 @@ def test_a_full_disk_stops_the_migration_and_loses_nothing(format_1: Path) -> No
         raise OSError(28, os.strerror(28))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("muvera_core.storage.token_log._write_at", no_room)
+        patch.setattr("muvera_core.storage.token_log.write_at", no_room)
         with pytest.raises(StorageError, match="no room"):
             MuveraIndex.open(format_1, ENCODER)
     with MuveraIndex.open(format_1, ENCODER) as index:

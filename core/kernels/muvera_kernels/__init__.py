@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from muvera_kernels._native import available_kernels
+from muvera_kernels._native import (
+    FdeEncoder,
+    available_kernels,
+    crc32,
+    maxsim_kernels,
+    score_documents,
+    score_rows,
+)
 
-__all__ = ["available_kernels"]
+__all__ = ["FdeEncoder", "available_kernels", "crc32", "maxsim_kernels", "score_documents", "score_rows"]

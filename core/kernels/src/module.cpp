@@ -6,6 +6,13 @@
 
 namespace nb = nanobind;
 
+namespace muvera {
+void register_maxsim(nb::module_ &m);
+void register_fde(nb::module_ &m);
+}
+
 NB_MODULE(_native, m) {
     m.def("available_kernels", &muvera::available_kernels);
+    muvera::register_maxsim(m);
+    muvera::register_fde(m);
 }

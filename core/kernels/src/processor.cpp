@@ -9,6 +9,15 @@
 #include <immintrin.h>
 #endif
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+#elif defined(_M_ARM64)
+#include <windows.h>
+#endif
 
 namespace muvera {
 
@@ -67,11 +76,53 @@ std::vector<std::string> available_kernels() {
     return found;
 }
 
+bool has_amx() {
+#if defined(__linux__)
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    static const bool has = [] {
+        if (available_kernels().front() != "avx512-vnni") return false;
+        const Registers extended = cpuid(7, 0);
+        const bool tiles = bit(extended.d, 24) && bit(extended.d, 25) && (saved_registers() & 0x60000) == 0x60000;
+        const bool vbmi = bit(extended.c, 1);
+        return tiles && vbmi && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+    }();
+    return has;
+#else
+    return false;
+#endif
+}
+
+bool has_carryless_products() {
+    const Registers basic = cpuid(1, 0);
+    return bit(basic.c, 1) && bit(basic.c, 19);
+}
+
+bool has_neon_dot_products() { return false; }
+
 #elif defined(__aarch64__) || defined(_M_ARM64)
+
+bool has_amx() { return false; }
+bool has_carryless_products() { return false; }
+
+bool has_neon_dot_products() {
+#if defined(__APPLE__)
+    return true;
+#elif defined(__linux__)
+    return (getauxval(AT_HWCAP) >> 20) & 1;  // HWCAP_ASIMDDP
+#elif defined(_WIN32)
+    return IsProcessorFeaturePresent(43);  // PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
+#else
+    return false;
+#endif
+}
 
 std::vector<std::string> available_kernels() { return {"neon", "portable"}; }
 
 #else
+
+bool has_amx() { return false; }
+bool has_carryless_products() { return false; }
+bool has_neon_dot_products() { return false; }
 
 std::vector<std::string> available_kernels() { return {"portable"}; }
 

@@ -129,6 +129,7 @@ def info_as_text(info: IndexInfo) -> str:
         "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}{pooled}",
         "stage one": settings,
         **({} if manifest.tuning is None else {"optimized": tuning_as_text(manifest.tuning)}),
+        "kernel": f"{info.kernel} (exact MaxSim on this machine's CPU)",
         "size": f"{size_as_text(info.n_bytes)}, {size_as_text(info.bytes_per_document)} per document",
     }
     lines = [f"{name:<11}{on_one_line(value)}" for name, value in rows.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from muvera_core.files.checksums import field_hash, file_checksum, id_hash, record_checksum, row_hashes, signed_sum
 from muvera_core.files.copying import copy_plain, end_of_data
+from muvera_core.files.places import read_at, write_at
 from muvera_core.files.plain import (
     DATABASE_ERRORS,
     is_plain_file,
@@ -25,6 +26,7 @@ __all__ = [
     "id_hash",
     "is_plain_file",
     "open_plain",
+    "read_at",
     "read_small",
     "record_checksum",
     "row_hashes",
@@ -32,6 +34,7 @@ __all__ = [
     "storage_errors",
     "sync_file",
     "sync_folder",
+    "write_at",
     "write_json",
     "write_new",
 ]

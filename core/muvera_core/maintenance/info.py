@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from muvera_core.files import storage_errors
+from muvera_core.maxsim import kernel_name
 from muvera_core.storage import FORMAT_VERSION, Manifest, Store
 from muvera_core.validation import require_path
 
@@ -23,6 +24,7 @@ class IndexInfo:
         n_documents: number of documents.
         n_tokens: number of token vectors of all documents.
         sizes: bytes of each file, by its path relative to the folder.
+        kernel: what computes exact MaxSim on this machine's CPU: a compiled kernel's name, or "numpy".
     """
 
     path: Path
@@ -30,6 +32,7 @@ class IndexInfo:
     n_documents: int
     n_tokens: int
     sizes: dict[str, int]
+    kernel: str
 
     @property
     def n_bytes(self) -> int:
@@ -57,6 +60,7 @@ class IndexInfo:
             "bytes": self.n_bytes,
             "bytes_per_document": round(self.bytes_per_document, 1),
             "files": self.sizes,
+            "kernel": self.kernel,
         }
 
 
@@ -79,4 +83,4 @@ def read_info(path: str | os.PathLike[str]) -> IndexInfo:
             for file in sorted(folder.rglob("*"))
             if file.is_file()
         }
-    return IndexInfo(folder, manifest, n_documents, n_tokens, sizes)
+    return IndexInfo(folder, manifest, n_documents, n_tokens, sizes, kernel_name())

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from muvera_core.maxsim.cpu import maxsim, maxsim_of_many, maxsim_scaled
+from muvera_core.maxsim.exact import maxsim, maxsim_of_many, maxsim_scaled, score_documents
+from muvera_core.maxsim.layout import RowLayout, RowSource
+from muvera_core.maxsim.native import default_threads, kernel_name, row_checksums, use_kernel
 from muvera_core.maxsim.ranking import RANKED_TOGETHER, Ranking, normalize_scores, ranked
 
-__all__ = ["RANKED_TOGETHER", "Ranking", "maxsim", "maxsim_of_many", "maxsim_scaled", "normalize_scores", "ranked"]
+__all__ = [
+    "RANKED_TOGETHER",
+    "Ranking",
+    "RowLayout",
+    "RowSource",
+    "default_threads",
+    "kernel_name",
+    "maxsim",
+    "maxsim_of_many",
+    "maxsim_scaled",
+    "normalize_scores",
+    "ranked",
+    "row_checksums",
+    "score_documents",
+    "use_kernel",
+]

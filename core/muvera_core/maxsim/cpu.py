@@ -12,32 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_core.batches import runs_by_size
-from muvera_core.errors import InvalidInputError
-from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
+from muvera_core.token_embeddings import FloatArray, IntArray
 
 # Documents are scored in groups of at most this many tokens, whose float32 rows and scores fit in the cache.
 TOKENS_PER_GROUP = 4096
-
-
-def maxsim(query: FloatArray, documents: TokenEmbeddings) -> FloatArray:
-    """Score one query against documents.
-
-    Args:
-        query: float32, shape (query tokens, dimension).
-        documents: the documents' token embeddings.
-
-    Returns:
-        float32, shape (documents,).
-
-    Raises:
-        InvalidInputError: an argument does not hold token vectors, or holds NaN or infinity.
-        DimensionMismatchError: query and documents have different widths.
-    """
-    (query,) = TokenEmbeddings.from_list([query])
-    if not isinstance(documents, TokenEmbeddings):
-        raise InvalidInputError(f"documents must be TokenEmbeddings, got {type(documents).__name__}")
-    require_dimension(documents, query.shape[1], "the query")
-    return maxsim_scaled(query, documents.vectors, None, documents.offsets)
 
 
 def maxsim_scaled(

@@ -9,11 +9,11 @@ import numpy as np
 
 from muvera_core.batches import runs_by_size
 from muvera_core.collection import Collection, RerankRequest
-from muvera_core.maxsim import Ranking, maxsim_of_many, maxsim_scaled, ranked
+from muvera_core.maxsim import Ranking, ranked
 from muvera_core.storage import Store
 
-# Documents whose rows are read and scored at a time.
-_DOCUMENTS_TOGETHER = 1024
+# Documents that are scored in one call, which Ctrl-C cannot interrupt.
+_DOCUMENTS_TOGETHER = 4096
 # Query tokens that are compared with the same documents together: their products stay in the caches.
 _QUERY_TOKENS_TOGETHER = 512
 
@@ -39,13 +39,9 @@ def sharing_documents(requests: Sequence[RerankRequest]) -> Iterator[list[Rerank
 def _rerank_on_cpu(store: Store, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking]:
     """Rank the same documents for each request."""
     snapshot, keys = requests[0].snapshot, requests[0].keys
+    queries = [request.query for request in requests]
     scores = np.empty((len(requests), len(keys)), dtype=np.float32)
     for start in range(0, len(keys), _DOCUMENTS_TOGETHER):
-        rows, offsets = store.token_rows(snapshot, keys[start : start + _DOCUMENTS_TOGETHER])
-        codes, scales = store.codec.split(rows)
-        part = scores[:, start : start + _DOCUMENTS_TOGETHER]
-        if len(requests) == 1:
-            part[0] = maxsim_scaled(requests[0].query, codes, scales, offsets)
-        else:
-            part[:] = maxsim_of_many([request.query for request in requests], codes, scales, offsets)
+        some = slice(start, start + _DOCUMENTS_TOGETHER)
+        scores[:, some] = store.score(snapshot, keys[some], queries)
     return [ranked(keys, of_request, k) for of_request in scores]

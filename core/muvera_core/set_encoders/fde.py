@@ -16,25 +16,26 @@ import hashlib
 import json
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from muvera_core.errors import InvalidInputError
+from muvera_core.native import NUMPY, kernel_name, kernels, thread_count
 from muvera_core.set_encoders.fde_config import FDEConfig
 from muvera_core.set_encoders.fde_matrices import FDEMatrices
-from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
-
-# Most elements of a document's one-hot membership (float32) that are built at once, to bound memory.
-_MEMBERSHIP_ELEMENTS = 1 << 22
+from muvera_core.set_encoders.fde_numpy import NumpyFDE
+from muvera_core.token_embeddings import FloatArray, TokenEmbeddings, require_dimension
 
 
 class FixedDimensionalEncoder:
     """Encodes token sets with the settings of an ``FDEConfig``. Implements ``SetEncoder``.
 
-    Texts are encoded one after the other, each with its own matrix product. The bits of an encoding therefore depend
-    only on the text, not on the batch or on the text's position in it.
+    Compiled kernels do the work where they are installed, NumPy elsewhere. Each text is encoded by itself. The bits of
+    an encoding therefore depend only on the text and the kernel, not on the batch, on the text's position in it, or on
+    the number of threads. Kernels round differently, so a token that is within rounding of a hyperplane can be on
+    another side; then a part of that repetition's encoding differs.
 
     Attributes:
         config: the settings.
@@ -70,16 +71,13 @@ class FixedDimensionalEncoder:
             raise InvalidInputError(
                 f"with center={config.center} mean must be {needed}, got {f'shape {got}' if got else got}"
             )
-        cells = np.arange(1 << config.num_simhash_projections)
-        self._cells = cells
-        # Partition p of the encoding holds the tokens whose bits are the Gray code of p.
-        self._bits_of_partition = cells ^ (cells >> 1)
-        self._bit_weights = 1 << np.arange(config.num_simhash_projections - 1, -1, -1)
         # One matrix product gives the hyperplane sides and projected values of all rounds, in this order of columns.
         blocks = [self.matrices.simhash] + ([] if self.matrices.projection is None else [self.matrices.projection])
         self.transform = np.concatenate(
             [np.asarray(m, dtype=np.float32).transpose(1, 0, 2).reshape(config.dimension, -1) for m in blocks], axis=1
         )
+        self._numpy = NumpyFDE(config, self.matrices, self.transform, self.mean)
+        self._made: tuple[str, Any] | None = None  # the name of a kernel, and its encoder
 
     @property
     def output_dimension(self) -> int:
@@ -104,7 +102,7 @@ class FixedDimensionalEncoder:
         Raises:
             DimensionMismatchError: the token vectors have another width than ``config.dimension``.
         """
-        return self._encode(embeddings, self._document_values)
+        return self._encode(embeddings, are_documents=True)
 
     def encode_queries(self, embeddings: TokenEmbeddings) -> FloatArray:
         """Encode queries: each partition has the sum of its tokens; empty partitions stay zero.
@@ -115,77 +113,44 @@ class FixedDimensionalEncoder:
         Raises:
             DimensionMismatchError: the token vectors have another width than ``config.dimension``.
         """
-        return self._encode(embeddings, self._query_values)
+        return self._encode(embeddings, are_documents=False)
 
-    def _encode(self, embeddings: TokenEmbeddings, aggregate: _Aggregate) -> FloatArray:
+    def _encode(self, embeddings: TokenEmbeddings, *, are_documents: bool) -> FloatArray:
         require_dimension(embeddings, self.config.dimension, "this encoder")
         encodings = np.empty((len(embeddings), self.output_dimension), dtype=np.float32)
-        for i, tokens in enumerate(embeddings):
-            encodings[i] = self._sketch(self._encode_set(tokens, aggregate).reshape(-1))
+        name, n = kernel_name(), len(embeddings)
+        if name == NUMPY:
+            self._numpy.encode(embeddings, encodings, are_documents=are_documents)
+        elif n:
+            n_threads = thread_count() if n > 1 else 1
+            self._compiled(name).encode(embeddings.vectors, embeddings.offsets, encodings, are_documents, n_threads)
         return encodings
 
-    def _encode_set(self, tokens: FloatArray, aggregate: _Aggregate) -> FloatArray:
-        """Encode one token set, shape (repetitions, partitions, value width), before the final projection."""
-        config = self.config
-        if self.mean is not None:
-            tokens = tokens - self.mean
-        rounds, n = config.num_repetitions, len(tokens)
-        product = tokens @ self.transform
-        n_hash_columns = rounds * config.num_simhash_projections
-        sides = product[:, :n_hash_columns].reshape(n, rounds, config.num_simhash_projections) > 0
-        # Contiguous: the memory layout decides which kernel multiplies, and with it the last bits.
-        cell_of_token = np.ascontiguousarray((sides @ self._bit_weights).T)
-        if config.projection_dimension is None:
-            values = np.broadcast_to(tokens, (rounds, n, config.dimension))
-        else:
-            values = product[:, n_hash_columns:].reshape(n, rounds, -1).transpose(1, 0, 2)
+    def _compiled(self, name: str) -> Any:
+        """The encoder of a compiled kernel, which is made when it is first needed."""
+        if self._made is None or self._made[0] != name:
+            module: Any = kernels()
+            encoder = module.FdeEncoder(
+                name,
+                _contiguous(self.matrices.simhash, np.float32),
+                _contiguous(self.matrices.projection, np.float32),
+                _contiguous(self.matrices.sketch_index, np.int32),
+                _contiguous(self.matrices.sketch_sign, np.float32),
+                self.mean,
+                self.output_dimension,
+                self.config.fill_empty_partitions,
+            )
+            self._made = name, encoder
+            return encoder
+        return self._made[1]
 
-        encoding = np.empty((rounds, len(self._cells), config.value_dimension), dtype=np.float32)
-        step = max(1, _MEMBERSHIP_ELEMENTS // (len(self._cells) * n))
-        for start in range(0, rounds, step):
-            batch = slice(start, start + step)
-            membership = cell_of_token[batch, None, :] == self._cells[None, :, None]
-            encoding[batch] = aggregate(membership, values[batch])[:, self._bits_of_partition]
-        return encoding
-
-    def _query_values(self, membership: npt.NDArray[np.bool_], values: FloatArray) -> FloatArray:
-        """Sum of values per cell: membership (rounds, cells, tokens), values (rounds, tokens, width)."""
-        sums: FloatArray = np.matmul(membership.astype(np.float32), values)
-        return sums
-
-    def _document_values(self, membership: npt.NDArray[np.bool_], values: FloatArray) -> FloatArray:
-        """Mean of values per cell; an empty cell takes the value of the token nearest in Hamming distance."""
-        counts = membership.sum(axis=2)
-        means = self._query_values(membership, values)
-        means /= np.maximum(counts, 1)[:, :, None]
-        if self.config.fill_empty_partitions:
-            rounds, cells = np.nonzero(counts == 0)
-            means[rounds, cells] = values[rounds, self._nearest_token(membership, counts)[rounds, cells]]
-        return means
-
-    def _nearest_token(self, membership: npt.NDArray[np.bool_], counts: npt.NDArray[np.int_]) -> IntArray:
-        """The token nearest to each cell in Hamming distance, the first of equals, shape (rounds, cells).
-
-        Hamming distance is a sum over bits, so it can be relaxed one bit at a time. The relaxed number is
-        ``distance * tokens + token index``, which orders by distance, then by index.
-        """
-        n, n_bits = membership.shape[2], self.config.num_simhash_projections
-        unreached = n * (n_bits + 1)
-        nearest = np.where(counts > 0, membership.argmax(axis=2), unreached)
-        for bit in range(n_bits):
-            nearest = np.minimum(nearest, nearest[:, self._cells ^ (1 << bit)] + n)
-        first: IntArray = nearest % n
-        return first
-
-    def _sketch(self, encoding: FloatArray) -> FloatArray:
-        index, sign = self.matrices.sketch_index, self.matrices.sketch_sign
-        if index is None or sign is None:
-            return encoding
-        return np.bincount(index, weights=encoding * sign, minlength=self.output_dimension).astype(np.float32)
+    def __getstate__(self) -> dict[str, Any]:
+        # The compiled encoder cannot be pickled. The copy makes its own.
+        return {**self.__dict__, "_made": None}
 
 
-class _Aggregate(Protocol):
-    def __call__(self, membership: npt.NDArray[np.bool_], values: FloatArray) -> FloatArray: ...
+def _contiguous(array: npt.NDArray[Any] | None, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
+    return None if array is None else np.ascontiguousarray(array, dtype=dtype)
 
 
 def _mean_vector(mean: npt.ArrayLike) -> FloatArray:

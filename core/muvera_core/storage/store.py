@@ -22,6 +22,7 @@ import numpy as np
 from muvera_core.errors import CLOSED, RUN_REPAIR, CorruptIndexError, IndexClosedError, MuveraError
 from muvera_core.files import DATABASE_ERRORS, storage_errors
 from muvera_core.filters import Condition
+from muvera_core.maxsim import RowSource, default_threads, row_checksums, score_documents
 from muvera_core.storage.aftermath import follow_up
 from muvera_core.storage.change import COPY_BATCH, AppendedTokens, Change
 from muvera_core.storage.committed import read_committed
@@ -173,19 +174,34 @@ class Store:
         offsets = np.zeros(len(places) + 1, dtype=np.int64)
         np.cumsum(count, out=offsets[1:])
         rows = snapshot.tokens.read(snapshot.rows.first[places], count)
-        unverified = np.flatnonzero(~snapshot.verified[places])
-        if len(unverified):
-            content = rows.view(np.uint8).data
-            size = rows.dtype.itemsize
-            for i in unverified.tolist():
-                checksum = zlib.crc32(content[offsets[i] * size : offsets[i + 1] * size])
-                if checksum != snapshot.rows.token_checksums[places[i]]:
-                    raise CorruptIndexError(
-                        f"the tokens of {self._describe(snapshot.keys[places[i]])} are damaged, but its text and the "
-                        f"other documents are safe: {RUN_REPAIR}, or delete the document"
-                    )
-            snapshot.verified[places] = True
+        self._verify(snapshot, places, rows.view(np.uint8), offsets[:-1])
         return rows, offsets
+
+    def score(
+        self, snapshot: Snapshot, keys: IntArray, queries: Sequence[FloatArray], n_threads: int | None = None
+    ) -> FloatArray:
+        """Exact MaxSim of queries with documents in ``snapshot``, from the bytes of their token rows.
+
+        The first read of a document's rows since opening compares them with their checksum.
+
+        Args:
+            snapshot: the documents.
+            keys: which of them.
+            queries: float32, shape (query tokens, dimension) each.
+            n_threads: most threads to use. None: as many as linear algebra may use.
+
+        Returns:
+            float32, shape (queries, keys).
+
+        Raises:
+            CorruptIndexError: a document's rows are damaged or missing.
+            StorageError: the file cannot be read.
+        """
+        places = snapshot.places(keys)
+        first, count = snapshot.rows.first[places], snapshot.rows.count[places]
+        with snapshot.tokens.source() as source:
+            self._verify(snapshot, places, source, first)
+            return score_documents(source, first, count, self.codec.layout, queries, n_threads or default_threads())
 
     def embeddings(self, snapshot: Snapshot, keys: Sequence[int] | IntArray) -> TokenEmbeddings:
         """Token embeddings of documents, which must be in ``snapshot``, decoded to float32."""
@@ -405,6 +421,29 @@ class Store:
 
     def _free_pages(self) -> int:
         return int(self._write_db.execute("PRAGMA freelist_count").fetchone()[0])
+
+    def _verify(self, snapshot: Snapshot, places: IntArray, source: RowSource, first: IntArray) -> None:
+        """Compare rows with their checksums, those of the documents for which nobody has done it since opening.
+
+        Args:
+            snapshot: the documents.
+            places: their positions among the snapshot's rows, int64.
+            source: holds their token rows.
+            first: number of each document's first row there, int64.
+        """
+        unverified = np.flatnonzero(~snapshot.verified[places])
+        if not len(unverified):
+            return
+        count, expected = (
+            column[places[unverified]] for column in (snapshot.rows.count, snapshot.rows.token_checksums)
+        )
+        found = row_checksums(source, first[unverified], count, self.codec.row_dtype.itemsize)
+        for i in unverified[found != expected].tolist():
+            raise CorruptIndexError(
+                f"the tokens of {self._describe(snapshot.keys[places[i]])} are damaged, but its text and the "
+                f"other documents are safe: {RUN_REPAIR}, or delete the document"
+            )
+        snapshot.verified[places] = True
 
     def _describe(self, key: int) -> str:
         with suppress(MuveraError, *DATABASE_ERRORS), self.locks.state:

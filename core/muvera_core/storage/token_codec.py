@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_core.errors import InvalidInputError
+from muvera_core.maxsim import RowLayout
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.validation import shown
 
@@ -44,6 +45,11 @@ class TokenCodec:
         if self.precision == "int8":
             fields.insert(0, ("scale", "<f4"))
         return np.dtype(fields)
+
+    @property
+    def layout(self) -> RowLayout:
+        """The bytes of rows, as ``muvera_core.maxsim`` reads them."""
+        return RowLayout(self.precision, self.dimension)
 
     def encode(self, vectors: FloatArray) -> Rows:
         """Rows for float32 vectors of shape (tokens, dimension).

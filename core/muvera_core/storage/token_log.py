@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError
-from muvera_core.files import is_plain_file, open_plain, storage_errors, sync_folder
+from muvera_core.files import is_plain_file, open_plain, read_at, storage_errors, sync_folder, write_at
+from muvera_core.maxsim import RowSource
 from muvera_core.storage.token_codec import Rows
 from muvera_core.token_embeddings import IntArray
 from muvera_core.validation import counted
@@ -48,6 +49,9 @@ class TokenLog(Protocol):
 
     def read(self, first: IntArray, count: IntArray) -> Rows:
         """Read ``count[i]`` rows from row ``first[i]`` on, for each ``i``, and return them end to end."""
+
+    def source(self) -> AbstractContextManager[RowSource]:
+        """Where the rows are, to read them without a copy. What is wrong with them is raised as ``read`` does."""
 
     def __len__(self) -> int: ...
 
@@ -82,6 +86,9 @@ class MemoryTokenLog:
         ends = np.cumsum(count)
         row_numbers = np.repeat(first - (ends - count), count) + np.arange(ends[-1] if len(ends) else 0)
         return as_bytes.take(row_numbers, axis=0).reshape(-1).view(rows.dtype)
+
+    def source(self) -> AbstractContextManager[RowSource]:
+        return nullcontext(self._rows.view(np.uint8))
 
     def __len__(self) -> int:
         return self._size
@@ -127,7 +134,7 @@ class FileTokenLog:
         place = self._size * self._dtype.itemsize
         with storage_errors(self.path):
             while data:
-                written = _write_at(self._file, data, place)
+                written = write_at(self._file, data, place)
                 data, place = data[written:], place + written
         self._size += len(rows)
 
@@ -154,6 +161,17 @@ class FileTokenLog:
                 place = end
         return rows
 
+    @contextmanager
+    def source(self) -> Iterator[RowSource]:
+        with storage_errors(self.path):
+            try:
+                yield self._file
+            except EOFError as error:
+                raise CorruptIndexError(
+                    f"{self.path} ends before the rows that the documents refer to. Their texts are safe: "
+                    f"{REPAIR_ADVICE}"
+                ) from error
+
     def __len__(self) -> int:
         return self._size
 
@@ -164,7 +182,7 @@ class FileTokenLog:
 
     def _read_into(self, target: memoryview, place: int) -> None:
         while target:
-            n = _read_at(self._file, target, place)
+            n = read_at(self._file, target, place)
             if n == 0:
                 raise CorruptIndexError(
                     f"{self.path} ends before byte {place + len(target)}, which the documents refer to. Their texts "
@@ -182,27 +200,3 @@ def token_generations(folder: Path) -> list[int]:
     """The generations of all token files in a folder."""
     matches = (_NAME.fullmatch(path.name) for path in folder.iterdir())
     return [int(match[1]) for match in matches if match]
-
-
-if hasattr(os, "preadv"):
-
-    def _read_at(file: int, target: memoryview, place: int) -> int:
-        return os.preadv(file, [target], place)
-
-    def _write_at(file: int, data: memoryview, place: int) -> int:
-        return os.pwrite(file, data, place)
-
-else:  # Windows
-    _seeking = threading.Lock()
-
-    def _read_at(file: int, target: memoryview, place: int) -> int:
-        with _seeking:
-            os.lseek(file, place, os.SEEK_SET)
-            data = os.read(file, len(target))
-        target[: len(data)] = data
-        return len(data)
-
-    def _write_at(file: int, data: memoryview, place: int) -> int:
-        with _seeking:
-            os.lseek(file, place, os.SEEK_SET)
-            return os.write(file, data)
