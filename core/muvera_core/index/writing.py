@@ -68,7 +68,8 @@ class WritingCalls(IndexParts):
             ids: a distinct id for each text. None draws random ids.
             metadatas: a mapping for each text; see ``muvera_core.metadata`` for the values it can hold. None stands for
                 empty ones.
-            batch_size: texts per call of the encoder.
+            batch_size: texts per call of the encoder. Equal texts are encoded once, and texts of similar length
+                together.
             force: encode every text, also those that the index has.
             show_progress: show a bar on standard error.
 

@@ -96,8 +96,9 @@ class OnnxEngine:
         return TokenEmbeddings(vectors, np.array(offsets))
 
     def _batches(self, jobs: Sequence[tuple[Piece, slice]]) -> Iterator[Sequence[tuple[Piece, slice]]]:
-        # Pieces of similar length share a batch, so that little padding is computed.
-        ordered = jobs if self.batch_size == 1 else sorted(jobs, key=lambda job: len(job[0].ids))
+        # Pieces of similar length share a batch, so that little padding is computed. The longest come first, so that no
+        # thread begins one when the others are about to end.
+        ordered = sorted(jobs, key=lambda job: -len(job[0].ids))
         for start in range(0, len(ordered), self.batch_size):
             yield ordered[start : start + self.batch_size]
 
