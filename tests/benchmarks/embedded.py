@@ -100,7 +100,7 @@ def embed(folder: Path, cache: Path, n_queries: int, *, others: int | None = Non
     return Embedded(
         folder.name,
         texts,
-        _documents(texts, cache / folder.name),
+        encoded_documents(texts, cache / folder.name),
         query_texts,
         BundledEncoder().encode_queries(query_texts),
         [{number[d]: grade for d, grade in collection.relevance[id].items() if d in number} for id in asked],
@@ -136,7 +136,7 @@ def seconds_to_encode(embedded: Embedded, n: int = 512) -> float:
     return seconds * len(embedded.documents.vectors) / int(embedded.documents.lengths[some].sum())
 
 
-def _documents(texts: list[str], cache: Path) -> TokenEmbeddings:
+def encoded_documents(texts: list[str], cache: Path) -> TokenEmbeddings:
     """Token embeddings of texts. Those in the cache are not encoded again."""
     encoder = BundledEncoder()
     codec = TokenCodec("int8", encoder.dimension)
