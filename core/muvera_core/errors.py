@@ -28,6 +28,7 @@ Warnings, all of them UserWarnings::
     SkippedImageWarning                      images, or further pages of them, that cannot be read were not added
     DeviceFallbackWarning                    the GPU could not be used, so the CPU did the work
     StageOneNotSavedWarning                  the next opening has to compute stage one again
+    NothingToOptimizeWarning                 the index has so few documents that optimizing it gains nothing
 
 Every message says what was got, what was expected and what to do.
 """
@@ -131,3 +132,7 @@ class DeviceFallbackWarning(UserWarning):
 
 class StageOneNotSavedWarning(UserWarning):
     """Stage one could not be saved, so the next opening computes it again. No document is affected."""
+
+
+class NothingToOptimizeWarning(UserWarning):
+    """``optimize`` changed nothing, because searches rerank all of the index's few documents anyway."""

@@ -1,102 +1,141 @@
-"""Measures what ``optimize`` gains on a collection, with queries that it has not seen.
+"""Measures how near ``optimize`` comes to its target on questions that it has not seen, and how long it takes.
 
-usage: python tests/benchmarks/optimize.py FOLDER [--cache FOLDER] [--questions 300] [--target-recall 0.97]
-       [--others N] [--shuffle] [--with-questions | --aims 0.9 0.95 0.97 [--without-texts]]
+usage: python tests/benchmarks/optimize.py FOLDER... [--targets 0.9 0.95 0.97 0.99] [--cache FOLDER] [--questions 300]
+       [--others N] [--shuffle] [--without-texts] [--evaluate]
 
-Evaluates a default index with real queries, and again after ``optimize`` with pseudo-queries. ``--with-questions`` also
-evaluates it with half of the queries after ``optimize`` with the other half.
-
-``--aims`` instead prints, for several targets and each encoding that ``optimize`` compares, the number of candidates
-that it takes and the recall of a scan with real queries. With ``--without-texts`` the pseudo-queries are runs of stored
-tokens, as for an index whose tokens were made elsewhere. The passages keep the order of the file, which is often sorted
-by topic; ``--shuffle`` puts them in random order.
+For each collection, ``optimize`` runs once, for the second target, with pseudo-queries. Printed are its CPU time and
+that of encoding the passages (an estimate from 512 of them), what it chose, and for each target and encoding the number
+of candidates that it would take, with the recall of a scan for real questions: the share of exact MaxSim's top 10 over
+all passages. With ``--without-texts`` the pseudo-queries are runs of stored tokens, as for an index whose tokens were
+made elsewhere. The passages keep the order of the file, which is often sorted by topic; ``--shuffle`` puts them in
+random order. ``--evaluate`` also evaluates the index before and after, and after ``optimize`` with half of the
+questions, which is slow.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from embedded import Embedded, collection_parser, embed, seconds_to_encode
 from machine import describe_machine
 
-from muvera_core import Evaluation, MuveraIndex, TokenEmbeddings
+from muvera_core import Evaluation, MuveraIndex, Tuning
 from muvera_core.encoders import BundledEncoder
-from muvera_core.tuning import choose
+from muvera_core.token_embeddings import IntArray
+from muvera_core.tuning import choose, optimize
 from muvera_core.tuning.corpus import Corpus
-from muvera_core.tuning.queries import queries_to_fit_and_measure
+from muvera_core.tuning.encodings import Encoding, first_encoding, learned_encodings
+from muvera_core.tuning.queries import Queries, queries_to_fit, queries_to_measure
 from muvera_core.tuning.recall import n_candidates_for, recall_at
+from muvera_core.tuning.truth import Truth
 
 _K = 10
+_N_QUERIES = 400
 
 
 def main() -> None:
     parser = collection_parser(__doc__)
-    parser.add_argument("--target-recall", type=float, default=0.97)
-    parser.add_argument("--aims", type=float, nargs="+", help="only show how near these targets are come to")
+    parser.add_argument("more", type=Path, nargs="*", help="further collections")
+    parser.add_argument("--targets", type=float, nargs="+", default=[0.9, 0.95, 0.97, 0.99])
     parser.add_argument("--shuffle", action="store_true", help="put the passages in random order")
     parser.add_argument("--without-texts", action="store_true", help="make pseudo-queries of stored tokens")
-    parser.add_argument("--with-questions", action="store_true", help="also optimize with half of the queries")
+    parser.add_argument("--evaluate", action="store_true", help="also evaluate the index before and after")
     arguments = parser.parse_args()
-    collection = embed(arguments.folder, arguments.cache, arguments.questions, others=arguments.others)
-    queries = collection.query_texts
-    answers = [{str(number): grade for number, grade in grades.items()} for grades in collection.relevance]
+    print(describe_machine())
+    for folder in (arguments.folder, *arguments.more):
+        measure(embed(folder, arguments.cache, arguments.questions, others=arguments.others), arguments)
+
+
+def measure(collection: Embedded, arguments: argparse.Namespace) -> None:
+    """Print all about one collection."""
     order = list(range(len(collection.texts)))
     if arguments.shuffle:
         random.Random(0).shuffle(order)
-
-    print(describe_machine())
+    encoding = cpu_seconds_to_encode(collection)
     with tempfile.TemporaryDirectory() as temporary, MuveraIndex.create(Path(temporary) / "index") as index:
         index.add_embeddings(
             [collection.documents[i] for i in order], [str(i) for i in order], [collection.texts[i] for i in order]
         )
-        if arguments.aims:
-            print_aims(index, collection, arguments.aims, has_texts=not arguments.without_texts)
-            return
-        encoding = seconds_to_encode(collection)
-        print(f"{collection.name}: {len(collection.texts)} passages, {encoding:.0f} s to encode")
-        report("default index", index.evaluate(queries, answers))
-        start = time.perf_counter()
-        print(index.optimize(arguments.target_recall, show_progress=True).measured)
-        seconds = time.perf_counter() - start
-        print(f"optimize: {seconds:.0f} s, {seconds / encoding:.0%} of the time to encode the passages")
-        report("optimized with pseudo-queries", index.evaluate(queries, answers))
-        if arguments.with_questions:
-            print(index.optimize(arguments.target_recall, queries[::2], show_progress=True).measured)
-            report(
-                "optimized with half of the queries, evaluated with the others",
-                index.evaluate(queries[1::2], answers[1::2]),
-            )
+        print(f"\n{collection.name}: {len(order)} passages, {len(collection.queries)} questions", flush=True)
+        if arguments.evaluate:
+            report(index, collection, "default index")
+        start = time.process_time()
+        tuning = run_optimize(index, arguments)
+        spent = time.process_time() - start
+        print(tuning.measured)
+        print(f"optimize: {spent:.0f} s of CPU; to encode the passages: {encoding:.0f}; share {spent / encoding:.2f}")
+        print_targets(index, collection, arguments)
+        if arguments.evaluate:
+            report(index, collection, "optimized with pseudo-queries")
+            index.optimize(arguments.targets[1], collection.query_texts[::2])
+            report(index, collection, "optimized with half of the questions, evaluated with the others", 1, 2)
 
 
-def print_aims(index: MuveraIndex, collection: Embedded, aims: list[float], *, has_texts: bool) -> None:
-    """A table of what ``optimize`` would choose for each encoding, and what real queries then find."""
+def run_optimize(index: MuveraIndex, arguments: argparse.Namespace) -> Tuning:
+    """``index.optimize``; without texts, as for vectors that were made elsewhere."""
+    return optimize(
+        index._collection,
+        index._writer,
+        None,
+        None if arguments.without_texts else BundledEncoder(),
+        target_recall=arguments.targets[1],
+        k=_K,
+        n_queries=_N_QUERIES,
+        show_progress=False,
+    )
+
+
+def print_targets(index: MuveraIndex, collection: Embedded, arguments: argparse.Namespace) -> None:
+    """A table of the candidates that ``optimize`` takes for each target and encoding, and what real questions find."""
     held = index._collection
-    corpus = Corpus(held, held.snapshot(), BundledEncoder() if has_texts else None)
-    to_fit, stand_ins = queries_to_fit_and_measure(corpus, None, 200)
-    asked = list(collection.queries)
-    wanted = corpus.exact(stand_ins.tokens, _K, True, stand_ins.made_of)
-    wanted_by_users = corpus.exact(asked, _K, True)
-    first = held.stage_one_source.first_encoder(held.manifest.fde)
-    print(f"{collection.name}: {len(corpus.keys)} passages, {len(asked)} questions")
-    print("| dimensions |" + "".join(f" {aim}: candidates | recall |" for aim in aims))
-    for encoder, vectors in choose._encodings(corpus, first, to_fit, True):
-        ranks, ranks_of_users = (
-            choose._scan_ranks(
-                corpus.keys, vectors, encoder.encode_queries(TokenEmbeddings.from_list(list(tokens))), exact
-            )
-            for tokens, exact in ((stand_ins.tokens, wanted), (asked, wanted_by_users))
-        )
-        row = f"| {encoder.output_dimension:,} |"
-        for aim in aims:
-            n = n_candidates_for(aim, ranks, len(corpus.keys))
+    corpus = Corpus(held, held.snapshot(), None if arguments.without_texts else BundledEncoder())
+    first = first_encoding(corpus, held.stage_one_source.first_encoder(held.manifest.fde), False)
+    encodings = [first, *learned_encodings(corpus, queries_to_fit(corpus, None), False)]
+    stand_ins, asked = queries_to_measure(corpus, None, _N_QUERIES), Queries(list(collection.queries))
+    estimated = truth_in_pools(corpus, stand_ins, encodings)
+    exact = Truth(corpus, asked, _K)
+    exact.look_at([corpus.keys] * len(asked.tokens), False)
+    print("| dimensions |" + "".join(f" {target}: candidates | recall |" for target in arguments.targets))
+    for encoding in encodings:
+        ranks = choose._ranks(encoding.nearest(stand_ins.tokens, len(corpus.keys)), stand_ins, estimated)
+        ranks_of_users = choose._ranks(encoding.nearest(asked.tokens, len(corpus.keys)), asked, exact.best())
+        row = f"| {encoding.encoder.output_dimension:,} |"
+        for target in arguments.targets:
+            n = n_candidates_for(target, ranks, len(corpus.keys))
+            n = choose._for_users(n, encoding.encoder, stand_ins, _K)
             row += f" {n} | {recall_at(n, ranks_of_users).mean:.3f} |"
         print(row, flush=True)
+    print(f"(a recall of {arguments.targets[1]} is within {margin(ranks_of_users, n):.3f} for these questions)")
 
 
-def report(title: str, evaluation: Evaluation) -> None:
+def truth_in_pools(corpus: Corpus, queries: Queries, encodings: Sequence[Encoding]) -> IntArray:
+    """What ``choose`` takes for exact MaxSim's best documents."""
+    truth = Truth(corpus, queries, _K)
+    truth.look_at(encodings[0].nearest(queries.tokens, choose._POOL), False)
+    truth.look_at(encodings[-1].nearest(queries.tokens, choose._LEARNED_POOL), False)
+    return truth.best()
+
+
+def margin(ranks: IntArray, n: int) -> float:
+    """Half of the 95 % interval of a recall."""
+    return recall_at(n, ranks).margin
+
+
+def cpu_seconds_to_encode(collection: Embedded) -> float:
+    """``seconds_to_encode`` in seconds of CPU."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    estimate = seconds_to_encode(collection)
+    return estimate * (time.process_time() - cpu) / (time.perf_counter() - wall)
+
+
+def report(index: MuveraIndex, collection: Embedded, title: str, first: int = 0, step: int = 1) -> None:
+    answers = [{str(number): grade for number, grade in grades.items()} for grades in collection.relevance]
+    evaluation: Evaluation = index.evaluate(collection.query_texts[first::step], answers[first::step])
     print(f"--- {title}\n{evaluation}", flush=True)
 
 

@@ -28,7 +28,7 @@ from muvera_core.cli import main, passages
 from muvera_core.cli.corpus_files import MAX_TEXT_BYTES
 from muvera_core.cli.passages import Splitting, split_into_passages
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
-from muvera_core.tuning import choose, queries
+from muvera_core.tuning import choose, encodings, optimizing, queries
 
 OWLS = "# Owls\n\nOwls hunt at night. They hear very well.\n\nTheir flight is silent.\n"
 posix_only = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals, pipes and file names")
@@ -578,7 +578,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         LearnedSetEncoder, "fit", lambda sample, config, queries: fit(sample, replace(config, **small), queries)
     )
-    monkeypatch.setattr(choose, "WIDTHS", (16,))
+    monkeypatch.setattr(encodings, "WIDTHS", (16,))
+    monkeypatch.setattr(optimizing, "_reranks_all", lambda *_: False)
 
 
 @pytest.fixture
@@ -644,8 +645,9 @@ def test_optimize_asks_in_the_documents_own_words(birds: Path, quick: None, monk
 
     monkeypatch.setattr(BundledEncoder, "encode_queries", noting)
     monkeypatch.setattr(queries, "_PSEUDO_QUERIES", 30)
+    monkeypatch.setattr(choose, "_could_be_faster", lambda *_: True)
     muvera("optimize", birds, "-k", 5, "--n-queries", 10)
-    assert len(asked) == 40
+    assert len(asked) == 30 + 10 // 2
     assert all(text in " ".join(f"Bird number {i} is seen in month {i % 12}." for i in range(40)) for text in asked)
 
 
@@ -658,6 +660,13 @@ def test_optimize_takes_questions(birds: Path, quick: None, questions: Path, tmp
     assert "no text can" in muvera("optimize", tmp_path / "vectors", "--questions", questions, status=1).stderr
     assert "no text can" in muvera("optimize", tmp_path / "vectors", "--encoder", tmp_path, status=1).stderr
     assert "no text can" in muvera("evaluate", tmp_path / "vectors", questions, status=1).stderr
+
+
+def test_optimize_says_that_few_documents_gain_nothing(birds: Path) -> None:
+    result = muvera("optimize", birds)
+    assert "400 candidates for 10 hits" in result.stdout
+    assert "optimize changes nothing: a search reranks up to 400 documents" in result.stderr
+    assert json.loads(muvera("info", birds, "--json").stdout)["tuning"] is None
 
 
 def test_optimize_needs_documents(shared_index: Path) -> None:

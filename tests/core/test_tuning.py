@@ -32,7 +32,14 @@ from muvera_core import (
 from muvera_core.collection import stage_one_source
 from muvera_core.collection import writer as writer_module
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
-from muvera_core.errors import CorruptIndexError, IndexClosedError, InvalidInputError, ReadOnlyIndexError, StorageError
+from muvera_core.errors import (
+    CorruptIndexError,
+    IndexClosedError,
+    InvalidInputError,
+    NothingToOptimizeWarning,
+    ReadOnlyIndexError,
+    StorageError,
+)
 from muvera_core.maintenance.info import read_info
 from muvera_core.search.diversity import similarities as similarities_of
 from muvera_core.stage_one import learned_weights, saved, stage_one
@@ -44,11 +51,12 @@ from muvera_core.storage import database, manifest
 from muvera_core.storage.manifest import MANIFEST_NAME, Manifest
 from muvera_core.storage.store import Store
 from muvera_core.tuning import choice as choices
-from muvera_core.tuning import choose, optimizing
+from muvera_core.tuning import choose, encodings, optimizing
 from muvera_core.tuning import queries as tuning_queries
 from muvera_core.tuning.choice import Choice
 from muvera_core.tuning.corpus import Corpus
 from muvera_core.tuning.recall import Recall, n_candidates_for, recall_at
+from muvera_core.tuning.truth import Truth
 
 D = 16
 N = 120
@@ -100,24 +108,25 @@ def fit_quickly(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
 
 
 def always_learn(monkeypatch: pytest.MonkeyPatch, width: int = 32) -> None:
-    """Leave the index's first encoding out, so that what is chosen doesn't hang on measured times."""
-    encodings = choose._encodings
-
-    def learned_only(*arguments: Any) -> Iterator[Any]:
-        _, *learned = encodings(*arguments)
-        yield from learned
-
-    monkeypatch.setattr(choose, "WIDTHS", (width,))
-    monkeypatch.setattr(choose, "_encodings", learned_only)
+    """Take the learned encoding, so that what is chosen doesn't hang on measured times."""
+    monkeypatch.setattr(encodings, "WIDTHS", (width,))
+    monkeypatch.setattr(choose, "_could_be_faster", lambda *_: True)
+    monkeypatch.setattr(choose, "best", lambda choices, _: choices[-1])
 
 
 def never_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave only the index's first encoding."""
+    monkeypatch.setattr(choose, "learned_encodings", lambda *_: [])
 
-    def own_only(corpus: Corpus, present: Any, examples: Any, show_progress: bool) -> Iterator[Any]:
-        yield present, corpus.encode_all(present, show_progress)
 
-    monkeypatch.setattr(choose, "_encodings", own_only)
+def optimize_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not refuse the work because an index is as small as those of the tests."""
+    monkeypatch.setattr(optimizing, "_reranks_all", lambda *_: False)
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimize_few(monkeypatch)
 
 
 @pytest.fixture
@@ -130,6 +139,7 @@ def quickly_learned(monkeypatch: pytest.MonkeyPatch) -> None:
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuning")
     with pytest.MonkeyPatch.context() as monkeypatch:
+        optimize_few(monkeypatch)
         fit_quickly(monkeypatch)
         always_learn(monkeypatch)
         with make(folder / "plain"):
@@ -194,7 +204,7 @@ def test_the_target_is_reached_on_other_questions(
     nq_600: MuveraIndex, passages: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit_quickly(monkeypatch, num_features=256, num_anchors=512, num_query_tokens=1024, num_sample_tokens=400_000)
-    monkeypatch.setattr(choose, "WIDTHS", (32, 64))
+    monkeypatch.setattr(encodings, "WIDTHS", (32, 64))
     chosen = nq_600.optimize(0.9, passages.questions[:40])
     assert chosen.measured["recall"] >= 0.9
     assert chosen.measured["n_queries"] == 40
@@ -288,13 +298,20 @@ def index_in_order(encoder: TokenEncoder, passages: Any, order: Sequence[int]) -
     return index
 
 
+def truth_among_all(corpus: Corpus, queries: tuning_queries.Queries, k: int) -> np.ndarray:
+    truth = Truth(corpus, queries, k)
+    for part in (corpus.keys[:100], corpus.keys):  # what was looked at is not looked at again
+        truth.look_at([part] * len(queries.tokens), False)
+    return truth.best()
+
+
 def test_the_document_that_a_stand_in_is_made_of_does_not_count(nq_600: MuveraIndex) -> None:
     corpus = corpus_of(nq_600, None)
     stand_ins = tuning_queries.pseudo_queries(corpus, 30, seed=1)
     assert stand_ins.made_of is not None
-    best = corpus.exact(stand_ins.tokens, 11, False)
+    best = truth_among_all(corpus, tuning_queries.Queries(stand_ins.tokens), 11)
     assert (best[:, 0] == stand_ins.made_of).mean() > 0.8
-    others = corpus.exact(stand_ins.tokens, 10, False, stand_ins.made_of)
+    others = truth_among_all(corpus, stand_ins, 10)
     assert others.shape == (30, 10)
     for all_11, only_others, left_out in zip(best, others, stand_ins.made_of, strict=True):
         assert only_others.tolist() == [key for key in all_11 if key != left_out][:10]
@@ -308,33 +325,32 @@ def test_a_choice_is_not_credited_with_finding_the_documents_of_its_stand_ins(
     stand_ins = tuning_queries.pseudo_queries(corpus, 60, seed=1)
     first = collection.stage_one_source.first_encoder(collection.manifest.fde)
     chosen, credited = (
-        choose.choose(corpus, first, queries, [], target_recall=0.8, k=2)
+        choose.choose(corpus, first, queries, list, target_recall=0.8, k=2)[0]
         for queries in (stand_ins, tuning_queries.Queries(stand_ins.tokens))
     )
     assert chosen.n_candidates > credited.n_candidates
 
 
-def test_the_recall_that_a_sample_assures_is_seldom_above_that_of_all_queries() -> None:
+def test_the_recall_of_all_queries_is_seldom_outside_the_interval_of_a_sample() -> None:
     rng = np.random.default_rng(0)
     for n, mean in ((30, 0.9), (200, 0.97)):
         all_queries = rng.beta(9 * mean, 9 * (1 - mean), size=100_000)
         samples = [Recall.over(rng.choice(all_queries, n)) for _ in range(500)]
-        assert 0.02 < np.mean([recall.assured > all_queries.mean() for recall in samples]) < 0.12
-        assert np.mean([recall.mean > all_queries.mean() for recall in samples]) > 0.4
-        assert np.mean([recall.assured for recall in samples]) > mean - 0.04
-    assert Recall.over(np.ones(5)) == Recall(1, 1)
-    assert Recall.over(np.array([0.5])) == Recall(0.5, 0.5)
+        outside = [abs(recall.mean - all_queries.mean()) > recall.margin for recall in samples]
+        assert 0.02 < np.mean(outside) < 0.12
+        assert np.mean([recall.mean for recall in samples]) == pytest.approx(all_queries.mean(), abs=0.005)
+    assert Recall.over(np.ones(5)) == Recall(1, 0)
+    assert Recall.over(np.array([0.5])) == Recall(0.5, 0)
 
 
-def test_no_more_candidates_are_taken_than_assure_the_target() -> None:
+def test_as_many_candidates_are_taken_as_reach_the_target_and_no_more() -> None:
     ranks = np.random.default_rng(0).geometric(0.05, size=(100, 10)) - 1
-    for target in (0.5, 0.9, 0.97, 1.0):
+    for target in (0.001, 0.5, 0.9, 0.97, 1.0):
         n = n_candidates_for(target, ranks, 1000)
-        assert recall_at(n, ranks).assured >= target > recall_at(n - 1, ranks).assured
+        assert recall_at(n, ranks).mean >= target > recall_at(n - 1, ranks).mean
     assert n == ranks.max() + 1
     assert n_candidates_for(0.97, ranks, 12) == 12
-    few, many = (n_candidates_for(0.9, ranks[:n_queries], 1000) for n_queries in (10, 100))
-    assert few > many
+    assert n_candidates_for(0, ranks, 12) == 1
 
 
 @pytest.mark.parametrize(
@@ -345,7 +361,6 @@ def test_stand_ins_keep_the_promise_on_questions_about_a_sorted_corpus(
 ) -> None:
     never_learn(monkeypatch)
     monkeypatch.setattr(tuning_queries, "_PSEUDO_QUERIES", 1)
-    monkeypatch.setattr(choose, "OTHER_GRAPHS", (DEFAULT_GRAPH,))
     for module in (stage_one, choose):
         monkeypatch.setattr(module, "FLAT_LIMIT", flat_limit)
     by_topic = sorted(range(600), key=lambda i: passages.texts[i])
@@ -360,31 +375,33 @@ def test_stand_ins_keep_the_promise_on_questions_about_a_sorted_corpus(
             n_queries=200,
             show_progress=False,
         )
-        assert 0.9 < chosen.measured["recall"] < 0.94
-        assert 0.9 <= recall(index, passages, slice(80)) < 0.99
+        assert 0.9 <= chosen.measured["recall"] < 0.92
+        # 80 questions tell it to .03, and stand-ins miss by up to .03 at this target (docs/benchmarks.md).
+        assert 0.85 < recall(index, passages, slice(80)) < 0.96
 
 
 def test_half_of_many_questions_are_learned_from_and_the_others_measured_with() -> None:
-    corpus = corpus_of(make(None), None)
+    corpus, fit, measure = corpus_of(make(None), None), tuning_queries.queries_to_fit, tuning_queries.queries_to_measure
     given = list(random_tokens(1, 120))
-    examples, asked = tuning_queries.queries_to_fit_and_measure(corpus, given, 10)
+    asked, examples = measure(corpus, given, 10), fit(corpus, given)
     assert [id(tokens) for tokens in asked.tokens] == [id(tokens) for tokens in given[::2]]
     assert [id(tokens) for tokens in examples[:60]] == [id(tokens) for tokens in given[1::2]]
-    assert len(examples) == 60 + 1500
-    examples, asked = tuning_queries.queries_to_fit_and_measure(corpus, given[:99], 10)
-    assert (len(examples), len(asked.tokens), asked.made_of) == (1500, 99, None)
-    examples, asked = tuning_queries.queries_to_fit_and_measure(corpus, None, 10)
-    assert (len(examples), len(asked.tokens)) == (1500, 10)
+    assert len(examples) == 60 + 500
+    asked, examples = measure(corpus, given[:99], 10), fit(corpus, given[:99])
+    assert (len(examples), len(asked.tokens), asked.made_of) == (500, 99, None)
+    asked, examples = measure(corpus, None, 10), fit(corpus, None)
+    assert (len(examples), len(asked.tokens)) == (500, 10)
 
 
 def choice(recall: float, seconds: float) -> Choice:
-    return Choice(None, None, 1, 1, DEFAULT_GRAPH, Recall(1, recall), seconds)  # type: ignore[arg-type]
+    return Choice(None, None, 1, 1, DEFAULT_GRAPH, Recall(recall, 0), seconds)  # type: ignore[arg-type]
 
 
 def test_the_cheapest_that_reaches_the_target_is_taken_or_else_the_nearest() -> None:
     good, fast, faster, fastest = choice(1, 4), choice(0.97, 3), choice(0.9, 2), choice(0.8, 1)
     assert choices.best([good, fast, faster, fastest], 0.95) is fast
     assert choices.best([faster, fastest], 0.95) is faster
+    assert choices.best([fast, choice(0.96, 2.8)], 0.95) is fast, "to save less than a tenth is not worth a change"
 
 
 def test_what_is_kept_is_what_would_be_encoded_anew(quickly_learned: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -521,12 +538,11 @@ def test_a_better_graph_is_made_where_the_default_one_misses_the_target(
     good = GraphParameters(24, 300)
     for module in (stage_one, choose):
         monkeypatch.setattr(module, "FLAT_LIMIT", 50)
-    monkeypatch.setattr(choose, "DEFAULT_GRAPH", GraphParameters(2, 2))
-    monkeypatch.setattr(choose, "OTHER_GRAPHS", (good, GraphParameters(2, 3)))
+    monkeypatch.setattr(choose, "GRAPHS", (GraphParameters(2, 2), good, GraphParameters(2, 3)))
     monkeypatch.setattr(HnswCandidates, "DEFAULT_EF", 1)
     monkeypatch.setattr(choose, "_EF_FACTORS", (1.0,))
     with make(tmp_path / "index") as index:
-        chosen = index.optimize(n_queries=40)
+        chosen = index.optimize(0.6, n_queries=40)
         assert chosen.graph == good
         assert {"m": 24, "ef_construction": 300}.items() <= chosen.measured.items()
         before = answers(index)
@@ -547,27 +563,15 @@ def test_a_better_graph_is_made_where_the_default_one_misses_the_target(
     assert [parameters for _, parameters in made] == [good, good]
 
 
-def test_other_graphs_are_made_of_the_chosen_encoding_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_is_made_of_the_chosen_encoding_only_until_one_is_good_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (stage_one, choose):
         monkeypatch.setattr(module, "FLAT_LIMIT", 50)
     fit_quickly(monkeypatch)
-    monkeypatch.setattr(choose, "WIDTHS", (16, 32))
+    monkeypatch.setattr(encodings, "WIDTHS", (16, 32))
     with make(None) as index:
         made = graphs_that_are_made(monkeypatch)
         width = index.optimize(n_queries=20).measured["dimension"]
-    assert made[:3] == [(FDE.output_dimension, DEFAULT_GRAPH), (16, DEFAULT_GRAPH), (32, DEFAULT_GRAPH)]
-    assert made[3:] == [(width, parameters) for parameters in choose.OTHER_GRAPHS]
-    assert DEFAULT_GRAPH not in choose.OTHER_GRAPHS
-
-
-def test_a_graph_is_worth_making_where_it_saves_time_or_comes_nearer() -> None:
-    present, sooner, little_sooner, misses = choice(0.96, 10), choice(0.95, 8), choice(0.97, 9.5), choice(0.9, 1)
-    assert choices.with_better_graph(present, [little_sooner, misses], 0.95) is present
-    assert choices.with_better_graph(present, [little_sooner, sooner, misses], 0.95) is sooner
-    nearer, reaches, farther = choice(0.93, 20), choice(0.95, 30), choice(0.8, 0.1)
-    assert choices.with_better_graph(misses, [farther], 0.95) is misses
-    assert choices.with_better_graph(misses, [farther, nearer], 0.95) is nearer
-    assert choices.with_better_graph(misses, [farther, nearer, reaches], 0.95) is reaches
+    assert made == [(width, DEFAULT_GRAPH)]
 
 
 def test_a_scan_is_tuned_without_making_graphs(quickly_learned: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -584,7 +588,6 @@ def test_a_graph_that_was_tuned_before_there_was_a_choice_is_used_as_it_is(
 ) -> None:
     for module in (stage_one, choose):
         monkeypatch.setattr(module, "FLAT_LIMIT", 50)
-    monkeypatch.setattr(choose, "OTHER_GRAPHS", (DEFAULT_GRAPH,))
     with make(tmp_path / "index") as index:
         index.optimize(n_queries=40)
         before = answers(index)
@@ -630,7 +633,7 @@ def test_tuning_again_leaves_one_file_of_weights(tuned: Path, quickly_learned: N
 
 
 def test_the_indexs_own_encoding_may_win_again(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "WIDTHS", ())
+    monkeypatch.setattr(encodings, "WIDTHS", ())
     with reopen(tuned) as index:
         chosen = index.optimize(n_queries=40)
         assert (chosen.set_encoder, chosen.weights, chosen.weights_checksum) == (None, None, None)
@@ -721,6 +724,44 @@ def test_searches_go_on_meanwhile(quickly_learned: None) -> None:
                 thread.join()
         assert min(rounds) > 0
         assert not failed
+
+
+# Where there is nothing to gain
+
+
+def test_an_index_whose_documents_are_all_reranked_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+
+    def choose_nothing(*_: Any, **__: Any) -> None:
+        raise AssertionError("work is done")
+
+    monkeypatch.setattr(optimizing, "choose", choose_nothing)
+    with make(tmp_path / "index") as index:
+        before = answers(index)
+        with pytest.warns(NothingToOptimizeWarning, match=rf"reranks up to 400 documents.*\({N}\)"):
+            chosen = index.optimize()
+        assert chosen.measured["recall"] == 1
+        assert chosen.measured["n_documents"] == N
+        assert chosen.n_candidates == index.default_candidates()
+        assert answers(index) == before == answers(index, exact=True)
+    assert Manifest.read(tmp_path / "index").tuning is None
+
+
+def test_nothing_is_learned_where_reranking_costs_less_than_a_learned_encoding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fit(*_: Any) -> None:
+        raise AssertionError("an encoding is learned")
+
+    monkeypatch.setattr(LearnedSetEncoder, "fit", fit)
+    monkeypatch.setattr(choose, "_seconds_per_candidate", lambda *_: 1e-12)
+    with make(None) as index:
+        chosen = index.optimize(n_queries=20)
+        assert chosen.set_encoder is None
+        assert chosen.measured["recall"] >= 0.95
+        assert index.default_candidates() == chosen.n_candidates < N
 
 
 # What can't be tuned

@@ -19,6 +19,7 @@ from muvera_core import MuveraIndex
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import MuveraError
 from muvera_core.stage_one import StageOne, stage_one
+from muvera_core.tuning import optimizing
 
 DOCUMENTS = [model_document(f"d{i}", i, {"group": i % 4, "name": f"name {i}"}) for i in range(30)]
 LATER = [model_document("later", 100)]
@@ -92,6 +93,7 @@ def test_a_forgotten_index_frees_its_folder_at_once(
     call: str, flat_limit: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage_one, "FLAT_LIMIT", flat_limit)
+    monkeypatch.setattr(optimizing, "_reranks_all", lambda *_: False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(2):

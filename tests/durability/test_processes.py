@@ -43,7 +43,7 @@ from muvera_core import (
     stage_one,
 )
 from muvera_core.errors import ForkedIndexError, IndexLockedError
-from muvera_core.tuning import choose
+from muvera_core.tuning import choose, encodings, optimizing
 
 HERE = str(Path(__file__).parent)
 # Far beyond what any of it takes on a busy machine.
@@ -369,7 +369,9 @@ def test_a_reading_process_takes_up_one_tuning_after_the_other(tmp_path: Path, m
         return fit(sample, replace(config, **small, seed=next(seeds)), queries)
 
     monkeypatch.setattr(LearnedSetEncoder, "fit", fit_quickly)
-    monkeypatch.setattr(choose, "WIDTHS", (16,))
+    monkeypatch.setattr(encodings, "WIDTHS", (16,))
+    monkeypatch.setattr(optimizing, "_reranks_all", lambda *_: False)
+    monkeypatch.setattr(choose, "_could_be_faster", lambda *_: True)
     path, stop = tmp_path / "index", tmp_path / "stop"
     with create(path) as index:
         History(5).change(0).apply(index)

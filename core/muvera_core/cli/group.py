@@ -20,6 +20,7 @@ from muvera_core.errors import (
     EncoderMismatchError,
     MuveraError,
     NotAnIndexError,
+    NothingToOptimizeWarning,
     SkippedImageWarning,
     SkippedTextWarning,
     StageOneNotSavedWarning,
@@ -42,6 +43,7 @@ _ADVICE: dict[type[MuveraError], str] = {
 # Our own warnings, with what the command line can do about them.
 _WARNINGS: dict[type[Warning], str | None] = {
     DeviceFallbackWarning: None,
+    NothingToOptimizeWarning: None,
     SkippedImageWarning: None,
     SkippedTextWarning: None,
     StageOneNotSavedWarning: None,

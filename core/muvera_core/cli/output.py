@@ -154,7 +154,8 @@ def tuning_as_text(tuning: Tuning) -> str:
     text = f"{encoding}, {tuning.n_candidates} candidates for {tuning.k} hits"
     if {"recall", "milliseconds"} <= tuning.measured.keys():
         measured = tuning.measured
-        text += f": recall {measured['recall']:.3f}, {measured['milliseconds']:.1f} ms a search"
+        margin = f" ± {measured['recall_margin']:.3f}" if "recall_margin" in measured else ""
+        text += f": recall {measured['recall']:.3f}{margin}, {measured['milliseconds']:.1f} ms a search"
     return text
 
 

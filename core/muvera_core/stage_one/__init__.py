@@ -15,7 +15,7 @@ from muvera_core.stage_one.saved import (
     save_stage_one,
 )
 from muvera_core.stage_one.settings import Tuning
-from muvera_core.stage_one.stage_one import FLAT_LIMIT, StageOne
+from muvera_core.stage_one.stage_one import FLAT_LIMIT, StageOne, default_candidates
 from muvera_core.stage_one.view import StageOneView
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "StageOne",
     "StageOneView",
     "Tuning",
+    "default_candidates",
     "load_candidates",
     "load_weights",
     "read_description",

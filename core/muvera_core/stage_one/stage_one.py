@@ -40,6 +40,11 @@ _LONGEST_HOLD = 4e-3
 _PAUSE = 5e-5
 
 
+def default_candidates(k: int) -> int:
+    """Number of candidates to rerank for ``k`` hits in an index that was not optimized."""
+    return max(MIN_CANDIDATES, CANDIDATES_PER_HIT * k)
+
+
 class StageOne:
     """Finds candidate documents for a query's token set."""
 
@@ -62,7 +67,7 @@ class StageOne:
         """
         self.encoder, self.tuning = encoder, tuning
         self._document_encoder = document_encoder or encoder
-        self._ef = HnswCandidates.DEFAULT_EF if tuning is None else tuning.ef
+        self.ef = HnswCandidates.DEFAULT_EF if tuning is None else tuning.ef
         self.graph = DEFAULT_GRAPH if tuning is None else tuning.graph
         self._lock = lock or threading.RLock()
         self._n_publications = 0
@@ -70,12 +75,12 @@ class StageOne:
         self._added_together = 1  # documents that are added to a graph in one hold of the lock, beside searches
         self.candidates: Candidates = candidates or FlatCandidates(encoder.output_dimension)
         if isinstance(self.candidates, HnswCandidates):
-            self.candidates.ef = self._ef
+            self.candidates.ef = self.ef
 
     def n_candidates(self, k: int) -> int:
         """Number of candidates to rerank for ``k`` hits if the caller gives none."""
         if self.tuning is None:
-            return max(MIN_CANDIDATES, CANDIDATES_PER_HIT * k)
+            return default_candidates(k)
         return -(-self.tuning.n_candidates * max(k, self.tuning.k) // self.tuning.k)
 
     def encode_documents(self, embeddings: TokenEmbeddings) -> FloatArray:
@@ -107,7 +112,7 @@ class StageOne:
             batch = slice(start, start + _BATCH)
             flat = self.candidates
             if isinstance(flat, FlatCandidates) and len(flat) + len(flat.staged[0]) + len(keys[batch]) > FLAT_LIMIT:
-                graph = HnswCandidates.from_vectors(flat.keys(), flat.vectors(flat.keys()), self._ef, self.graph)
+                graph = HnswCandidates.from_vectors(flat.keys(), flat.vectors(flat.keys()), self.ef, self.graph)
                 graph.stage(*flat.staged)
                 with self._lock:
                     self.candidates = graph

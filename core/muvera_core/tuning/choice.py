@@ -9,8 +9,9 @@ from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
 from muvera_core.stage_one import Candidates, GraphParameters, HnswCandidates, Tuning
 from muvera_core.tuning.recall import Recall
 
-# Another graph takes longer to build, and takes more memory. It must save at least this share of a search's time.
-_WORTH_ANOTHER_GRAPH = 0.1
+# Another stage one must save at least this share of a search's time: less is within the error of measuring it, and
+# another encoding has to be kept and loaded.
+WORTH_A_CHANGE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +24,8 @@ class Choice:
         n_candidates: number of candidates to rerank.
         ef: size of the list that a graph search keeps.
         graph: parameters of the graph.
-        recall: the share of exact MaxSim's best documents among the candidates. The assured one is compared with the
-            target, because users will ask other queries.
-        seconds: median time of a search, without encoding the text.
+        recall: the share of exact MaxSim's best documents among the candidates.
+        seconds: time of a search, without encoding the text.
     """
 
     encoder: SetEncoder
@@ -36,13 +36,17 @@ class Choice:
     recall: Recall
     seconds: float
 
-    def as_tuning(self, k: int, target_recall: float, n_queries: int, seconds_to_choose: float) -> Tuning:
+    def as_tuning(
+        self, k: int, target_recall: float, n_queries: int, seconds_to_choose: float, seconds_untuned: float
+    ) -> Tuning:
         """The tuning that the index's manifest keeps."""
         learned = self.encoder.config if isinstance(self.encoder, LearnedSetEncoder) else None
         measured = {
             "target_recall": target_recall,
             "recall": round(self.recall.mean, 4),
+            "recall_margin": round(self.recall.margin, 4),
             "milliseconds": round(self.seconds * 1000, 3),
+            "milliseconds_untuned": round(seconds_untuned * 1000, 3),
             "dimension": self.encoder.output_dimension,
             "n_documents": len(self.candidates),
             "n_queries": n_queries,
@@ -54,17 +58,9 @@ class Choice:
 
 
 def best(choices: Sequence[Choice], target: float) -> Choice:
-    """The fastest choice whose recall reaches ``target``. If none does, the one of highest recall."""
-    enough = [choice for choice in choices if choice.recall.assured >= target]
-    if enough:
-        return min(enough, key=lambda choice: choice.seconds)
-    return max(choices, key=lambda choice: choice.recall.assured)
-
-
-def with_better_graph(chosen: Choice, others: Sequence[Choice], target: float) -> Choice:
-    """``chosen``, or the same encoding in another graph that is faster, or that comes nearer to ``target``."""
-    other = best(others, target)
-    if chosen.recall.assured < target:
-        return best([chosen, other], target)
-    saves = other.seconds <= chosen.seconds * (1 - _WORTH_ANOTHER_GRAPH)
-    return other if other.recall.assured >= target and saves else chosen
+    """The first choice that reaches ``target``, or one that saves much time. If none does, that of highest recall."""
+    enough = [choice for choice in choices if choice.recall.mean >= target]
+    if not enough:
+        return max(choices, key=lambda choice: choice.recall.mean)
+    fastest = min(enough, key=lambda choice: choice.seconds)
+    return fastest if fastest.seconds <= enough[0].seconds * (1 - WORTH_A_CHANGE) else enough[0]

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from muvera_core.batches import batched
 from muvera_core.collection import ENCODED_TOGETHER, Collection, RerankRequest
 from muvera_core.encoders import TokenEncoder, unreported
 from muvera_core.errors import InvalidInputError
-from muvera_core.maxsim import RANKED_TOGETHER, Ranking
+from muvera_core.maxsim import Ranking
 from muvera_core.search import rerank
 from muvera_core.set_encoders import SetEncoder
 from muvera_core.storage import Snapshot
@@ -39,6 +38,11 @@ class Corpus:
         """Keys of all documents, int64, ascending."""
         return self.snapshot.keys
 
+    @property
+    def dimension(self) -> int:
+        """Width of a token vector."""
+        return self.collection.store.codec.dimension
+
     def embeddings(self, keys: IntArray) -> TokenEmbeddings:
         """Token embeddings of documents."""
         return self.collection.store.embeddings(self.snapshot, keys)
@@ -56,26 +60,6 @@ class Corpus:
     def rank(self, queries: Sequence[FloatArray], keys: IntArray) -> list[Ranking]:
         """Documents by falling MaxSim, for each query."""
         return rerank(self.collection, [RerankRequest(query, self.snapshot, keys) for query in queries])
-
-    def exact(
-        self, queries: Sequence[FloatArray], k: int, show_progress: bool, left_out: IntArray | None = None
-    ) -> IntArray:
-        """Keys of the ``k`` documents of highest MaxSim for each query, int64, shape (queries, k).
-
-        Args:
-            queries: token vectors of the queries.
-            k: number of documents, less than there are.
-            show_progress: show a bar on standard error.
-            left_out: key of a document for each query, which is left out.
-        """
-        best: list[IntArray] = []
-        with tqdm(total=len(queries), desc="exact", disable=not show_progress) as bar:
-            for batch in batched(queries, RANKED_TOGETHER):
-                best += [keys[: k + 1] for keys, _ in self.rank(batch, self.keys)]
-                bar.update(len(batch))
-        if left_out is None:
-            return np.stack([keys[:k] for keys in best])
-        return np.stack([keys[keys != key][:k] for keys, key in zip(best, left_out, strict=True)])
 
     def sample(self, n_tokens: int) -> TokenEmbeddings:
         """Documents that are drawn at random until they have ``n_tokens`` tokens together."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from muvera_core.collection import Collection, Writer
-from muvera_core.encoders import TokenEncoder
+from muvera_core.encoders import TokenEncoder, warn
+from muvera_core.errors import NothingToOptimizeWarning
 from muvera_core.stage_one import Tuning
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.tuning.choose import choose
 from muvera_core.tuning.corpus import Corpus
-from muvera_core.tuning.queries import queries_to_fit_and_measure
+from muvera_core.tuning.queries import queries_to_fit, queries_to_measure
 
 
 def optimize(
@@ -41,11 +44,40 @@ def optimize(
         collection.require_writable()
         corpus = Corpus(collection, collection.snapshot(), encoder)
         corpus.require_enough(k)
+        if _reranks_all(corpus, k):
+            return _nothing_to_gain(corpus, k, target_recall)
         start = time.perf_counter()
         first_encoder = collection.stage_one_source.first_encoder(collection.manifest.fde)
-        to_fit, to_measure = queries_to_fit_and_measure(corpus, queries, n_queries)
-        choice = choose(
-            corpus, first_encoder, to_measure, to_fit, target_recall=target_recall, k=k, show_progress=show_progress
+        to_measure = queries_to_measure(corpus, queries, n_queries)
+        choice, untuned = choose(
+            corpus,
+            first_encoder,
+            to_measure,
+            partial(queries_to_fit, corpus, queries),
+            target_recall=target_recall,
+            k=k,
+            show_progress=show_progress,
         )
-        tuning = choice.as_tuning(k, target_recall, len(to_measure.tokens), time.perf_counter() - start)
+        spent = time.perf_counter() - start
+        tuning = choice.as_tuning(k, target_recall, len(to_measure.tokens), spent, untuned)
         return writer.adopt(choice.encoder, choice.candidates, tuning)
+
+
+def _reranks_all(corpus: Corpus, k: int) -> bool:
+    """Whether a search reranks all documents, because there are so few."""
+    return len(corpus.keys) <= corpus.collection.stage_one.n_candidates(k)
+
+
+def _nothing_to_gain(corpus: Corpus, k: int, target_recall: float) -> Tuning:
+    """Warn that there is nothing to gain. The index stays as it is, so that it may grow."""
+    n, n_candidates = len(corpus.keys), corpus.collection.stage_one.n_candidates(k)
+    warn(
+        f"optimize changes nothing: a search reranks up to {n_candidates} documents, and the index has no more than "
+        f"that ({n}), so it finds exactly what exact MaxSim finds. Optimize when there are several times as many",
+        NothingToOptimizeWarning,
+    )
+    present = corpus.collection.manifest.tuning
+    measured = {"target_recall": target_recall, "recall": 1.0, "n_documents": n, "n_queries": 0}
+    if present is not None:
+        return replace(present, measured=present.measured | measured)
+    return Tuning(None, None, None, k, n_candidates, corpus.collection.stage_one.ef, measured)
