@@ -148,14 +148,15 @@ def encoded_documents(texts: list[str], cache: Path) -> TokenEmbeddings:
     n_done = lengths_path.stat().st_size // 8
     for start in tqdm(range(n_done, len(texts), _BATCH), desc="encoding", disable=n_done >= len(texts)):
         some = encoder.encode_documents(texts[start : start + _BATCH])
-        for path, array in ((rows_path, codec.encode(some.vectors)), (lengths_path, some.lengths)):
+        for path, array in ((rows_path, codec.encode(some.vectors, some.offsets)), (lengths_path, some.lengths)):
             with path.open("ab") as file:
                 file.write(array.tobytes())
     offsets = np.concatenate([[0], np.cumsum(np.fromfile(lengths_path, dtype=np.int64)[: len(texts)])])
     rows = np.memmap(rows_path, dtype=codec.row_dtype, mode="r")
     vectors = np.empty((offsets[-1], codec.dimension), dtype=np.float32)
     for start in range(0, len(vectors), 65_536):
-        vectors[start : start + 65_536] = codec.decode(rows[start : min(len(vectors), start + 65_536)])
+        part = rows[start : min(len(vectors), start + 65_536)]
+        vectors[start : start + 65_536] = codec.decode(part, np.array([0, len(part)]))
     return TokenEmbeddings(vectors, offsets)
 
 

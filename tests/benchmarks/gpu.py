@@ -92,11 +92,15 @@ class Passages:
     def __init__(self, precision: TokenPrecision, n: int, n_tokens: int) -> None:
         self.codec, self.n_tokens = TokenCodec(precision, D), n_tokens
         n_block = min(n, 8192)
-        self._block = self.codec.encode(unit_vectors(n_block * n_tokens)).view(np.uint8).reshape(n_block, -1)
+        self._block = (
+            self.codec.encode(unit_vectors(n_block * n_tokens), np.arange(0, n_block * n_tokens + 1, n_tokens))
+            .view(np.uint8)
+            .reshape(n_block, -1)
+        )
         keys = np.arange(n, dtype=np.int64)
         zeros = np.zeros(n, dtype=np.int64)
         rows = SnapshotRows(keys, zeros, keys * n_tokens, np.full(n, n_tokens, dtype=np.int64), zeros)
-        self.snapshot = Snapshot.of(1, rows, MemoryTokenLog(self.codec.row_dtype, 0))
+        self.snapshot = Snapshot.of(1, rows, MemoryTokenLog(self.codec, 0))
 
     def token_rows(self, snapshot: Snapshot, keys: IntArray) -> tuple[Rows, IntArray]:
         rows = self._block.take(keys % len(self._block), axis=0).reshape(-1).view(self.codec.row_dtype)
@@ -105,7 +109,7 @@ class Passages:
 
 def rerank(device: CudaDevice, ceilings: Ceilings, seconds: float, *, with_torch: bool) -> None:
     passages = Passages("float16", N_CANDIDATE_PASSAGES, CANDIDATE_TOKENS)
-    reranker = CudaReranker(CudaEngine(device, passages.codec), passages, 1 << 40)
+    reranker = CudaReranker(CudaEngine(device, passages.codec), passages, passages.codec, 1 << 40)
     reranker.update(passages.snapshot)
     print(f"\nrerank {N_CANDIDATES} of {N_CANDIDATE_PASSAGES} cached passages of {CANDIDATE_TOKENS} tokens, float16")
     print(
@@ -180,7 +184,7 @@ class TorchRerank:
 
 def exact(device: CudaDevice, ceilings: Ceilings, n: int, seconds: float) -> None:
     passages = Passages("int8", n, PASSAGE_TOKENS)
-    reranker = CudaReranker(CudaEngine(device, passages.codec), passages, 1 << 40)
+    reranker = CudaReranker(CudaEngine(device, passages.codec), passages, passages.codec, 1 << 40)
     start = time.perf_counter()
     reranker.update(passages.snapshot)
     loading = time.perf_counter() - start

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from machine import describe_machine
 
 from muvera_core.maxsim import RowLayout, cpu, native, score_documents
-from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
+from muvera_core.storage.token_codec import PRECISIONS, TokenCodec, TokenPrecision
 from muvera_core.storage.token_log import FileTokenLog
 
 N_STORED = 5000
@@ -38,12 +38,14 @@ class Task(NamedTuple):
     Attributes:
         vectors: tokens of all stored passages, float32, shape (tokens, dimension).
         query: float32, shape (query tokens, dimension).
+        starts: number of each passage's first token, int64.
         first: number of each chosen passage's first token, int64.
         n_tokens: number of its tokens, int64.
     """
 
     vectors: npt.NDArray[np.float32]
     query: npt.NDArray[np.float32]
+    starts: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
     n_tokens: npt.NDArray[np.int64]
 
@@ -90,7 +92,7 @@ def make_task(n_passages: int, n_tokens: int, n_query_tokens: int, dimension: in
     vectors = unit(rng.standard_normal((counts.sum(), dimension), dtype=np.float32))
     chosen = np.sort(rng.choice(N_STORED, n_passages, replace=False))
     query = unit(rng.standard_normal((n_query_tokens, dimension), dtype=np.float32))
-    return Task(vectors, query, starts[chosen], counts[chosen])
+    return Task(vectors, query, starts, starts[chosen], counts[chosen])
 
 
 def unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -103,39 +105,33 @@ def all_ways(task: Task, folder: Path, kernels: list[str]) -> Iterator[tuple[str
     yield from numpy_ways(task, folder)
     dimension = task.vectors.shape[1]
     n = len(task.vectors)
-    stored: dict[str, tuple[RowLayout, npt.NDArray[np.uint8]]] = {
-        precision: (TokenCodec(precision, dimension).layout, encoded(task, precision))
-        for precision in ("int8", "float16")
-    }
-    rng = np.random.default_rng(1)
-    for precision, n_levels in (("8bit", 256), ("4bit", 16), ("2bit", 4)):
-        levels = rng.integers(-127, 128, 256, dtype=np.int8)
-        layout = RowLayout(precision, dimension, levels[:n_levels], levels[:4])  # type: ignore[arg-type]
-        stored[precision] = layout, rng.integers(0, 128, n * layout.row_bytes, dtype=np.uint8)
+    stored = {precision: (TokenCodec(precision, dimension), encoded(task, precision)) for precision in PRECISIONS}
     for kernel in kernels:
-        for precision, (layout, rows) in stored.items():
+        for precision, (codec, rows) in stored.items():
+            layout = codec.layout
             path = folder / f"{precision}.bin"
             if not path.exists():
                 path.write_bytes(rows.data)
-            log = FileTokenLog(path, np.dtype((np.void, layout.row_bytes)), n, writable=False)
+            log = FileTokenLog(path, codec, n, writable=False)
             yield f"{kernel}: {precision} in a file", native_way(kernel, task, layout, log)
             if precision == "int8":
                 yield f"{kernel}: {precision} in a file, 2 threads", native_way(kernel, task, layout, log, 2)
             yield f"{kernel}: {precision} in memory", native_way(kernel, task, layout, rows)
-        yield f"{kernel}: leading bits, in a file", native_way(kernel, task, *as_log(stored, folder, n), coarse=True)
+        yield (
+            f"{kernel}: leading bits, in a file",
+            native_way(kernel, task, *as_log(stored["8bit"][0], folder, n), coarse=True),
+        )
 
 
-def as_log(
-    stored: dict[str, tuple[RowLayout, npt.NDArray[np.uint8]]], folder: Path, n: int
-) -> tuple[RowLayout, FileTokenLog]:
+def as_log(codec: TokenCodec, folder: Path, n: int) -> tuple[RowLayout, FileTokenLog]:
     """The rows of 8 bits."""
-    layout = stored["8bit"][0]
-    return layout, FileTokenLog(folder / "8bit.bin", np.dtype((np.void, layout.row_bytes)), n, writable=False)
+    return codec.layout, FileTokenLog(folder / "8bit.bin", codec, n, writable=False)
 
 
 def encoded(task: Task, precision: TokenPrecision) -> npt.NDArray[np.uint8]:
     """Rows of all stored tokens, as bytes."""
-    return TokenCodec(precision, task.vectors.shape[1]).encode(task.vectors).view(np.uint8)
+    offsets = np.append(task.starts, len(task.vectors))
+    return TokenCodec(precision, task.vectors.shape[1]).encode(task.vectors, offsets).view(np.uint8).reshape(-1)
 
 
 def native_way(
@@ -169,10 +165,10 @@ def numpy_ways(task: Task, folder: Path) -> Iterator[tuple[str, Way]]:
     codec = TokenCodec("int8", task.vectors.shape[1])
     path = folder / "int8.bin"
     path.write_bytes(encoded(task, "int8").data)
-    log = FileTokenLog(path, codec.row_dtype, len(task.vectors), writable=False)
+    log = FileTokenLog(path, codec, len(task.vectors), writable=False)
 
     def before() -> Any:
-        codes, scales = codec.split(log.read(task.first, task.n_tokens))
+        codes, scales = codec.split(log.read(task.first, task.n_tokens), offsets)
         return cpu.maxsim_scaled(task.query, codes, scales, offsets)
 
     yield BASELINES[1], from_floats(halves)

@@ -55,7 +55,9 @@ class HostEngine:
     """Takes the place of a ``CudaEngine``."""
 
     def __init__(self, device: HostDevice, codec: TokenCodec) -> None:
-        self.layout, self.codec, self.device = RowLayout.of(codec), codec, device
+        self.layout, self.device = RowLayout.of(codec), device
+        # Rows in slices come as rows of int8.
+        self.codec = TokenCodec("int8", codec.dimension) if codec.is_sliced else codec
         self.memory: dict[int, tuple[FloatArray, weakref.ref[GpuRows]]] = {}
         self.uploaded: list[int] = []  # number of rows in each call of ``upload``
         self.prepared: list[int] = []  # number of queries in each call of ``prepare``
@@ -77,7 +79,7 @@ class HostSession:
         with engine.lock:
             engine.uploaded.append(len(rows))
             uploaded = GpuRows(engine.next, 1 if engine.layout.is_int8 else 0, ())
-            engine.memory[engine.next] = engine.codec.decode(rows), weakref.ref(uploaded)
+            engine.memory[engine.next] = engine.codec.decode(rows, np.arange(len(rows) + 1)), weakref.ref(uploaded)
             engine.next += len(rows) * engine.layout.row_bytes + 256
             return uploaded
 

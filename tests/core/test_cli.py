@@ -28,6 +28,7 @@ from muvera_core.cli import main, passages
 from muvera_core.cli.corpus_files import MAX_TEXT_BYTES
 from muvera_core.cli.passages import Splitting, split_into_passages
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
+from muvera_core.maxsim import native
 from muvera_core.tuning import choose, encodings, optimizing, queries
 
 OWLS = "# Owls\n\nOwls hunt at night. They hear very well.\n\nTheir flight is silent.\n"
@@ -468,7 +469,7 @@ def test_output_is_utf8_whatever_the_locale(encoding: str, tmp_path: Path, index
 
 def test_information_adds_up(shared_index: Path) -> None:
     information = json.loads(muvera("info", shared_index, "--json").stdout)
-    assert (information["documents"], information["format_version"]) == (2, 3)
+    assert (information["documents"], information["format_version"]) == (2, 4)
     assert information["tokens"] > 20
     on_disk = {file.name: file.stat().st_size for file in shared_index.iterdir()}
     assert information["files"] == on_disk
@@ -479,7 +480,7 @@ def test_information_adds_up(shared_index: Path) -> None:
 
 def test_information_names_the_kernel_that_ranks(shared_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUVERA_KERNEL", "numpy")
-    monkeypatch.setattr("muvera_core.maxsim.native._chosen", None)
+    monkeypatch.setattr(native, "_chosen", None)
     assert json.loads(muvera("info", shared_index, "--json").stdout)["kernel"] == "numpy"
     assert "kernel     numpy" in muvera("info", shared_index).stdout
 

@@ -77,8 +77,8 @@ def test_maxsim(device: CudaDevice, precision: TokenPrecision, dimension: int) -
     documents = random_sets(1, np.r_[1, 2, 15, 16, 17, 31, 33, 2048, rng.integers(1, 300, 60)], dimension)
     queries = random_sets(2, [32, 1, 8, 5, 33, 128, 64, 2, 31], dimension)
     codec = TokenCodec(precision, dimension)
-    rows = codec.encode(documents.vectors)
-    stored = TokenEmbeddings(codec.decode(rows), documents.offsets)
+    rows = codec.encode(documents.vectors, documents.offsets)
+    stored = TokenEmbeddings(codec.decode(rows, documents.offsets), documents.offsets)
     expected = exact(queries, stored)
     engine = CudaEngine(device, codec)
     with engine.session() as session:
@@ -146,14 +146,14 @@ def test_maxsim_of_odd_numbers(device: CudaDevice) -> None:
     queries.vectors[4] = 0
     queries.vectors[5:] *= 2.0**40 / np.abs(queries.vectors[5:]).max()
     codec = TokenCodec("int8", 32)
-    rows = codec.encode(documents.vectors)
+    rows = codec.encode(documents.vectors, documents.offsets)
     engine = CudaEngine(device, codec)
     with engine.session() as session:
         uploaded = session.upload(rows)
         addresses = documents_in(uploaded, documents.offsets, engine.layout)
         scores = session.receive(session.score_all(session.prepare(list(queries)), addresses))
         scores = scores.reshape(len(queries), -1)
-    expected = exact(queries, TokenEmbeddings(codec.decode(rows), documents.offsets))
+    expected = exact(queries, TokenEmbeddings(codec.decode(rows, documents.offsets), documents.offsets))
     assert (np.abs(scores - expected) <= 2e-3 * np.abs(expected).max(axis=1, keepdims=True)).all()
     assert (scores[1] == 0).all()
 

@@ -27,6 +27,7 @@ from muvera_core.maxsim import native
 from muvera_core.search import SearchOptions, make_plan, rerank
 from muvera_core.search.pipeline import find_candidates
 from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
+from muvera_core.tuning.optimizing import narrow_tokens
 
 D = 16
 ENCODER = PrecomputedEmbeddings(D, "random")
@@ -110,6 +111,32 @@ def test_hits_are_those_of_the_cpu(gpu: Gpu, precision: TokenPrecision, memory: 
         assert gpu.engines[0].prepared
 
 
+@pytest.mark.parametrize("precision", ["8bit", "4bit", "2bit"])
+def test_tokens_in_slices_score_as_on_the_cpu(gpu: Gpu, precision: TokenPrecision) -> None:
+    with (
+        filled(None, token_precision=precision) as plain,
+        filled(None, token_precision=precision, device="cuda") as index,
+    ):
+        assert index.plan(n_candidates=400).n_shortlisted is None  # the GPU reads all bits of all candidates
+        for search in ({"exact": True}, {"k": 5, "exact": True, "filter": {"even": True}}, {"n_candidates": 40}):
+            assert_same(answers(index, **search), answers(plain, **search))
+
+
+def test_the_gpu_takes_in_tokens_that_are_rewritten_in_another_precision(gpu: Gpu, tmp_path: Path) -> None:
+    with filled(tmp_path / "a", device="cuda") as index:
+        request = find_candidates(index._collection, tokens(9, 1), SearchOptions(5, exact=True))[1]
+        before = rerank(index._collection, request, 5)
+        narrow_tokens(index._collection, index._writer, 12)
+        assert index.token_precision == "4bit"
+        assert accelerator_of(index)._reranker.n_cached == len(index)
+        ((keys, scores),) = rerank(index._collection, request, 5)  # a search that began before
+        np.testing.assert_array_equal(keys, before[0][0])
+        np.testing.assert_allclose(scores, before[0][1], atol=2e-4)
+        found = answers(index, exact=True)
+    with MuveraIndex.open(tmp_path / "a", ENCODER) as plain:
+        assert_same(found, answers(plain, exact=True))
+
+
 def test_the_budget_is_kept_and_each_search_uploads_the_documents_beyond_it(gpu: Gpu) -> None:
     with filled(None, device="cuda", device_memory=6000) as index:
         cuda_reranker = accelerator_of(index)._reranker
@@ -127,7 +154,7 @@ def test_documents_beyond_the_budget_are_uploaded_in_several_batches(gpu: Gpu, m
 
     def in_a_batch(index: MuveraIndex) -> list[list[tuple[str, float]]]:
         queries = tokens(9, 6)
-        requests = find_candidates(index._collection, queries, SearchOptions(10, 30))
+        _, requests = find_candidates(index._collection, queries, SearchOptions(10, 30))
         rankings = rerank(index._collection, requests, 10)
         return [list(zip(map(str, keys), scores, strict=True)) for keys, scores in rankings]
 
@@ -231,7 +258,7 @@ def test_queries_of_a_batch_go_to_the_gpu_together(gpu: Gpu, monkeypatch: pytest
             assert gpu.engines[0].prepared == [6]
         monkeypatch.setattr(reranker, "_SCORES_AT_ONCE", 1300)  # two queries' scores of all 600 documents
         gpu.engines[0].prepared.clear()
-        requests = find_candidates(index._collection, tokens(9, 6), SearchOptions(4, exact=True))
+        _, requests = find_candidates(index._collection, tokens(9, 6), SearchOptions(4, exact=True))
         rankings = rerank(index._collection, requests, 4)
         assert gpu.engines[0].prepared == [2, 2, 2]
         assert [len(keys) for keys, _ in rankings] == [4] * 6

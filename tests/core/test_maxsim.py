@@ -42,10 +42,10 @@ def max_sum(query: np.ndarray, document: np.ndarray) -> float:
 def test_compact_rows_score_as_their_decoded_vectors(precision: str) -> None:
     documents, query = ragged(0, [5, 1, 40], 16), ragged(1, [7], 16)[0]
     codec = TokenCodec(precision, 16)  # type: ignore[arg-type]
-    rows = codec.encode(documents.vectors)
-    codes, scales = codec.split(rows)
+    rows = codec.encode(documents.vectors, documents.offsets)
+    codes, scales = codec.split(rows, documents.offsets)
     scores = cpu.maxsim_scaled(query, codes, scales, documents.offsets)
-    decoded = TokenEmbeddings(codec.decode(rows), documents.offsets)
+    decoded = TokenEmbeddings(codec.decode(rows, documents.offsets), documents.offsets)
     np.testing.assert_allclose(scores, maxsim(query, decoded), rtol=1e-5)
 
 
@@ -65,7 +65,7 @@ def test_many_queries_score_as_each_alone(precision: str, group: int, monkeypatc
     documents = ragged(1, [3, 1, 9, 2, 30, 1], 12)
     queries = list(ragged(2, [4, 1, 17, 2], 12))
     codec = TokenCodec(precision, 12)  # type: ignore[arg-type]
-    codes, scales = codec.split(codec.encode(documents.vectors))
+    codes, scales = codec.split(codec.encode(documents.vectors, documents.offsets), documents.offsets)
     together = cpu.maxsim_of_many(queries, codes, scales, documents.offsets)
     alone = [cpu.maxsim_scaled(query, codes, scales, documents.offsets) for query in queries]
     assert together.shape == (4, 6)

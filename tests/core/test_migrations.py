@@ -16,6 +16,7 @@ from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import CorruptIndexError, StorageError, UnsupportedFormatError
 from muvera_core.maintenance import migrations, rebuild
 from muvera_core.storage.manifest import Manifest
+from muvera_core.storage.store import Store
 from muvera_core.storage.token_codec import TokenCodec
 
 D = 16
@@ -33,7 +34,7 @@ def copy_of(version: int, tmp_path: Path) -> Path:
     return Path(shutil.copytree(Path(__file__).parent / "data" / f"format-{version}", tmp_path / f"format-{version}"))
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 2, 3])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return copy_of(request.param, tmp_path)
 
@@ -58,7 +59,8 @@ def assert_complete(index: MuveraIndex) -> None:
     assert [d.id for d in index.find({"tags": "b"})] == ["d2"]
     codec = TokenCodec("int8", D)
     for id in order:
-        stored = codec.decode(codec.encode(tokens[id]))
+        offsets = np.array([0, len(tokens[id])])
+        stored = codec.decode(codec.encode(tokens[id], offsets), offsets)
         (hit,) = [hit for hit in index.search_embeddings(stored, k=8) if hit.id == id]
         assert hit.score == pytest.approx(float((stored @ stored.T).max(axis=1).sum()), abs=1e-4)
 
@@ -88,6 +90,7 @@ def test_an_interrupted_migration_goes_on_at_the_next_opening(old: Path, where: 
 
     with pytest.MonkeyPatch.context() as patch:
         if where.endswith("in place"):
+            patch.setattr(Store, "apply", interrupt)
             for module in (rebuild, migrations):
                 patch.setattr(module, "replace_database", interrupt)
         else:

@@ -73,7 +73,7 @@ def test_a_search_reranks_as_many_documents_as_its_plan_says(
         plan = make_plan(index._collection, asked)
         assert described(plan) == expected
         assert plan.reason.endswith(".")
-        found = find_candidates(index._collection, QUERIES, asked)
+        _, found = find_candidates(index._collection, QUERIES, asked)
         assert [len(request.keys) for request in found] == [plan.n_candidates] * len(QUERIES)
 
 
@@ -81,9 +81,9 @@ def test_a_search_reranks_as_many_documents_as_its_plan_says(
 @pytest.mark.parametrize("asked", [options(), options(200), options(exact=True), options(ids=("d3", "d200"))])
 def test_candidates_of_a_batch_are_those_of_single_searches(flat_limit: int, asked: SearchOptions) -> None:
     with filled(flat_limit) as index:
-        together = find_candidates(index._collection, QUERIES, asked)
+        _, together = find_candidates(index._collection, QUERIES, asked)
         for query, request in zip(QUERIES, together, strict=True):
-            (alone,) = find_candidates(index._collection, [query], asked)
+            _, (alone,) = find_candidates(index._collection, [query], asked)
             assert request.query is query
             assert request.snapshot is alone.snapshot
             assert request.keys.tolist() == alone.keys.tolist()
@@ -91,7 +91,7 @@ def test_candidates_of_a_batch_are_those_of_single_searches(flat_limit: int, ask
 
 def test_queries_that_rerank_the_same_documents_share_them() -> None:
     with filled() as index:
-        requests = find_candidates(index._collection, QUERIES, options(100, exact=True))
+        _, requests = find_candidates(index._collection, QUERIES, options(100, exact=True))
         assert len({id(request.keys) for request in requests}) == 1
 
 

@@ -84,7 +84,8 @@ class ModelDocument:
 @lru_cache(maxsize=100_000)
 def _as_stored(tokens: bytes) -> Any:
     vectors = np.frombuffer(tokens, dtype=np.float32).reshape(-1, D)
-    return CODEC.decode(CODEC.encode(vectors)).astype(np.float64)
+    offsets = np.array([0, len(vectors)])
+    return CODEC.decode(CODEC.encode(vectors, offsets), offsets).astype(np.float64)
 
 
 Admits = Callable[[ModelDocument], bool]

@@ -83,6 +83,12 @@ def test_from_texts_can_pool_tokens(encoder: BundledEncoder) -> None:
     assert n_tokens[2] < 0.7 * n_tokens[1]
 
 
+def test_from_texts_can_store_tokens_in_fewer_bits(encoder: BundledEncoder) -> None:
+    with MuveraVectorStore.from_documents(ANIMALS, encoder=encoder, token_precision="4bit") as store:
+        assert store.index.token_precision == "4bit"
+        assert store.similarity_search(NOCTURNAL, k=1)[0].id == "owl"
+
+
 def test_an_index_is_never_overwritten_by_from_texts(tmp_path: Path, encoder: BundledEncoder) -> None:
     MuveraVectorStore.from_texts(["Owls hunt at night."], ids=["owl"], path=tmp_path, encoder=encoder).close()
     with pytest.raises(IndexExistsError):

@@ -75,8 +75,8 @@ def test_documents_that_cannot_be_indexed_leave_nothing(tmp_path: Path, words: T
 
 def test_settings_of_a_new_index_are_passed_on(words: TokenEncoder) -> None:
     fde = FDEConfig(dimension=words.dimension, num_repetitions=3)
-    retriever = MuveraRetriever.from_nodes(NODES, encoder=words, fde=fde, pool_factor=2)
-    assert retriever.index.pool_factor == 2
+    retriever = MuveraRetriever.from_nodes(NODES, encoder=words, fde=fde, pool_factor=2, token_precision="4bit")
+    assert (retriever.index.pool_factor, retriever.index.token_precision) == (2, "4bit")
     retriever.index.close()
 
 

@@ -26,6 +26,7 @@ from muvera_core.cli.passages import Splitting
 from muvera_core.encoders import BUNDLED_DIMENSION, MAX_POOL_FACTOR, TokenEncoder, is_image_encoder
 from muvera_core.errors import InvalidInputError, NotAnIndexError
 from muvera_core.index import MuveraIndex
+from muvera_core.storage import DEFAULT_PRECISION, PRECISIONS, TokenPrecision
 from muvera_core.validation import counted
 
 # Most unusable files and lines that an error lists.
@@ -51,6 +52,12 @@ _T = TypeVar("_T")
     "little less. Only for a new INDEX.",
 )
 @click.option(
+    "--token-precision",
+    type=click.Choice(PRECISIONS),
+    help="How token vectors are stored. Fewer bits make the index smaller, and it finds a little less. Only for a new "
+    "INDEX; `muvera optimize --max-bytes-per-token` changes it later.",
+)
+@click.option(
     "--dimension",
     type=click.IntRange(1, BUNDLED_DIMENSION),
     metavar="N",
@@ -68,6 +75,7 @@ def index(
     split: str | None,
     max_words: int | None,
     pool_factor: int | None,
+    token_precision: TokenPrecision | None,
     dimension: int | None,
     delete_missing: bool,
     skip_bad: bool,
@@ -88,7 +96,7 @@ def index(
     if dimension is not None and checkpoint is not None and str(checkpoint) != "bundled":
         raise InvalidInputError("--dimension is for the bundled encoder: leave out --dimension or --encoder")
     encoder = load_encoder(checkpoint, folder)
-    index = _open_for_writing(folder, encoder, pool_factor, dimension)
+    index = _open_for_writing(folder, encoder, pool_factor, token_precision, dimension)
     n_added = n_replaced = n_deleted = 0
     try:
         files = _find_files(paths, folder, may_be_none=delete_missing, with_images=is_image_encoder(encoder))
@@ -98,7 +106,9 @@ def index(
         if index is None:
             if dimension is not None:
                 encoder = bundled_encoder(dimension)
-            index = MuveraIndex.create(folder, encoder, pool_factor=pool_factor or 1)
+            index = MuveraIndex.create(
+                folder, encoder, token_precision=token_precision or DEFAULT_PRECISION, pool_factor=pool_factor or 1
+            )
         wanted = found.new | found.changed
         with progress_bar(desc="indexing", unit="doc", total=len(wanted)) as bar:
             for ids in write(index, _read_documents(files, splitting), wanted):
@@ -124,7 +134,11 @@ def index(
 
 
 def _open_for_writing(
-    folder: Path, encoder: TokenEncoder | None, pool_factor: int | None, dimension: int | None
+    folder: Path,
+    encoder: TokenEncoder | None,
+    pool_factor: int | None,
+    token_precision: TokenPrecision | None,
+    dimension: int | None,
 ) -> MuveraIndex | None:
     """Open the index. Returns None if there is none yet."""
     try:
@@ -134,6 +148,7 @@ def _open_for_writing(
     index = MuveraIndex.open(folder, encoder, show_progress=sys.stderr.isatty())
     for option, made_with, given in (
         ("--pool-factor", index.pool_factor, pool_factor),
+        ("--token-precision", index.token_precision, token_precision),
         ("--dimension", index.encoder.dimension, dimension),
     ):
         if given not in (None, made_with):

@@ -156,6 +156,8 @@ def tuning_as_text(tuning: Tuning) -> str:
         measured = tuning.measured
         margin = f" ± {measured['recall_margin']:.3f}" if "recall_margin" in measured else ""
         text += f": recall {measured['recall']:.3f}{margin}, {measured['milliseconds']:.1f} ms a search"
+    if {"bytes_per_token", "bytes_per_token_before"} <= tuning.measured.keys():
+        text += "; {bytes_per_token} bytes a token, before {bytes_per_token_before}".format_map(tuning.measured)
     return text
 
 

@@ -81,7 +81,7 @@ class Collection:
         self.stage_one_source = StageOneSource(store, folder, self.accelerator, read_only=read_only)
         choice = self.stage_one_source.committed_choice(manifest)
         self.choice, self.stage_one = self.stage_one_source.load(manifest, choice)
-        self.manifest = replace(manifest, tuning=self.choice.tuning)
+        self.manifest = replace(manifest, tuning=self.choice.tuning, token_precision=store.codec.precision)
         if self.manifest != manifest and folder is not None and not read_only:  # a writer was cut short before it
             follow_up(lambda: self.manifest.write(folder), f"the manifest of {folder} could not be brought up to date")
         self.n_unsaved = self.stage_one_source.bring_in_step(
@@ -226,15 +226,17 @@ class Collection:
     def _take_in(self, committed: Snapshot) -> None:
         added, removed = self.stage_one.difference(committed.keys)
         self.stage_one_source.stage(self.stage_one, added, committed)
+        manifest = replace(self.manifest, token_precision=committed.tokens.codec.precision)
         with self.locks.state:
             self.require_open()
-            self.store.snapshot = committed
+            self.store.snapshot, self.manifest = committed, manifest
             self.stage_one.publish(removed)
 
     def _take_in_anew(self, committed: Snapshot, choice: StageOneChoice) -> None:
         choice, stage_one = self.stage_one_source.load(self.manifest, choice)
         self.stage_one_source.bring_in_step(stage_one, committed)
-        manifest = replace(self.manifest, tuning=choice.tuning)
+        precision = committed.tokens.codec.precision
+        manifest = replace(self.manifest, tuning=choice.tuning, token_precision=precision)
         with self.locks.state:
             self.require_open()
             self.store.snapshot, self.stage_one, self.choice, self.manifest = committed, stage_one, choice, manifest
@@ -252,6 +254,7 @@ class Collection:
             if self._unsettled and not self._closed:
                 if not self.read_only:
                     self.store.roll_back()
+                self.manifest = replace(self.manifest, token_precision=self.store.codec.precision)
                 self.stage_one.discard()
                 self.stage_one_source.bring_in_step(self.stage_one, self.store.snapshot)
                 self._unsettled = False

@@ -70,7 +70,10 @@ def _copy_documents(collection: Collection, copy: Store) -> None:
 
 def _copy_page(source: Store, snapshot: Snapshot, keys: IntArray, copy: Store) -> None:
     documents = source.documents(snapshot, keys)
-    places = copy.append_rows(*source.token_rows(snapshot, keys))
+    if snapshot.tokens.codec == copy.codec:
+        places = copy.append_rows(*source.token_rows(snapshot, keys))
+    else:  # the writer has rewritten the token file in another format meanwhile
+        places, _ = copy.append_tokens(source.embeddings(snapshot, keys))
     copy.apply(
         lambda change: change.add(
             keys,

@@ -16,7 +16,7 @@ from muvera_core.filters import Condition
 from muvera_core.metadata import metadata_as_text
 from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
 from muvera_core.stage_one import Candidates, Tuning, remove_other_weights, save_weights
-from muvera_core.storage import COPY_BATCH, AppendedTokens, Change, follow_up, log_failure
+from muvera_core.storage import COPY_BATCH, AppendedTokens, Change, TokenPrecision, follow_up, log_failure
 from muvera_core.token_embeddings import IntArray
 
 # A mean over fewer tokens says little about the corpus. Until then a centring index encodes without one.
@@ -183,6 +183,27 @@ class Writer:
             self._try(lambda: remove_other_weights(folder, tuning), "earlier weights could not be removed")
         collection.update_accelerator()
         return tuning
+
+    def store_tokens_as(self, precision: TokenPrecision) -> None:
+        """Rewrite all tokens in another precision, all or nothing. The caller holds ``locks.writing``.
+
+        Raises:
+            CorruptIndexError: a document's tokens are damaged. Nothing was changed.
+            InvalidInputError: a vector is too long for the precision. Nothing was changed.
+            StorageError: there is no room for the copy. Nothing was changed.
+        """
+        collection = self._collection
+        manifest = replace(collection.manifest, token_precision=precision)
+
+        def write() -> None:
+            self._store.recode(manifest.codec, manifest.as_text())
+            collection.manifest = manifest
+
+        collection.write(write)
+        folder = collection.folder
+        if folder is not None:  # if this fails, it is done at the next opening
+            self._try(lambda: manifest.write(folder), "its manifest could not")
+        collection.update_accelerator()
 
     def _commit(self, fill: Callable[[Change], None]) -> None:
         """Change the store. The change becomes visible together with what is staged in stage one."""

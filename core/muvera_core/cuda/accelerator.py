@@ -18,7 +18,7 @@ from muvera_core.errors import DeviceError, DeviceFallbackWarning
 from muvera_core.maxsim import Ranking
 from muvera_core.set_encoders import DocumentEncoder, SetEncoder
 from muvera_core.stage_one import StageOne
-from muvera_core.storage import Snapshot, Store
+from muvera_core.storage import Snapshot, Store, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 # Share of the GPU's free memory that an index takes by default. The rest is left to other programs.
@@ -72,7 +72,8 @@ class CudaAccelerator:
         def prepare() -> CudaAccelerator:
             requested = self._requested_memory
             self._memory = int(_SHARE_OF_FREE * self._device.free_bytes()) if requested is None else requested
-            self._reranker = CudaReranker(CudaEngine(self._device, store.codec), store, self._memory)
+            self._reranker = self._new_reranker(store, store.codec)
+            self._store = store
             return self
 
         return self._attempt(prepare)
@@ -103,8 +104,11 @@ class CudaAccelerator:
             _log.warning("new documents could not be copied to %s: %s", self.name, str(error))
 
     def rank(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking] | None:
-        """See ``CudaReranker.rank``."""
-        return self._attempt(lambda: self._reranker.rank(requests, k))
+        """See ``CudaReranker.rank``. None if rows are in another format than those on the GPU."""
+        reranker = self._reranker
+        if any(request.snapshot.tokens.codec != reranker.codec for request in requests):
+            return None
+        return self._attempt(lambda: reranker.rank(requests, k))
 
     def scans(self, stage_one: StageOne, snapshot: Snapshot) -> bool:
         """Whether ``search`` would answer for this snapshot, unless the GPU fails."""
@@ -141,7 +145,13 @@ class CudaAccelerator:
         except DeviceError as error:
             _log.warning("the memory of %s could not be freed: %s", self.name, str(error))
 
+    def _new_reranker(self, store: Store, codec: TokenCodec) -> CudaReranker:
+        return CudaReranker(CudaEngine(self._device, codec), store, codec, self._memory)
+
     def _update(self, snapshot: Snapshot, stage_one: StageOne, show_progress: bool) -> None:
+        if snapshot.tokens.codec != self._reranker.codec:  # ``optimize`` has rewritten the tokens in another precision
+            self._reranker.clear()
+            self._reranker = self._new_reranker(self._store, snapshot.tokens.codec)
         self._reranker.update(snapshot, show_progress=show_progress)
         scan = self._scan_of(stage_one)
         if scan is None:

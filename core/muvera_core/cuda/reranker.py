@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -14,10 +15,10 @@ from muvera_core.batches import runs_by_size
 from muvera_core.collection import RerankRequest
 from muvera_core.cuda.document_cache import BYTES_AT_ONCE, CachedDocuments, DocumentCache, Session, documents_in
 from muvera_core.cuda.engine import Documents, Scores
-from muvera_core.cuda.row_layout import RowLayout
+from muvera_core.cuda.row_layout import RowLayout, rows_for_gpu
 from muvera_core.maxsim import Ranking, ranked
 from muvera_core.search import sharing_documents
-from muvera_core.storage import Rows, Snapshot
+from muvera_core.storage import Rows, Snapshot, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 # Most scores that are computed together for queries with the same documents.
@@ -57,17 +58,22 @@ class Engine(Protocol):
 
 
 class CudaReranker:
-    """Ranks documents by exact MaxSim. Any number of threads may rank while one updates it."""
+    """Ranks documents by exact MaxSim. Any number of threads may rank while one updates it.
 
-    def __init__(self, engine: Engine, store: TokenRows, budget: int) -> None:
+    Attributes:
+        codec: the format of the rows of all snapshots that it is given.
+    """
+
+    def __init__(self, engine: Engine, store: TokenRows, codec: TokenCodec, budget: int) -> None:
         """Start with nothing on the GPU.
 
         Args:
             engine: the kernels and their GPU.
             store: holds the documents.
+            codec: the format of its rows.
             budget: most bytes of rows to cache on the GPU.
         """
-        self._engine, self._store = engine, store
+        self._engine, self._store, self.codec = engine, store, codec
         self._cache = DocumentCache(engine.layout, budget)
 
     @property
@@ -87,7 +93,7 @@ class CudaReranker:
                 session,
                 snapshot.keys,
                 snapshot.rows.count,
-                lambda keys: self._store.token_rows(snapshot, keys),
+                lambda keys: self._read(snapshot, keys),
                 show_progress=show_progress,
             )
 
@@ -102,6 +108,7 @@ class CudaReranker:
             DeviceError: the GPU fails.
             CorruptIndexError: rows that had to be read are damaged.
         """
+        requests = [replace(request, query=self.codec.to_codec_space(request.query)) for request in requests]
         rankings: list[Ranking] = []
         single: list[RerankRequest] = []
         for group in sharing_documents(requests):
@@ -182,6 +189,11 @@ class CudaReranker:
                 scores = session.score_lists(queries, documents, np.searchsorted(batch, here).astype(np.int32), bounds)
                 yield _Selection(here, bounds, session.select(scores, k))
 
+    def _read(self, snapshot: Snapshot, keys: IntArray) -> tuple[Rows, IntArray]:
+        """Rows of documents as the kernels read them, in the codec's space, and their offsets."""
+        rows, offsets = self._store.token_rows(snapshot, keys)
+        return rows_for_gpu(rows, offsets, self.codec), offsets
+
     def _uploaded(self, session: Scorer, snapshot: Snapshot, keys: IntArray) -> Iterator[tuple[IntArray, Documents]]:
         """Copy documents to the GPU in batches. Yields each batch, which stays there until the next one.
 
@@ -190,7 +202,7 @@ class CudaReranker:
         layout = self._engine.layout
         counts = snapshot.rows.count[snapshot.places(keys)]
         for start, end in runs_by_size(counts, BYTES_AT_ONCE // layout.bytes_per_token):
-            rows, offsets = self._store.token_rows(snapshot, keys[start:end])
+            rows, offsets = self._read(snapshot, keys[start:end])
             uploaded = session.upload(rows)
             yield keys[start:end], documents_in(uploaded, offsets, layout)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from muvera_core.storage import TokenCodec
+import numpy as np
+
+from muvera_core.storage import Rows, TokenCodec
+from muvera_core.token_embeddings import IntArray
 
 # Bytes of a row that one matrix instruction takes.
 STEP = 32
@@ -20,7 +23,8 @@ class RowLayout:
     """The bytes of a token row on the GPU, and the parameters of the kernel for such rows.
 
     Attributes:
-        is_int8: True for rows of int8 codes with a scale each, False for rows of float16 numbers.
+        is_int8: True for rows of int8 codes with a scale each, to which rows in slices are unpacked, too. False for
+            rows of float16 numbers.
         code_bytes: size of a stored row, without its scale.
         row_bytes: size of a row on the GPU, padded with zeros.
         steps: number of steps of 32 bytes that a warp holds at once; a parameter of the kernel.
@@ -41,7 +45,7 @@ class RowLayout:
     @classmethod
     def of(cls, codec: TokenCodec) -> RowLayout:
         """The layout for the rows of a codec."""
-        is_int8 = codec.precision == "int8"
+        is_int8 = codec.precision != "float16"
         code_bytes = codec.dimension * (1 if is_int8 else 2)
         unit = STEP if code_bytes <= _WHOLE else _SLICE
         row_bytes = -(-code_bytes // unit) * unit
@@ -79,3 +83,12 @@ class RowLayout:
     def n_chunks(self, n_query_tokens: int) -> int:
         """Number of chunks that a query's tokens take, at least 1."""
         return max(1, -(-n_query_tokens // self.chunk))
+
+
+def rows_for_gpu(rows: Rows, offsets: IntArray, codec: TokenCodec) -> Rows:
+    """Stored rows of documents as the kernels read them: rows in slices become rows of int8 codes with a scale each."""
+    if not codec.is_sliced:
+        return rows
+    unpacked = np.empty(len(rows), dtype=TokenCodec("int8", codec.dimension).row_dtype)
+    unpacked["codes"], unpacked["scale"] = codec.split(rows, offsets)
+    return unpacked

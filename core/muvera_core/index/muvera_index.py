@@ -28,7 +28,7 @@ from muvera_core.index.searching import SearchingCalls
 from muvera_core.index.writing import WritingCalls
 from muvera_core.set_encoders import FDEConfig, resolve_fde_config
 from muvera_core.stage_one import Tuning
-from muvera_core.storage import Manifest, TokenPrecision, holds_index, read_encoder
+from muvera_core.storage import DEFAULT_PRECISION, Manifest, TokenPrecision, holds_index, read_encoder
 from muvera_core.tuning import optimize
 from muvera_core.validation import (
     counted,
@@ -66,7 +66,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
         encoder: TokenEncoder | None = None,
         fde: FDEConfig | None = None,
         *,
-        token_precision: TokenPrecision = "int8",
+        token_precision: TokenPrecision = DEFAULT_PRECISION,
         pool_factor: int = 1,
         device: str = "cpu",
         device_memory: int | None = None,
@@ -78,7 +78,9 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
             encoder: turns text into token vectors. None takes the bundled encoder.
             fde: settings of the FDE that stage one starts with. None takes the defaults. Its dimension must be the
                 encoder's.
-            token_precision: how token vectors are stored: "int8", or "float16", which takes twice the space.
+            token_precision: how token vectors are stored. "8bit", "4bit" and "2bit" take that many bits for each of
+                their numbers. Searches read the leading two bits of all candidates, and the rest of the best ones.
+                "int8" takes 8 bits without slices, and "float16" 16. See the guide on how to choose.
             pool_factor: from 1 to 16. Similar tokens of a document are merged until about one in ``pool_factor`` is
                 left. That saves space and time and loses some recall. Above 1, adding documents needs SciPy.
             device: the device to search on; see ``open``. It is not part of the index.
@@ -182,7 +184,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
                     path,
                     encoder,
                     fde,
-                    token_precision=token_precision or "int8",
+                    token_precision=token_precision or DEFAULT_PRECISION,
                     pool_factor=1 if pool_factor is None else pool_factor,
                     **on_device,
                 )
@@ -286,6 +288,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
         *,
         k: int = 10,
         n_queries: int = 400,
+        max_bytes_per_token: int | None = None,
         show_progress: bool = False,
     ) -> Tuning:
         """Choose stage one for the documents that the index has, and use it from now on.
@@ -295,7 +298,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
         The fastest one that reaches the target is taken, with the number of candidates that it needs. This takes a
         fraction of the time of encoding the documents' texts.
 
-        If searches rerank all documents anyway, because there are so few, nothing is done and nothing is changed.
+        If searches rerank all documents anyway, because there are so few, stage one stays as it is.
 
         Searches go on meanwhile; writes wait. The vectors of all documents must fit in memory. Documents that are added
         later are encoded with the same encoder: optimize again when the index has grown several times over, or is about
@@ -308,6 +311,11 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
                 None takes parts of the documents instead.
             k: number of hits to tune for.
             n_queries: number of parts of documents to measure with if ``queries`` is None.
+            max_bytes_per_token: first rewrite tokens that take more bytes than this in a coarser precision: the best of
+                "8bit", "4bit" and "2bit" that fits. All documents change at once, or none. That needs room for the new
+                tokens beside the present ones, and cannot be undone: what was rounded away does not come back, so
+                tokens are never rewritten with more bytes. Recall is then measured against exact MaxSim of the
+                rewritten tokens. None leaves tokens as they are.
             show_progress: show bars on standard error.
 
         Returns:
@@ -315,12 +323,14 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
             choice is the one that comes nearest. In ``measured``, "recall" is that of the queries measured; that of all
             such queries is within "recall_margin" of it, with a confidence of 95 %. "milliseconds" is the time of a
             search without encoding the text, "milliseconds_untuned" the same before the index was ever optimized.
+            With ``max_bytes_per_token`` there are the bytes that a token takes now ("bytes_per_token") and took before.
 
         Warns:
             NothingToOptimizeWarning: searches rerank all documents anyway.
 
         Raises:
-            InvalidInputError: the target is outside [0, 1], ``queries`` is empty, or there are at most ``k`` documents.
+            InvalidInputError: the target is outside [0, 1], ``queries`` is empty, there are at most ``k`` documents,
+                or no precision takes as few bytes as ``max_bytes_per_token``.
             ReadOnlyIndexError: the index was opened for reading.
             StorageError: there is no room for the learned encoder.
         """
@@ -341,6 +351,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
             k=k,
             n_queries=require_count("n_queries", n_queries),
             show_progress=show_progress,
+            max_bytes_per_token=max_bytes_per_token,
         )
 
     # Closing

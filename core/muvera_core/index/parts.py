@@ -9,7 +9,7 @@ from typing import Any
 from muvera_core.collection import Accelerator, AutoRefresh, Collection, Writer
 from muvera_core.encoders import TokenEncoder
 from muvera_core.hits import Document
-from muvera_core.storage import StoredDocument
+from muvera_core.storage import StoredDocument, TokenPrecision
 from muvera_core.validation import require_count, require_texts
 
 # A filter over metadata; see ``muvera_core.filters``.
@@ -39,6 +39,11 @@ class IndexParts:
     def encoder(self) -> TokenEncoder:
         """The token encoder."""
         return self._encoder
+
+    @property
+    def token_precision(self) -> TokenPrecision:
+        """How token vectors are stored; see ``create``. ``optimize`` can make it coarser."""
+        return self._collection.manifest.token_precision
 
     @property
     def pool_factor(self) -> int:

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from muvera_core.errors import CorruptIndexError, EncoderError, MuveraError, NotAnIndexError, ReadOnlyIndexError
@@ -19,6 +20,7 @@ from muvera_core.storage import (
     Manifest,
     Store,
     claimed,
+    noted_precision,
     read_manifest,
     token_generations,
     tokens_path,
@@ -120,7 +122,11 @@ def read_settings(folder: Path, salvage: Salvage) -> Manifest:
         CorruptIndexError: both are damaged or missing.
     """
     with suppress(CorruptIndexError, NotAnIndexError):
-        return Manifest.read(folder)
+        manifest = Manifest.read(folder)
+        with suppress(CorruptIndexError):  # the precision is committed before the manifest is written
+            precision = noted_precision(salvage.state.get("manifest"), manifest.token_precision)
+            return replace(manifest, token_precision=precision)
+        return manifest
     try:
         return Manifest.from_text(salvage.state.get("manifest"), folder / MANIFEST_NAME)
     except MuveraError:
@@ -146,7 +152,7 @@ def require_index(folder: Path) -> None:
             raise
         return
     with suppress(CorruptIndexError):
-        if content.get("format_version") not in (1, 2):
+        if content.get("format_version") not in (1, 2, 3):
             Manifest.from_json(content, folder / MANIFEST_NAME)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def read_info(path: str | os.PathLike[str]) -> IndexInfo:
     manifest = Manifest.read(folder)
     with closing(Store(folder, manifest.codec, read_only=True)) as store:
         n_documents, n_tokens = len(store.snapshot), store.snapshot.n_tokens
+        manifest = replace(manifest, token_precision=store.codec.precision)  # committed before the manifest is written
     with storage_errors(folder):
         sizes = {
             file.relative_to(folder).as_posix(): file.lstat().st_size

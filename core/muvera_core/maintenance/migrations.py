@@ -1,7 +1,7 @@
 """Converts indexes of older formats to the present one.
 
-Format 2 noted nothing about images. Format 1 had no checksums and no generation in the token file's name either, and
-stored the places of tokens in the table ``documents``.
+Format 3 had no tokens in slices of bits; only its number differs. Format 2 noted nothing about images. Format 1 had no
+checksums and no generation in the token file's name either, and stored the places of tokens in the table ``documents``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from muvera_core.storage import (
     SCHEMA_VERSION,
     FileTokenLog,
     Manifest,
+    Store,
     connect,
     connect_to_any,
     create_database,
@@ -63,18 +64,22 @@ def migrate_index(folder: Path) -> None:
     remove_unfinished_rebuild(folder)
     content = read_manifest(folder)
     version = content.get("format_version")
-    if version not in (1, 2):
+    if version not in (1, 2, 3):
         return
     require_checksum(content, folder / MANIFEST_NAME)  # the number of the version may be damaged
     database = folder / DATABASE_NAME
     schema = schema_version(database)
-    if schema == SCHEMA_VERSION:  # interrupted after the new database was in place
-        with closing(connect(database, write=True)) as db:
-            manifest = Manifest.from_text(read_state(db).get("manifest"), folder / MANIFEST_NAME)
+    if schema == SCHEMA_VERSION:  # format 3, or a conversion that was interrupted after the new database was in place
+        if version != 3:
+            content = _copied_manifest(database)
+        manifest = Manifest.from_earlier_format(content, folder / MANIFEST_NAME)
+        with closing(Store(folder, manifest.codec)) as store:
+            manifest.require_copy(store.get_state("manifest"), folder)
+            store.apply(lambda change: change.put_state("manifest", manifest.as_text()))
     elif version == 2 or schema == 2:  # the latter: an earlier version was interrupted as above
         if version == 1:
             content = _noted_manifest(database)
-        manifest = Manifest.from_format_2(content, folder / MANIFEST_NAME)
+        manifest = Manifest.from_earlier_format(content, folder / MANIFEST_NAME)
         _convert_database(folder, manifest)
     else:
         manifest = _manifest_of_format_1(content, folder)
@@ -84,6 +89,15 @@ def migrate_index(folder: Path) -> None:
             for name in _OLD_FILES:
                 (folder / name).unlink(missing_ok=True)
     manifest.write(folder)  # last: until it is written, the next opening repeats the steps above
+
+
+def _copied_manifest(database: Path) -> dict[str, Any]:
+    """The copy of the manifest in a database of the present schema."""
+    with storage_errors(database), closing(connect(database, write=True)) as db:
+        try:
+            return dict(json.loads(read_state(db)["manifest"]))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise _damaged(database) from error
 
 
 def _noted_manifest(database: Path) -> dict[str, Any]:
@@ -138,7 +152,7 @@ def _copy_documents(folder: Path, manifest: Manifest) -> None:
             (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()
             if not (isinstance(n_rows, int) and isinstance(last, int)):
                 raise _damaged(database)
-            tokens = FileTokenLog(folder / _OLD_TOKENS, manifest.codec.row_dtype, n_rows, writable=False)
+            tokens = FileTokenLog(folder / _OLD_TOKENS, manifest.codec, n_rows, writable=False)
             kept = {"next_key": last + 1} | {name: state[name] for name in ("mean_token",) if name in state}
             with (
                 work_folder(folder) as work,

@@ -118,6 +118,7 @@ def _drop_lost_weights(folder: Path) -> None:
     kept = _without_lost_weights(folder, manifest)
     if kept != manifest:
         with closing(Store(folder, kept.codec)) as store:
+            kept = replace(kept, token_precision=store.codec.precision)
             store.apply(lambda change: change.put_state("manifest", kept.as_text()))
         kept.write(folder)
 

@@ -113,7 +113,7 @@ class Salvage:
         with suppress(MuveraError):
             path = tokens_path(self._folder, generation)
             n_rows = path.stat().st_size // codec.row_dtype.itemsize if is_plain_file(path) else 0
-            tokens = FileTokenLog(path, codec.row_dtype, n_rows, writable=False)
+            tokens = FileTokenLog(path, codec, n_rows, writable=False)
         for low in self._batch_starts():
             records = self._select("documents", _RECORD_COLUMNS, low)
             places = self._select("directory", _PLACE_COLUMNS, low)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from muvera_core.maxsim.exact import maxsim, maxsim_of_many, maxsim_scaled, score_documents
-from muvera_core.maxsim.layout import RowLayout, RowSource
+from muvera_core.maxsim.layout import RowLayout, RowPrecision, RowSource, unpack
 from muvera_core.maxsim.native import default_threads, kernel_name, row_checksums, use_kernel
 from muvera_core.maxsim.ranking import RANKED_TOGETHER, Ranking, normalize_scores, ranked
 
@@ -11,6 +11,7 @@ __all__ = [
     "RANKED_TOGETHER",
     "Ranking",
     "RowLayout",
+    "RowPrecision",
     "RowSource",
     "default_threads",
     "kernel_name",
@@ -21,5 +22,6 @@ __all__ = [
     "ranked",
     "row_checksums",
     "score_documents",
+    "unpack",
     "use_kernel",
 ]

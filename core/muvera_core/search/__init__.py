@@ -7,7 +7,7 @@ from muvera_core.search.diversity import diversify
 from muvera_core.search.explanation import explain, read_document, read_image, similarity_maps
 from muvera_core.search.pipeline import make_plan, search
 from muvera_core.search.plan import SearchOptions, SearchPath, SearchPlan
-from muvera_core.search.reranking import rerank, sharing_documents
+from muvera_core.search.reranking import rerank, sharing_documents, shortlist
 from muvera_core.search.stage_clock import StageClock
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "search",
     "search_by_vector",
     "sharing_documents",
+    "shortlist",
     "similarity_maps",
     "without_question",
 ]

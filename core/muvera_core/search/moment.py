@@ -56,5 +56,6 @@ def take_moment(collection: Collection, snapshot: Snapshot, options: SearchOptio
         stage_one, gpu = collection.stage_one, collection.accelerator
         view = stage_one.view()
         gpu_scans = gpu is not None and gpu.scans(stage_one, snapshot)
-        plan = plan_search(stage_one, len(snapshot), len(admitted), options, gpu_scans=gpu_scans)
+        has_slices = gpu is None and snapshot.tokens.codec.is_sliced
+        plan = plan_search(stage_one, len(snapshot), len(admitted), options, gpu_scans=gpu_scans, has_slices=has_slices)
     return Moment(snapshot, stage_one, view, admitted, options.admits_all, plan)

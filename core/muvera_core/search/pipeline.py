@@ -1,4 +1,4 @@
-"""One search from end to end: candidates → exact MaxSim → hits."""
+"""One search from end to end: candidates → shortlist, if leading bits can be read alone → exact MaxSim → hits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from muvera_core.hits import Hit
 from muvera_core.maxsim import Ranking, normalize_scores
 from muvera_core.search.moment import Moment, take_moment
 from muvera_core.search.plan import SearchOptions, SearchPlan
-from muvera_core.search.reranking import rerank
+from muvera_core.search.reranking import rerank, shortlist
 from muvera_core.search.stage_clock import StageClock
 from muvera_core.storage import StoredDocument
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
@@ -30,7 +30,10 @@ def search(
 
     def search_group(group: Sequence[FloatArray]) -> list[list[Hit]]:
         with clock.stage("candidates"):
-            requests = find_candidates(collection, group, options)
+            plan, requests = find_candidates(collection, group, options)
+        if plan.n_shortlisted is not None:
+            with clock.stage("shortlist"):
+                requests = shortlist(collection, requests, plan.n_shortlisted)
         with clock.stage("rerank"):
             rankings = rerank(collection, requests, options.k)
         with clock.stage("fetch"):
@@ -49,8 +52,8 @@ def make_plan(collection: Collection, options: SearchOptions) -> SearchPlan:
 
 def find_candidates(
     collection: Collection, queries: Sequence[FloatArray], options: SearchOptions
-) -> list[RerankRequest]:
-    """The documents to rerank for each query, all of one snapshot.
+) -> tuple[SearchPlan, list[RerankRequest]]:
+    """The plan that was followed, and the candidates of each query, all of one snapshot.
 
     Raises:
         StaleError: a write has replaced the snapshot meanwhile.
@@ -58,12 +61,12 @@ def find_candidates(
     moment = take_moment(collection, collection.snapshot(), options)
     plan, snapshot = moment.plan, moment.snapshot
     if plan.reranks_all:
-        return [RerankRequest(query, snapshot, moment.admitted) for query in queries]
+        return plan, [RerankRequest(query, snapshot, moment.admitted) for query in queries]
     vectors = moment.stage_one.encoder.encode_queries(TokenEmbeddings.from_list(list(queries)))
     found = _search_on_gpu(collection, moment, vectors) if plan.path == "GPU scan" else None
     if found is None:
         found = moment.search(vectors, plan.n_candidates)
-    return [RerankRequest(query, snapshot, np.sort(keys)) for query, keys in zip(queries, found, strict=True)]
+    return plan, [RerankRequest(query, snapshot, np.sort(keys)) for query, keys in zip(queries, found, strict=True)]
 
 
 def _search_on_gpu(collection: Collection, moment: Moment, vectors: FloatArray) -> list[IntArray] | None:

@@ -8,6 +8,12 @@ from typing import Literal
 from muvera_core.filters import Condition
 from muvera_core.stage_one import HnswCandidates, StageOne
 
+# Candidates that are reranked by all bits, at least, and per hit: exact MaxSim's best are always among them (measured).
+_LEAST_SHORTLISTED = 50
+_SHORTLISTED_PER_HIT = 3
+# With fewer candidates than this many times the shortlist, the leading bits save nothing.
+_WORTH_A_SHORTLIST = 2
+
 SearchPath = Literal["every document", "admitted documents", "flat scan", "graph", "filtered graph", "GPU scan"]
 
 
@@ -48,6 +54,8 @@ class SearchPlan:
         n_documents: number of documents of the index.
         n_admitted: number of documents that the filter and the ids admit.
         n_candidates: number of documents to rerank.
+        n_shortlisted: number of candidates that are reranked by all bits of their tokens: the best by the leading bits.
+            None if all candidates are.
         ef: size of the list of best documents that a graph search keeps. None if there is no graph search.
         reason: why this path is taken, in one sentence.
     """
@@ -58,6 +66,7 @@ class SearchPlan:
     n_candidates: int
     ef: int | None
     reason: str
+    n_shortlisted: int | None = None
 
     @property
     def reranks_all(self) -> bool:
@@ -66,7 +75,13 @@ class SearchPlan:
 
 
 def plan_search(
-    stage_one: StageOne, n_documents: int, n_admitted: int, options: SearchOptions, *, gpu_scans: bool
+    stage_one: StageOne,
+    n_documents: int,
+    n_admitted: int,
+    options: SearchOptions,
+    *,
+    gpu_scans: bool,
+    has_slices: bool = False,
 ) -> SearchPlan:
     """Choose how to find the candidates of a search.
 
@@ -76,15 +91,20 @@ def plan_search(
         n_admitted: number of documents that the filter and the ids admit.
         options: the search's options.
         gpu_scans: whether a GPU would scan the vectors of all documents.
+        has_slices: whether the CPU reranks, and can read the leading bits of tokens alone.
     """
     everything: SearchPath = "every document" if options.admits_all else "admitted documents"
     n = max(options.k, stage_one.n_candidates(options.k) if options.n_candidates is None else options.n_candidates)
 
+    def shortlisted(n_candidates: int) -> int | None:
+        least = max(_LEAST_SHORTLISTED, _SHORTLISTED_PER_HIT * options.k)
+        return least if has_slices and not options.exact and n_candidates >= _WORTH_A_SHORTLIST * least else None
+
     def rerank_all(reason: str) -> SearchPlan:
-        return SearchPlan(everything, n_documents, n_admitted, n_admitted, None, reason)
+        return SearchPlan(everything, n_documents, n_admitted, n_admitted, None, reason, shortlisted(n_admitted))
 
     def search(path: SearchPath, reason: str, ef: int | None = None) -> SearchPlan:
-        return SearchPlan(path, n_documents, n_admitted, n, ef, reason)
+        return SearchPlan(path, n_documents, n_admitted, n, ef, reason, shortlisted(n))
 
     if options.exact:
         return rerank_all(f"exact=True reranks {everything}.")

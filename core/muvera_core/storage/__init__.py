@@ -26,21 +26,24 @@ from muvera_core.storage.manifest import (
     MANIFEST_NAME,
     Manifest,
     holds_index,
+    noted_precision,
     read_encoder,
     read_manifest,
     require_checksum,
 )
 from muvera_core.storage.snapshot import Snapshot
 from muvera_core.storage.store import Store
-from muvera_core.storage.token_codec import Rows, TokenCodec, TokenPrecision
+from muvera_core.storage.token_codec import DEFAULT_PRECISION, PRECISIONS, Rows, TokenCodec, TokenPrecision
 from muvera_core.storage.token_log import FileTokenLog, token_generations, tokens_path
 
 __all__ = [
     "COPY_BATCH",
     "DATABASE_NAME",
+    "DEFAULT_PRECISION",
     "FORMAT_VERSION",
     "MANIFEST_NAME",
     "PAGE_SIZE",
+    "PRECISIONS",
     "SCHEMA_VERSION",
     "AppendedTokens",
     "Change",
@@ -66,6 +69,7 @@ __all__ = [
     "has_index_schema",
     "holds_index",
     "log_failure",
+    "noted_precision",
     "read_encoder",
     "read_manifest",
     "read_state",

@@ -138,10 +138,15 @@ class Change:
                     self._db.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in numbers])
         self.removed = np.concatenate([self.removed, keys])
 
-    def move(self, tokens: TokenLog) -> None:
-        """Refer to another token log, which holds the documents' rows end to end, by ascending key."""
+    def move(self, tokens: TokenLog, checksums: IntArray) -> None:
+        """Refer to another token log, which holds the documents' rows end to end, by ascending key.
+
+        Args:
+            tokens: the log.
+            checksums: CRC-32 of each document's rows in it, int64.
+        """
         count = self._snapshot.rows.count
-        self._snapshot = self._snapshot.moved(self._snapshot.version, tokens, np.cumsum(count) - count)
+        self._snapshot = self._snapshot.moved(self._snapshot.version, tokens, np.cumsum(count) - count, checksums)
         with storage_errors(self._path):
             insert_snapshot_rows(self._db, self._snapshot.rows)
         self._state |= {"generation": tokens.generation, "n_token_rows": len(tokens)}

@@ -27,13 +27,14 @@ from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "muvera-index"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _SIZE_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Settings of an index. They are fixed when it is made, except ``tuning``, which ``optimize`` changes.
+    """Settings of an index. They are fixed when it is made, except ``tuning`` and ``token_precision``, which
+    ``optimize`` changes.
 
     Attributes:
         index_id: random name of the index, noted in files that are derived from its documents.
@@ -138,8 +139,8 @@ class Manifest:
         return cls._parsed(content, source)
 
     @classmethod
-    def from_format_2(cls, content: dict[str, Any], source: Path) -> Manifest:
-        """Parse a manifest of format 2, which has the same entries. Raises like ``read``."""
+    def from_earlier_format(cls, content: dict[str, Any], source: Path) -> Manifest:
+        """Parse a manifest of format 2 or 3, which has the same entries. Raises like ``read``."""
         require_checksum(content, source)
         return cls._parsed(content, source)
 
@@ -158,6 +159,24 @@ class Manifest:
             )
         except (KeyError, TypeError, ValueError, MuveraError) as error:
             raise _damaged(source, error) from error
+
+
+def noted_precision(copy: Any, given: TokenPrecision) -> TokenPrecision:
+    """The token precision in a manifest's copy in the database, or ``given`` if there is no copy.
+
+    It is committed with the token rows, before the manifest itself is written.
+
+    Raises:
+        CorruptIndexError: the copy is damaged.
+    """
+    if copy is None:
+        return given
+    try:
+        return TokenCodec(json.loads(copy)["token_precision"], 1).precision
+    except (KeyError, TypeError, ValueError, RecursionError, InvalidInputError) as error:
+        raise CorruptIndexError(
+            f"the copy of {MANIFEST_NAME} in {DATABASE_NAME} is damaged ({error!r}): {RUN_REPAIR}, which restores it"
+        ) from error
 
 
 def holds_index(folder: Path) -> bool:

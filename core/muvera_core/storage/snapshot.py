@@ -147,9 +147,9 @@ class Snapshot:
             dict(filter_matches),
         )
 
-    def moved(self, version: int, tokens: TokenLog, first: IntArray) -> Snapshot:
+    def moved(self, version: int, tokens: TokenLog, first: IntArray, checksums: IntArray) -> Snapshot:
         """The next snapshot: the same documents, with tokens in another log, starting at the rows ``first``."""
-        moved = Snapshot.of(version, replace(self.rows, first=first), tokens)
+        moved = Snapshot.of(version, replace(self.rows, first=first, token_checksums=checksums), tokens)
         return replace(moved, filter_matches=dict(self.filter_matches))
 
     def with_verified_of(self, earlier: Snapshot) -> Snapshot:

@@ -39,6 +39,7 @@ from muvera_core.storage.database import (
 from muvera_core.storage.documents import DocumentReader, StoredDocument
 from muvera_core.storage.filter_reader import FilterReader
 from muvera_core.storage.locks import IndexLocks
+from muvera_core.storage.manifest import noted_precision
 from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot, SnapshotRows
 from muvera_core.storage.token_codec import Rows, TokenCodec
@@ -49,6 +50,8 @@ from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 _MIN_WASTE = 1 << 20
 # Free pages of the database to release at a time: searches wait meanwhile.
 _VACUUM_PAGES = 100
+# Documents whose rows are rewritten in another format at a time.
+_RECODED_TOGETHER = 256
 _T = TypeVar("_T")
 
 
@@ -59,7 +62,6 @@ class Store:
     the other two locks itself.
 
     Attributes:
-        codec: the format of token rows.
         locks: the locks of the index.
         snapshot: the state that the next search sees. It is replaced only while ``locks.state`` is held.
     """
@@ -80,7 +82,7 @@ class Store:
 
         Args:
             folder: the folder with the files.
-            codec: the format of token rows.
+            codec: the format of token rows, unless the database notes another one.
             locks: locks of the index. None makes new ones.
             read_only: allow no changes.
             create: make a new store, with these named values.
@@ -90,11 +92,11 @@ class Store:
             CorruptIndexError: files are missing or damaged.
             StorageError: files cannot be read or written.
         """
-        self.codec, self.locks, self._folder = codec, locks or IndexLocks(), folder
+        self._given_codec, self.locks, self._folder = codec, locks or IndexLocks(), folder
         self._path = None if folder is None else folder / DATABASE_NAME
         self._writable = not read_only
         self._closed = False
-        self._compacted: TokenLog | None = None
+        self._rewritten: TokenLog | None = None
         new = create is not None or folder is None
         self._db = connect(self._path, write=new, create=new)
         self._connections = (self._db,)
@@ -120,6 +122,11 @@ class Store:
             raise
 
     # Reading
+
+    @property
+    def codec(self) -> TokenCodec:
+        """The format of the present snapshot's token rows. A search takes that of its own snapshot."""
+        return self.snapshot.tokens.codec
 
     def documents(self, snapshot: Snapshot, keys: Sequence[int] | IntArray) -> list[StoredDocument]:
         """The documents with these keys, which must be in ``snapshot``, in the order of the keys.
@@ -178,7 +185,13 @@ class Store:
         return rows, offsets
 
     def score(
-        self, snapshot: Snapshot, keys: IntArray, queries: Sequence[FloatArray], n_threads: int | None = None
+        self,
+        snapshot: Snapshot,
+        keys: IntArray,
+        queries: Sequence[FloatArray],
+        n_threads: int | None = None,
+        *,
+        coarse: bool = False,
     ) -> FloatArray:
         """Exact MaxSim of queries with documents in ``snapshot``, from the bytes of their token rows.
 
@@ -187,8 +200,9 @@ class Store:
         Args:
             snapshot: the documents.
             keys: which of them.
-            queries: float32, shape (query tokens, dimension) each.
+            queries: float32, shape (query tokens, dimension) each, in the space of the snapshot's codec.
             n_threads: most threads to use. None: as many as linear algebra may use.
+            coarse: read the leading bits of sliced rows only. The scores are then approximate.
 
         Returns:
             float32, shape (queries, keys).
@@ -201,12 +215,13 @@ class Store:
         first, count = snapshot.rows.first[places], snapshot.rows.count[places]
         with snapshot.tokens.source() as source:
             self._verify(snapshot, places, source, first)
-            return score_documents(source, first, count, self.codec.layout, queries, n_threads or default_threads())
+            layout, n_threads = snapshot.tokens.codec.layout, n_threads or default_threads()
+            return score_documents(source, first, count, layout, queries, n_threads, coarse=coarse)
 
     def embeddings(self, snapshot: Snapshot, keys: Sequence[int] | IntArray) -> TokenEmbeddings:
         """Token embeddings of documents, which must be in ``snapshot``, decoded to float32."""
         rows, offsets = self.token_rows(snapshot, keys)
-        return TokenEmbeddings(self.codec.decode(rows), offsets)
+        return TokenEmbeddings(snapshot.tokens.codec.decode(rows, offsets), offsets)
 
     def mean_token(self) -> FloatArray:
         """Mean of all documents' token vectors, float32, shape (dimension,)."""
@@ -263,17 +278,16 @@ class Store:
         Returns:
             The places of the rows, and the token embeddings as they will be read from there.
         """
-        rows = self.codec.encode(embeddings.vectors)
-        return self.append_rows(rows, embeddings.offsets), TokenEmbeddings(self.codec.decode(rows), embeddings.offsets)
+        offsets = embeddings.offsets
+        rows = self.codec.encode(embeddings.vectors, offsets)
+        return self.append_rows(rows, offsets), TokenEmbeddings(self.codec.decode(rows, offsets), offsets)
 
     def append_rows(self, rows: Rows, offsets: IntArray) -> AppendedTokens:
         """Like ``append_tokens``, for encoded rows. Document ``i`` owns ``rows[offsets[i]:offsets[i + 1]]``."""
-        content, ends = rows.view(np.uint8).data, (offsets * rows.dtype.itemsize).tolist()
-        checksums = [zlib.crc32(content[start:end]) for start, end in pairwise(ends)]
         tokens = self.snapshot.tokens
         first = len(tokens) + offsets[:-1]
         tokens.append(rows)
-        return AppendedTokens(first, np.diff(offsets), np.array(checksums, dtype=np.int64))
+        return AppendedTokens(first, np.diff(offsets), _checksums_of(rows, offsets))
 
     def apply(self, fill: Callable[[Change], None], then: Callable[[IntArray], None] = lambda removed: None) -> None:
         """Make a change in one transaction.
@@ -305,7 +319,7 @@ class Store:
             if state.get("version") != self.snapshot.version:
                 self.snapshot = self._load(self.snapshot)
             self.snapshot.tokens.reset(state["n_token_rows"])
-            self._compacted = None
+            self._rewritten = None
         self._remove_leftovers()
 
     @property
@@ -333,15 +347,47 @@ class Store:
         """
         snapshot = self.snapshot
         if len(snapshot.tokens) > snapshot.n_tokens:
-            generation = snapshot.tokens.generation + 1
-            tokens = self._compacted = self._new_log(generation)
+            tokens = self._rewritten = self._new_log(self.codec)
             for start in range(0, len(snapshot), COPY_BATCH):
                 tokens.append(self.token_rows(snapshot, snapshot.keys[start : start + COPY_BATCH])[0])
-            tokens.sync()
-            self.apply(lambda change: change.move(tokens))
-            self._compacted = None
-            follow_up(self._remove_leftovers, f"earlier token files of {self._folder} could not be removed")
+            self._move(tokens, snapshot.rows.token_checksums)
         follow_up(self._vacuum, f"free pages of {self._path} could not be given back")
+
+    def recode(self, codec: TokenCodec, manifest: str) -> None:
+        """Rewrite the token file with rows of another format. If it fails, ``roll_back`` must follow.
+
+        Args:
+            codec: the new format.
+            manifest: the index's manifest with this format, as text, to commit with it.
+
+        Raises:
+            CorruptIndexError: a document's tokens are damaged. Nothing was changed.
+            InvalidInputError: the new format cannot hold a vector. Nothing was changed.
+            StorageError: there is no room for the copy. Nothing was changed.
+        """
+        snapshot = self.snapshot
+        tokens = self._rewritten = self._new_log(codec)
+        checksums = [np.empty(0, dtype=np.int64)]
+        for start in range(0, len(snapshot), _RECODED_TOGETHER):
+            embeddings = self.embeddings(snapshot, snapshot.keys[start : start + _RECODED_TOGETHER])
+            rows = codec.encode(embeddings.vectors, embeddings.offsets)
+            checksums.append(_checksums_of(rows, embeddings.offsets))
+            tokens.append(rows)
+        self._move(tokens, np.concatenate(checksums), lambda change: change.put_state("manifest", manifest))
+
+    def _move(
+        self, tokens: TokenLog, checksums: IntArray, also: Callable[[Change], None] = lambda change: None
+    ) -> None:
+        """Commit that the documents' rows are in another log, with what else ``also`` changes."""
+
+        def fill(change: Change) -> None:
+            change.move(tokens, checksums)
+            also(change)
+
+        tokens.sync()
+        self.apply(fill)
+        self._rewritten = None
+        follow_up(self._remove_leftovers, f"earlier token files of {self._folder} could not be removed")
 
     def close(self) -> None:
         """Close the database. The token file is closed when the last search that reads it ends."""
@@ -349,7 +395,7 @@ class Store:
             self._closed = True
             self._shared.close()
             self._write_db.close()
-            no_tokens = MemoryTokenLog(self.codec.row_dtype, 0)
+            no_tokens = MemoryTokenLog(self.codec, 0)
             self.snapshot = Snapshot.of(self.snapshot.version, SnapshotRows.empty(), no_tokens)
 
     def __del__(self) -> None:
@@ -378,10 +424,12 @@ class Store:
                 if not self._writable:
                     earlier.tokens.reset(state["n_token_rows"])
                 return Snapshot.of(state["version"], rows, earlier.tokens).with_verified_of(earlier)
-            if self._compacted is not None and self._compacted.generation == state["generation"]:
-                return Snapshot.of(state["version"], rows, self._compacted)
+            if self._rewritten is not None and self._rewritten.generation == state["generation"]:
+                return Snapshot.of(state["version"], rows, self._rewritten)
             try:
-                tokens = self._open_log(state["generation"], state["n_token_rows"])
+                precision = noted_precision(state.get("manifest"), self._given_codec.precision)
+                codec = TokenCodec(precision, self._given_codec.dimension)
+                tokens = self._open_log(codec, state["generation"], state["n_token_rows"])
             except CorruptIndexError:
                 with storage_errors(self._path):
                     if read_version(db) == state["version"]:
@@ -389,17 +437,18 @@ class Store:
                 continue  # the writer has compacted the index meanwhile
             return Snapshot.of(state["version"], rows, tokens)
 
-    def _open_log(self, generation: int, n_rows: int) -> TokenLog:
+    def _open_log(self, codec: TokenCodec, generation: int, n_rows: int) -> TokenLog:
         if self._folder is None:
-            return MemoryTokenLog(self.codec.row_dtype, generation)
+            return MemoryTokenLog(codec, generation)
         path = tokens_path(self._folder, generation)
-        return FileTokenLog(path, self.codec.row_dtype, n_rows, writable=self._writable, generation=generation)
+        return FileTokenLog(path, codec, n_rows, writable=self._writable, generation=generation)
 
-    def _new_log(self, generation: int) -> TokenLog:
+    def _new_log(self, codec: TokenCodec) -> TokenLog:
+        generation = self.snapshot.tokens.generation + 1
         if self._folder is not None:
             with storage_errors(self._folder):
                 tokens_path(self._folder, generation).unlink(missing_ok=True)
-        return self._open_log(generation, 0)
+        return self._open_log(codec, generation, 0)
 
     def _remove_leftovers(self) -> None:
         """Remove the token files of earlier generations, which compactions leave, also interrupted ones."""
@@ -437,7 +486,7 @@ class Store:
         count, expected = (
             column[places[unverified]] for column in (snapshot.rows.count, snapshot.rows.token_checksums)
         )
-        found = row_checksums(source, first[unverified], count, self.codec.row_dtype.itemsize)
+        found = row_checksums(source, first[unverified], count, snapshot.tokens.codec.row_dtype.itemsize)
         for i in unverified[found != expected].tolist():
             raise CorruptIndexError(
                 f"the tokens of {self._describe(snapshot.keys[places[i]])} are damaged, but its text and the "
@@ -450,3 +499,9 @@ class Store:
             for (id,) in select_by_key(self._db, "id", [int(key)]):
                 return f"document {id!r}"
         return f"document number {key}"
+
+
+def _checksums_of(rows: Rows, offsets: IntArray) -> IntArray:
+    """CRC-32 of each document's rows, int64."""
+    content, ends = rows.view(np.uint8).data, (offsets * rows.dtype.itemsize).tolist()
+    return np.array([zlib.crc32(content[start:end]) for start, end in pairwise(ends)], dtype=np.int64)

@@ -21,7 +21,7 @@ import numpy as np
 from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError
 from muvera_core.files import is_plain_file, open_plain, read_at, storage_errors, sync_folder, write_at
 from muvera_core.maxsim import RowSource
-from muvera_core.storage.token_codec import Rows
+from muvera_core.storage.token_codec import Rows, TokenCodec
 from muvera_core.token_embeddings import IntArray
 from muvera_core.validation import counted
 
@@ -33,9 +33,11 @@ class TokenLog(Protocol):
     """A log of rows. Reading is safe while another thread appends.
 
     Attributes:
-        generation: number of the log. Each compaction writes a log with a new number.
+        codec: the format of its rows.
+        generation: number of the log. Each compaction, and each change of the format, writes a log with a new number.
     """
 
+    codec: TokenCodec
     generation: int
 
     def append(self, rows: Rows) -> None:
@@ -59,9 +61,9 @@ class TokenLog(Protocol):
 class MemoryTokenLog:
     """Rows in memory."""
 
-    def __init__(self, row_dtype: np.dtype[np.void], generation: int) -> None:
-        self.generation = generation
-        self._rows: Rows = np.empty(0, dtype=row_dtype)
+    def __init__(self, codec: TokenCodec, generation: int) -> None:
+        self.codec, self.generation = codec, generation
+        self._rows: Rows = np.empty(0, dtype=codec.row_dtype)
         self._size = 0
 
     def append(self, rows: Rows) -> None:
@@ -99,21 +101,14 @@ class FileTokenLog:
 
     _file = -1  # so that ``__del__`` works if ``__init__`` was interrupted
 
-    def __init__(
-        self, path: Path, row_dtype: np.dtype[np.void], n_rows: int, *, writable: bool, generation: int = 0
-    ) -> None:
+    def __init__(self, path: Path, codec: TokenCodec, n_rows: int, *, writable: bool, generation: int = 0) -> None:
         """Open ``path`` with its first ``n_rows`` rows. Create it if ``n_rows`` is 0 and it is ``writable``.
 
         Raises:
             CorruptIndexError: the file is missing, shorter than ``n_rows``, or not a plain file.
         """
-        self.path, self.generation, self._dtype, self._size, self._writable = (
-            path,
-            generation,
-            row_dtype,
-            n_rows,
-            writable,
-        )
+        self.path, self.codec, self.generation = path, codec, generation
+        self._dtype, self._size, self._writable = codec.row_dtype, n_rows, writable
         create = writable and n_rows == 0
         with storage_errors(path):
             if not create and not is_plain_file(path):
@@ -122,7 +117,7 @@ class FileTokenLog:
             self._file = open_plain(path, flags)
             if create:
                 sync_folder(path.parent)
-            n_found = os.fstat(self._file).st_size // row_dtype.itemsize
+            n_found = os.fstat(self._file).st_size // self._dtype.itemsize
         if n_found < n_rows:
             raise CorruptIndexError(
                 f"{path} holds {counted(n_found, 'token vector')}, but the documents refer to {n_rows}. "

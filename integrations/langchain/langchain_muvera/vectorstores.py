@@ -19,6 +19,7 @@ from langchain_muvera.keywords import names_of, refuse_unknown, refuses_unknown,
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
 from muvera_core.errors import InvalidInputError
 from muvera_core.images import ImageInput
+from muvera_core.storage import DEFAULT_PRECISION, TokenPrecision
 from muvera_core.validation import require_path, require_share
 
 Filter = Mapping[str, Any]
@@ -69,6 +70,7 @@ class MuveraVectorStore(VectorStore):
         path: str | os.PathLike[str] | None = None,
         encoder: TokenEncoder | None = None,
         fde: FDEConfig | None = None,
+        token_precision: TokenPrecision = DEFAULT_PRECISION,
         pool_factor: int = 1,
         device: str = "cpu",
         batch_size: int = 64,
@@ -86,6 +88,7 @@ class MuveraVectorStore(VectorStore):
             path: a folder that does not exist or is empty. None keeps the index in memory.
             encoder: turns text into token vectors. None takes the bundled encoder.
             fde: settings of the FDE that stage one starts with. None takes the defaults.
+            token_precision: how token vectors are stored; see ``MuveraIndex.create``.
             pool_factor: about one in ``pool_factor`` tokens is stored; see ``MuveraIndex.create``.
             device: the device to search on; see ``MuveraIndex.open``.
             batch_size: texts per call of the encoder.
@@ -103,7 +106,9 @@ class MuveraVectorStore(VectorStore):
                 f"embedding must be None or MuveraEmbeddings, got {type(embedding).__name__}, which gives one vector "
                 "per text: pass a token encoder as encoder=, or leave both out for the bundled one"
             )
-        with MuveraIndex.creating(path, encoder, fde, pool_factor=pool_factor, device=device) as index:
+        with MuveraIndex.creating(
+            path, encoder, fde, token_precision=token_precision, pool_factor=pool_factor, device=device
+        ) as index:
             store = cls(index)
             store.add_texts(texts, metadatas, ids=ids, batch_size=batch_size, show_progress=show_progress)
         return store
@@ -143,6 +148,7 @@ class MuveraVectorStore(VectorStore):
         encoder: TokenEncoder | None = None,
         fde: FDEConfig | None = None,
         *,
+        token_precision: TokenPrecision | None = None,
         pool_factor: int | None = None,
         device: str = "cpu",
     ) -> Self:
@@ -152,6 +158,7 @@ class MuveraVectorStore(VectorStore):
             path: the index's folder.
             encoder: turns text into token vectors. None takes the bundled encoder.
             fde: settings of the FDE that stage one starts with. None takes the index's own, or the defaults.
+            token_precision: how token vectors are stored. None takes the index's own, or "int8".
             pool_factor: about one in ``pool_factor`` tokens is stored. None takes the index's own, or 1.
             device: the device to search on; see ``MuveraIndex.open``.
 
@@ -159,7 +166,10 @@ class MuveraVectorStore(VectorStore):
             InvalidInputError: the index has another setting than the one given.
             IndexFolderError: the folder holds something else, another process writes to it, or files are damaged.
         """
-        return cls(MuveraIndex.open_or_create(path, encoder, fde, pool_factor=pool_factor, device=device))
+        index = MuveraIndex.open_or_create(
+            path, encoder, fde, token_precision=token_precision, pool_factor=pool_factor, device=device
+        )
+        return cls(index)
 
     @classmethod
     @refuses_unknown

@@ -84,7 +84,8 @@ def _write_format_1(folder: Path, model: Model) -> None:
     manifest |= {"encoder": ENCODER.fingerprint, "fde": asdict(FDE)}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     shutil.copyfile(FORMAT_1 / DATABASE, folder / DATABASE)
-    rows = CODEC.encode(TokenEmbeddings.from_list([doc.tokens for doc in model.values()]).vectors)
+    tokens = TokenEmbeddings.from_list([doc.tokens for doc in model.values()])
+    rows = CODEC.encode(tokens.vectors, tokens.offsets)
     (folder / "tokens.bin").write_bytes(rows.tobytes())
     (folder / "stage_one.json").write_text("{}")
     with closing(sqlite3.connect(folder / DATABASE)) as db:

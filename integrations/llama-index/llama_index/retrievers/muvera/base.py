@@ -25,6 +25,7 @@ from llama_index.retrievers.muvera.vector_store import MuveraVectorStore
 
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
 from muvera_core.errors import InvalidInputError, MuveraError
+from muvera_core.storage import DEFAULT_PRECISION, TokenPrecision
 from muvera_core.validation import require_count, require_share
 
 _CHECKS: dict[str, Check] = {
@@ -144,6 +145,7 @@ class MuveraRetriever(BaseRetriever):
         persist_dir: str | os.PathLike[str] | None = None,
         encoder: TokenEncoder | None = None,
         fde: FDEConfig | None = None,
+        token_precision: TokenPrecision = DEFAULT_PRECISION,
         pool_factor: int = 1,
         device: str = "cpu",
         show_progress: bool = False,
@@ -158,6 +160,7 @@ class MuveraRetriever(BaseRetriever):
             persist_dir: a folder that does not exist or is empty. None keeps the index in memory.
             encoder: turns text into token vectors. None takes the bundled encoder.
             fde: settings of the FDE that stage one starts with. None takes the defaults.
+            token_precision: how token vectors are stored; see ``MuveraIndex.create``.
             pool_factor: about one in ``pool_factor`` tokens is stored; see ``MuveraIndex.create``.
             device: the device to search on.
             show_progress: show a bar on standard error.
@@ -171,7 +174,9 @@ class MuveraRetriever(BaseRetriever):
         nodes = require_nodes(nodes)
         objects = [node for node in nodes if isinstance(node, IndexNode) and node.obj is not None]
         kwargs["object_map"] = {node.index_id: node.obj for node in objects} | (kwargs.get("object_map") or {})
-        with MuveraIndex.creating(persist_dir, encoder, fde, pool_factor=pool_factor, device=device) as index:
+        with MuveraIndex.creating(
+            persist_dir, encoder, fde, token_precision=token_precision, pool_factor=pool_factor, device=device
+        ) as index:
             retriever = cls(index, **kwargs)
             MuveraVectorStore(index).add(
                 [node.model_copy(update={"obj": None}) if isinstance(node, IndexNode) else node for node in nodes],
@@ -242,6 +247,7 @@ class MuveraRetriever(BaseRetriever):
         encoder: TokenEncoder | None = None,
         fde: FDEConfig | None = None,
         *,
+        token_precision: TokenPrecision | None = None,
         pool_factor: int | None = None,
         namespace: str = DEFAULT_VECTOR_STORE,
         device: str = "cpu",
@@ -255,6 +261,7 @@ class MuveraRetriever(BaseRetriever):
             persist_dir: see ``MuveraVectorStore.open_or_create``, also for the other arguments.
             encoder: turns text into token vectors. None takes the bundled encoder.
             fde: settings of the FDE that stage one starts with. None takes the index's own, or the defaults.
+            token_precision: how token vectors are stored. None takes the index's own, or "int8".
             pool_factor: about one in ``pool_factor`` tokens is stored. None takes the index's own, or 1.
             namespace: the store's name in the storage context.
             device: the device to search on.
@@ -262,7 +269,13 @@ class MuveraRetriever(BaseRetriever):
         """
         _refuse_unknown(kwargs, MuveraRetriever.open_or_create)
         index = open_or_create_persisted(
-            persist_dir, namespace=namespace, encoder=encoder, fde=fde, pool_factor=pool_factor, device=device
+            persist_dir,
+            namespace=namespace,
+            encoder=encoder,
+            fde=fde,
+            token_precision=token_precision,
+            pool_factor=pool_factor,
+            device=device,
         )
         return cls._over(index, kwargs)
 

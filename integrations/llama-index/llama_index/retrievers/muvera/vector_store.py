@@ -35,6 +35,7 @@ from llama_index.retrievers.muvera.queries import answer, hint_if_empty
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
 from muvera_core.encoders import is_image_encoder
 from muvera_core.errors import InvalidInputError, MuveraError
+from muvera_core.storage import TokenPrecision
 
 _DELETE_NODES = {
     name: f"call delete_nodes({meant}=…)"
@@ -140,6 +141,7 @@ class MuveraVectorStore(OwnCalls):
         encoder: TokenEncoder | None = None,
         fde: FDEConfig | None = None,
         *,
+        token_precision: TokenPrecision | None = None,
         pool_factor: int | None = None,
         namespace: str = DEFAULT_VECTOR_STORE,
         device: str = "cpu",
@@ -150,6 +152,7 @@ class MuveraVectorStore(OwnCalls):
             persist_dir: the index's own folder, or a folder that was given to ``StorageContext.persist``.
             encoder: turns text into token vectors. None takes the bundled encoder.
             fde: settings of the FDE that stage one starts with. None takes the index's own, or the defaults.
+            token_precision: how token vectors are stored. None takes the index's own, or "int8".
             pool_factor: about one in ``pool_factor`` tokens is stored. None takes the index's own, or 1.
             namespace: the store's name in the storage context.
             device: the device to search on.
@@ -160,7 +163,13 @@ class MuveraVectorStore(OwnCalls):
             IndexFolderError: the same cases as for ``from_persist_dir``.
         """
         index = open_or_create_persisted(
-            persist_dir, namespace=namespace, encoder=encoder, fde=fde, pool_factor=pool_factor, device=device
+            persist_dir,
+            namespace=namespace,
+            encoder=encoder,
+            fde=fde,
+            token_precision=token_precision,
+            pool_factor=pool_factor,
+            device=device,
         )
         return cls(index)
 
