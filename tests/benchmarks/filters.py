@@ -4,9 +4,7 @@ usage: python tests/benchmarks/filters.py FOLDER --index PATH [--questions 100]
 
 Makes an index of the collection at PATH if there is none. Each document has a random number in [0, 1) in its metadata,
 so a filter on that number can admit any share of the documents. Recall is measured against exact MaxSim over the
-admitted documents. Prints the median time of a search with a new filter and with a known one. For the known one, prints
-also the times of the two strategies that the index chooses from: a graph search within the filter, and reranking all
-admitted documents.
+admitted documents. Prints the median time of a search with a new filter and with a known one, and of exact MaxSim.
 """
 
 from __future__ import annotations
@@ -25,7 +23,6 @@ from machine import describe_machine
 from muvera_core import Hit, MuveraIndex, StageClock
 from muvera_core.evaluation.collections import BeirCollection, read_beir
 from muvera_core.evaluation.measures import recall_at_k
-from muvera_core.stage_one.stage_one import StageOne
 
 K = 10
 SELECTIVITIES = (0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0)
@@ -46,7 +43,7 @@ def main() -> None:
         kind = index._collection.stage_one.candidates.kind
         print(f"{arguments.folder.name}: {len(index)} documents ({kind}), {len(queries)} queries")
         index.search_batch(queries[:20])
-        header = ("admits", "documents", "recall", "new filter", "known filter", "graph search", "rerank all", "exact")
+        header = ("admits", "documents", "recall", "new filter", "known filter", "exact")
         print("".join(f"{name:>13}" for name in header) + "  (times: median ms)")
         one = index.find(limit=1)[0].metadata["uniform"]
         report(index, queries, lambda i: {"uniform": {"$in": [one, -i]}})
@@ -74,17 +71,11 @@ def report(index: MuveraIndex, queries: list[str], make_filter: Callable[[int], 
     alike = [make_filter(i) for i in range(1, len(queries) + 1)]
     new_ms = median(run(index, [query], f)[1] for query, f in zip(queries, alike, strict=True))
     found, known_ms = run(index, queries, filter)
-    forced = []
-    decide = StageOne.is_worth_it
-    for worth in (True, False):
-        StageOne.is_worth_it = lambda *_, worth=worth: worth  # type: ignore[method-assign]
-        forced.append(run(index, queries[: len(queries) // 4], filter)[1])
-    StageOne.is_worth_it = decide  # type: ignore[method-assign]
     recall = mean(
         recall_at_k([hit.id for hit in f], {hit.id for hit in e}, K) for f, e in zip(found, exact, strict=False)
     )
     assert all(len(hits) == min(K, admitted) for hits in found)
-    times = "".join(f"{ms:>13.1f}" for ms in (new_ms, known_ms, *forced, exact_ms))
+    times = "".join(f"{ms:>13.1f}" for ms in (new_ms, known_ms, exact_ms))
     print(f"{admitted / len(index):>13.5f}{admitted:>13}{recall:>13.3f}{times}", flush=True)
 
 

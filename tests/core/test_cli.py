@@ -666,7 +666,7 @@ def test_optimize_takes_questions(birds: Path, quick: None, questions: Path, tmp
 def test_optimize_says_that_few_documents_gain_nothing(birds: Path) -> None:
     result = muvera("optimize", birds)
     assert "400 candidates for 10 hits" in result.stdout
-    assert "optimize changes nothing: a search reranks up to 400 documents" in result.stderr
+    assert "optimize leaves stage one as it is: a search reranks up to 400 documents" in result.stderr
     assert json.loads(muvera("info", birds, "--json").stdout)["tuning"] is None
 
 

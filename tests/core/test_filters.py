@@ -358,16 +358,6 @@ def test_k_hits_are_found_wherever_k_match(kind: str, n_matching: int, monkeypat
             assert len({hit.id for hit in hits} & {hit.id for hit in exact}) >= least * len(exact)
 
 
-def test_a_graph_search_is_filtered_if_that_is_cheaper_than_reranking_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_one, "FLAT_LIMIT", 100)
-    with MuveraIndex.create(None, ENCODER, FDE) as index:
-        index.add_embeddings(random_unit(0, 2000), metadatas=[{"n": i} for i in range(2000)])
-        worth = [n for n in (40, 51, 300, 1000, 2000) if index._collection.stage_one.is_worth_it(n, 50)]
-        assert worth[-1] == 2000
-        assert 40 not in worth
-        assert worth == sorted(worth)
-
-
 def test_filters_follow_replacements_deletions_and_reopening(tmp_path: Path) -> None:
     with MuveraIndex.create(tmp_path / "index", ENCODER, FDE) as index:
         tokens = random_unit(0, 3)

@@ -422,7 +422,7 @@ def test_a_relative_path_survives_a_change_of_directory(tmp_path: Path, monkeypa
         assert len(index) == 10
 
 
-@pytest.mark.parametrize("victim", [".json", ".keys", ".vectors"])
+@pytest.mark.parametrize("victim", [".json", ".keys", ".scales", ".codes"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "changed"])
 def test_stage_one_is_derived_again_where_its_files_are_lost_or_damaged(
     tmp_path: Path, victim: str, damage: str

@@ -60,9 +60,10 @@ def described(plan: SearchPlan) -> tuple[object, ...]:
         (N, options(), ("flat scan", N, N, 20, None)),
         (N, options(200), ("flat scan", N, 200, 20, None)),
         (50, options(), ("graph", N, N, 20, HnswCandidates.DEFAULT_EF)),
-        (50, SearchOptions(5, 250), ("every document", N, N, N, None)),
-        (50, options(200), ("filtered graph", N, 200, 20, HnswCandidates.DEFAULT_EF)),
-        (50, options(30), ("admitted documents", N, 30, 30, None)),
+        (50, SearchOptions(5, N), ("every document", N, N, N, None)),
+        (50, options(200), ("flat scan", N, 200, 20, None)),
+        (50, options(30), ("flat scan", N, 30, 20, None)),
+        (50, options(15), ("admitted documents", N, 15, 15, None)),
         (N, options(ids=("d1", "d2", "none")), ("admitted documents", N, 2, 2, None)),
     ],
 )

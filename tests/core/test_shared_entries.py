@@ -10,6 +10,7 @@ import pytest
 
 from muvera_core.errors import CorruptIndexError
 from muvera_core.stage_one import hnsw
+from muvera_core.stage_one.flat import FlatCandidates
 from muvera_core.stage_one.hnsw import HnswCandidates
 
 D = 24
@@ -162,7 +163,7 @@ def test_a_vector_whose_documents_were_all_deleted_can_come_back() -> None:
 def test_more_documents_than_entries_are_found_without_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
     data, is_copy = collection(0.9, SAME, "shuffled")
     graph = staged(data)
-    monkeypatch.setattr(HnswCandidates, "_scan", None)
+    monkeypatch.setattr(FlatCandidates, "search", None)
     assert len(graph.search(data[is_copy][0], 550)) == 550
     assert len(graph.search(data[~is_copy][0], 400)) == 400
 

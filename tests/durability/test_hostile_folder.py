@@ -508,7 +508,7 @@ def test_a_graph_with_one_forged_link_does_no_harm(graph: Folder, word: int) -> 
         graph.harmless(but=BY_STAGE_ONE)
 
 
-@pytest.mark.parametrize("suffix", [".keys", ".vectors"])
+@pytest.mark.parametrize("suffix", [".keys", ".scales", ".codes"])
 def test_arrays_of_other_sizes_and_values_do_no_harm(folder: Folder, suffix: str) -> None:
     name = layout.stage_one_file(folder.path, suffix).name
     original = (folder.path / name).read_bytes()

@@ -72,8 +72,8 @@ READING_CODE = {
     "discard",
 }
 N_SAMPLES = 6
-# A vector that was encoded again may differ in the last bits.
-VECTOR_TOLERANCE = 1e-5
+# How far a vector of unit length may move when it is kept in 8 bits. Those of different documents are farther apart.
+MOST_ROUNDING = 0.03
 FEW_QUESTIONS = [tokens_from(seed, 4) for seed in range(800_000, 800_008)]
 WHERE = ("memory", "folder")
 STAGE_ONE = ("flat", "graph", "growing")
@@ -173,7 +173,8 @@ def assert_stage_one(index: MuveraIndex) -> None:
     assert len(stage.candidates) == len(snapshot)
     held = stage.candidates.vectors(snapshot.keys)
     derived = stage.encode_documents(collection.store.embeddings(snapshot, snapshot.keys))
-    assert np.allclose(held, derived, atol=VECTOR_TOLERANCE), "stage one holds other documents' vectors"
+    distances = np.linalg.norm(held - derived, axis=1)
+    assert distances.max(initial=0) <= MOST_ROUNDING, "stage one holds other documents' vectors"
 
 
 # What is done to an index

@@ -278,7 +278,7 @@ def test_a_graph_file_is_checked_piece_by_piece(tmp_path: Path, monkeypatch: pyt
     data = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
     graph = HnswCandidates.from_vectors(np.arange(500), data)
     graph.publish([3])
-    (file,) = graph.save(tmp_path / "saved")
+    file = graph.save(tmp_path / "saved")[0]
     whole = check_graph_file(file, 16, DEFAULT_GRAPH)
     monkeypatch.setattr("muvera_core.stage_one.graph_file._AT_ONCE", 5000)
     pieces = check_graph_file(file, 16, DEFAULT_GRAPH)

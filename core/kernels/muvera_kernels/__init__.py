@@ -5,10 +5,21 @@ from __future__ import annotations
 from muvera_kernels._native import (
     FdeEncoder,
     available_kernels,
+    coarsen,
     crc32,
+    find_best,
     maxsim_kernels,
     score_documents,
     score_rows,
 )
 
-__all__ = ["FdeEncoder", "available_kernels", "crc32", "maxsim_kernels", "score_documents", "score_rows"]
+__all__ = [
+    "FdeEncoder",
+    "available_kernels",
+    "coarsen",
+    "crc32",
+    "find_best",
+    "maxsim_kernels",
+    "score_documents",
+    "score_rows",
+]

@@ -56,3 +56,25 @@ class FdeEncoder:
         are_documents: bool,
         n_threads: int,
     ) -> None: ...
+
+def find_best(
+    codes: npt.NDArray[np.int8],
+    scales: npt.NDArray[np.float32],
+    coarse: npt.NDArray[np.uint8] | None,
+    coarse_scales: npt.NDArray[np.float32] | None,
+    keys: npt.NDArray[np.int64],
+    admitted: npt.NDArray[np.uint8] | None,
+    queries: npt.NDArray[np.int16],
+    n_kept: int,
+    found: npt.NDArray[np.int64],
+    n_threads: int,
+    kernel: str,
+) -> None: ...
+def coarsen(
+    codes: npt.NDArray[np.int8],
+    scales: npt.NDArray[np.float32],
+    coarse: npt.NDArray[np.uint8],
+    coarse_scales: npt.NDArray[np.float32],
+    n_threads: int,
+    kernel: str,
+) -> None: ...

@@ -14,7 +14,7 @@ _SHORTLISTED_PER_HIT = 3
 # With fewer candidates than this many times the shortlist, the leading bits save nothing.
 _WORTH_A_SHORTLIST = 2
 
-SearchPath = Literal["every document", "admitted documents", "flat scan", "graph", "filtered graph", "GPU scan"]
+SearchPath = Literal["every document", "admitted documents", "flat scan", "graph", "GPU scan"]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class SearchPlan:
 
     Attributes:
         path: "every document" and "admitted documents" rerank all that are admitted, without stage one. "flat scan"
-            and "GPU scan" compare the query's vector with those of all admitted documents. "graph" and "filtered
-            graph" find most of the nearest vectors and look at a part of them.
+            and "GPU scan" compare the query's vector with those of all admitted documents. "graph" finds most of the
+            nearest vectors and looks at a part of them.
         n_documents: number of documents of the index.
         n_admitted: number of documents that the filter and the ids admit.
         n_candidates: number of documents to rerank.
@@ -111,17 +111,11 @@ def plan_search(
     if n_admitted <= n:
         documents = "documents" if options.admits_all else "admitted documents"
         return rerank_all(f"A search reranks {n} candidates, and there are no more {documents} than that.")
-    if not stage_one.is_worth_it(n_admitted, n):
-        return rerank_all(f"To rerank {n_admitted} documents is faster than to find {n} candidates with the graph.")
     if gpu_scans and options.admits_all:
         return search("GPU scan", "The GPU holds all vectors, and was faster than the CPU when both were timed.")
     if not isinstance(stage_one.candidates, HnswCandidates):
-        return search("flat scan", "Stage one has no graph, because a scan of so few vectors is as fast.")
+        return search("flat scan", "Stage one has no graph, because a scan of so few vectors is fast and finds all.")
+    if not options.admits_all:
+        return search("flat scan", "Only the vectors of admitted documents are compared, which a graph would pass by.")
     ef = max(stage_one.candidates.ef, n)
-    if options.admits_all:
-        return search("graph", "Every document is admitted, and a graph search looks at a part of them only.", ef)
-    return search(
-        "filtered graph",
-        f"A graph search that passes over what is not admitted is faster than to rerank {n_admitted} documents.",
-        ef,
-    )
+    return search("graph", "Every document is admitted, and a graph search looks at a part of them only.", ef)

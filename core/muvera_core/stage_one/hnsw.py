@@ -14,9 +14,10 @@ import numpy as np
 from muvera_core.errors import CorruptIndexError
 from muvera_core.files import write_new
 from muvera_core.stage_one.candidates import INITIAL_CAPACITY, MAX_DELETED
+from muvera_core.stage_one.flat import FlatCandidates
 from muvera_core.stage_one.graph_file import read_graph_file, write_graph_file
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH, GraphParameters
-from muvera_core.stage_one.shared_entries import Admitted, SharedEntries, documents_of
+from muvera_core.stage_one.shared_entries import SharedEntries, documents_of
 from muvera_core.stage_one.vector_table import VectorTable, are_equal
 from muvera_core.token_embeddings import FloatArray, IntArray
 
@@ -34,6 +35,9 @@ class HnswCandidates:
     ``k`` to the number of live items. Staged items are in the graph, and searches skip them. (Marking them as deleted
     would hide them, too, but hnswlib links no new item to a deleted one.) Documents of equal vectors share one item;
     see ``shared_entries.py``.
+
+    A filter of hnswlib is a Python function, which is called for each item that a search meets. So all vectors are also
+    kept as codes, and a search among some documents scans theirs.
     """
 
     kind: ClassVar[str] = "hnsw"
@@ -65,6 +69,7 @@ class HnswCandidates:
             ef_construction=parameters.ef_construction,
             random_seed=self.SEED,
         )
+        self._codes = FlatCandidates(dimension)
         self._live: set[int] = set()
         self._staged: set[int] = set()
         self._unmarked: set[int] = set()  # items without documents that are not marked as deleted yet
@@ -80,6 +85,7 @@ class HnswCandidates:
     def stage(self, keys: Sequence[int] | IntArray, vectors: FloatArray) -> None:
         keys = [int(key) for key in keys]
         self._staged.update(keys)
+        self._codes.stage(keys, vectors)
         cells = self._table.cells(vectors)
         rows: dict[int, int] = {}  # the first row of each cell that is new
         for row, cell in enumerate(cells):
@@ -120,6 +126,7 @@ class HnswCandidates:
         return False
 
     def publish(self, removed: Sequence[int] | IntArray) -> None:
+        self._codes.publish(removed)
         self._live |= self._staged
         gone = self._live.intersection(int(key) for key in removed)
         self._live -= gone
@@ -127,6 +134,7 @@ class HnswCandidates:
         self._unmarked.update(self._shared.leave(gone))
 
     def discard(self) -> None:
+        self._codes.discard()
         staged, self._staged = self._staged, set()
         self._unmarked.update(self._shared.leave(staged - self._live))
 
@@ -138,42 +146,34 @@ class HnswCandidates:
             self._unmarked.discard(item)
         return bool(self._unmarked)
 
+    @property
+    def codes(self) -> FlatCandidates:
+        """The published vectors as codes. It is only for reading, and later changes do not touch it."""
+        return self._codes.frozen()
+
     def search(self, query: FloatArray, k: int, allowed: IntArray | None = None) -> IntArray:
-        return self.search_admitted(query, k, self.admitted(allowed))
+        return self._search_graph(query, k) if allowed is None else self._codes.search(query, k, allowed)
 
     def search_many(self, queries: FloatArray, k: int, allowed: IntArray | None = None) -> list[IntArray]:
-        admitted = self.admitted(allowed)
-        return [self.search_admitted(query, k, admitted) for query in queries]
+        if allowed is not None:
+            return self._codes.search_many(queries, k, allowed)
+        return [self._search_graph(query, k) for query in queries]
 
-    def admitted(self, allowed: IntArray | set[int] | None) -> Admitted:
-        """What a search may find. It holds until documents are published or removed."""
-        if allowed is None:
-            return self._shared.all_of(self._live)
-        return self._shared.some_of(self._live & (allowed if isinstance(allowed, set) else set(allowed.tolist())))
-
-    def search_admitted(self, query: FloatArray, k: int, among: Admitted) -> IntArray:
-        """Like ``search``, among documents that ``admitted`` gave."""
-        k = min(k, len(among.keys))
+    def _search_graph(self, query: FloatArray, k: int) -> IntArray:
+        live = self._live
+        k = min(k, len(live))
         if k == 0:
             return np.empty(0, dtype=np.int64)
         n_items = self._graph.get_current_count()
-        if among.entries is None:
-            n_hidden = len(self._staged) + len(self._unmarked)
-            n_visible = n_items - self.n_deleted + len(self._unmarked)
-        else:
-            n_visible, n_hidden = len(among.entries), 0
-        wanted = min(n_visible, k + 2 * k * n_hidden // len(among.keys))
+        n_hidden = len(self._staged) + len(self._unmarked)
+        n_visible = n_items - self.n_deleted + len(self._unmarked)
+        wanted = min(n_visible, k + 2 * k * n_hidden // len(live))
         ef = max(self.ef, wanted)
         while True:
             self._graph.set_ef(ef)
             try:
-                labels, _ = self._graph.knn_query(
-                    query,
-                    k=wanted,
-                    num_threads=1,
-                    filter=None if among.entries is None else among.entries.__contains__,
-                )
-                found = among.documents(labels[0].tolist(), k)
+                labels, _ = self._graph.knn_query(query, k=wanted, num_threads=1)
+                found = self._shared.documents(labels[0].tolist(), live, k)
                 if len(found) == k:
                     return np.array(found, dtype=np.int64)
                 wanted = min(n_visible, 4 * wanted)
@@ -182,7 +182,7 @@ class HnswCandidates:
             # Many hidden or deleted items were in the way, or part of the graph is unreachable. A larger ef helps with
             # the first, a scan of all vectors with both.
             if ef >= n_items:
-                return self._scan(query, k, among)
+                return self._codes.search(query, k)
             ef = max(4 * ef, wanted)
 
     def vectors(self, keys: IntArray) -> FloatArray:
@@ -192,7 +192,8 @@ class HnswCandidates:
     @property
     def n_bytes(self) -> int:
         # The ground level only: one in m entries is on a level above.
-        return int(self._graph.get_current_count()) * (4 * self._dimension + 4 * (2 * self.parameters.m + 1) + 8)
+        entry = 4 * self._dimension + 4 * (2 * self.parameters.m + 1) + 8
+        return int(self._graph.get_current_count()) * entry + self._codes.n_bytes
 
     @property
     def n_deleted(self) -> int:
@@ -201,7 +202,8 @@ class HnswCandidates:
 
     @property
     def is_wasteful(self) -> bool:
-        return self.n_deleted > max(INITIAL_CAPACITY, MAX_DELETED * self._shared.n_entries(len(self._live)))
+        entries = self._shared.n_entries(len(self._live))
+        return self._codes.is_wasteful or self.n_deleted > max(INITIAL_CAPACITY, MAX_DELETED * entries)
 
     def compacted(self) -> HnswCandidates:
         keys = self.keys()
@@ -227,12 +229,12 @@ class HnswCandidates:
             pass
         graph = stem.with_name(f"{stem.name}.hnsw")
         write_graph_file(self._graph, graph, self.parameters)
-        rows = self._shared.as_rows(self._live)
+        codes, rows = self._codes.save(stem), self._shared.as_rows(self._live)
         if not len(rows):
-            return [graph]
+            return [graph, *codes]
         shared = stem.with_name(f"{stem.name}.shared")
         write_new(shared, rows.astype("<i8").reshape(-1).view(np.uint8).data)
-        return [graph, shared]
+        return [graph, shared, *codes]
 
     @classmethod
     def load(
@@ -255,12 +257,22 @@ class HnswCandidates:
         loaded._table = content.table
         if ".shared" not in files and loaded._holds_equal_items(content.pairs):  # earlier versions did not share items
             return loaded.compacted()
+        loaded._codes = loaded._load_codes(files)
         return loaded
+
+    def _load_codes(self, files: Mapping[str, Path]) -> FlatCandidates:
+        keys = self.keys()
+        if ".codes" in files:
+            codes = FlatCandidates.load(files, self._dimension)
+            if not np.array_equal(codes.keys(), keys):
+                raise CorruptIndexError("the file of stage-one codes does not fit the graph")
+            return codes
+        codes = FlatCandidates(self._dimension, len(keys))  # earlier versions did not keep them
+        for start in range(0, len(keys), _AT_ONCE):
+            batch = keys[start : start + _AT_ONCE]
+            codes.stage(batch, self.vectors(batch))
+        codes.publish([])
+        return codes
 
     def _holds_equal_items(self, pairs: list[tuple[int, int]]) -> bool:
         return any(self._has_vector(a, self._graph.get_items([b], return_type="numpy")[0]) for a, b in pairs)
-
-    def _scan(self, query: FloatArray, k: int, among: Admitted) -> IntArray:
-        keys = np.sort(np.fromiter(among.keys, dtype=np.int64, count=len(among.keys)))
-        scores = [self.vectors(keys[start : start + _AT_ONCE]) @ query for start in range(0, len(keys), _AT_ONCE)]
-        return keys[np.argsort(-np.concatenate(scores), kind="stable")[:k]]

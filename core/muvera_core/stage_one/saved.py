@@ -38,9 +38,15 @@ _ADVICE = "the next opening derives it from the documents again"
 _VECTORS = "unit length"
 # The names of earlier versions have no number.
 _FILE_NAME = re.compile(r"stage_one(?:-(\d{1,18}))?(\.[a-z]+)")
-_SUFFIXES: dict[str, tuple[set[str], set[str]]] = {  # of each kind: files that it needs, and all that it may have
-    FlatCandidates.kind: ({".keys", ".vectors"}, {".keys", ".vectors"}),
-    HnswCandidates.kind: ({".hnsw"}, {".hnsw", ".shared"}),
+_CODES = {".keys", ".scales", ".codes"}
+_SUFFIXES: dict[str, tuple[set[str], ...]] = {  # of each kind: the files that it may have
+    FlatCandidates.kind: (_CODES, {".keys", ".vectors"}),  # earlier versions kept float32
+    HnswCandidates.kind: (  # the last two of earlier versions, which kept no codes
+        {".hnsw"} | _CODES,
+        {".hnsw", ".shared"} | _CODES,
+        {".hnsw"},
+        {".hnsw", ".shared"},
+    ),
 }
 # How often a reader starts again because a writer has saved other files meanwhile.
 _ATTEMPTS = 10
@@ -147,9 +153,8 @@ def _described(folder: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads(read_small(path, _DESCRIPTION_LIMIT))
         names, sizes = list(description["files"].keys()), description.get("sizes", {})
-        needed, possible = _SUFFIXES[description["kind"]]
         suffixes = [Path(name).suffix for name in names if _FILE_NAME.fullmatch(name)]
-        valid = len(suffixes) == len(names) == len(set(suffixes)) and needed <= set(suffixes) <= possible
+        valid = len(suffixes) == len(names) == len(set(suffixes)) and set(suffixes) in _SUFFIXES[description["kind"]]
         valid = valid and all(type(size) is int for size in sizes.values()) and set(sizes) <= set(names)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptIndexError(f"{path} is damaged ({error!r:.200}): {_ADVICE}") from error
@@ -183,7 +188,7 @@ def _is_saved(folder: Path) -> bool:
 
 def _names(folder: Path) -> Sequence[str]:
     """The names of stage one's files in a folder, the description aside."""
-    possible = set().union(*(suffixes for _, suffixes in _SUFFIXES.values()))
+    possible = {suffix for kinds in _SUFFIXES.values() for suffixes in kinds for suffix in suffixes}
     return [
         path.name for path in folder.glob("stage_one*") if path.suffix in possible and _FILE_NAME.fullmatch(path.name)
     ]

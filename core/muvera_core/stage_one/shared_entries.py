@@ -7,51 +7,13 @@ vector once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from muvera_core.errors import CorruptIndexError
 from muvera_core.token_embeddings import IntArray
-
-
-class Admitted(NamedTuple):
-    """The documents that a search may find.
-
-    Attributes:
-        keys: their keys.
-        entries: the entries that have one of them. None if most entries do.
-        shared: for entries with several documents, their keys; others may be among them.
-        joined: documents that are in the entry of another.
-    """
-
-    keys: set[int]
-    entries: set[int] | None
-    shared: Mapping[int, Collection[int]]
-    joined: Mapping[int, int]
-
-    def documents(self, entries: Iterable[int], k: int) -> list[int]:
-        """The first ``k`` admitted documents of these entries, entry by entry, by key within each."""
-        keys, shared, joined = self.keys, self.shared, self.joined
-        if not shared:
-            return [entry for entry in entries if entry in keys][:k]
-        found: list[int] = []
-        for entry in entries:
-            documents = shared.get(entry)
-            if documents is None:
-                if entry in keys and entry not in joined:
-                    found.append(entry)
-            else:
-                for key in documents:
-                    if key in keys:
-                        found.append(key)
-                        if len(found) == k:
-                            break
-            if len(found) == k:
-                break
-        return found
 
 
 class SharedEntries:
@@ -102,19 +64,17 @@ class SharedEntries:
         """The number of entries of so many documents."""
         return n_documents - len(self._entry_of) + len(self._headless)
 
-    def all_of(self, keys: set[int]) -> Admitted:
-        """Admit these documents, which are all or most of them."""
-        return Admitted(keys, None, self._documents, self._entry_of)
-
-    def some_of(self, keys: set[int]) -> Admitted:
-        """Admit only these documents."""
-        if not self._entry_of and not self._documents:
-            return Admitted(keys, keys, {}, {})
-        shared: dict[int, list[int]] = {}
-        joined = self._entry_of.keys() & keys
-        for key in sorted(joined | (self._documents.keys() & keys)):
-            shared.setdefault(self._entry_of.get(key, key), []).append(key)
-        return Admitted(keys, keys - joined | shared.keys(), shared, self._entry_of)
+    def documents(self, entries: Iterable[int], keys: set[int], k: int) -> list[int]:
+        """The first ``k`` documents of these entries that are in ``keys``, entry by entry, by key within each."""
+        if not self._documents:
+            return [entry for entry in entries if entry in keys][:k]
+        found: list[int] = []
+        for entry in entries:
+            alone = () if entry in self._entry_of else (entry,)
+            found += [key for key in self._documents.get(entry, alone) if key in keys]
+            if len(found) >= k:
+                break
+        return found[:k]
 
     def as_rows(self, keys: set[int]) -> npt.NDArray[np.int64]:
         """Which of these documents are in shared entries: rows of entry and key, shape (documents, 2)."""

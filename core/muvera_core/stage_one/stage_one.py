@@ -24,10 +24,8 @@ from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, 
 # Candidates per hit, and the least number of them, without a tuning. Reranking 400 short passages takes 3 ms.
 CANDIDATES_PER_HIT = 10
 MIN_CANDIDATES = 400
-# Up to this many documents a scan takes no longer than a graph search, finds more, and needs no building.
-FLAT_LIMIT = 10_000
-# Cost of visiting one document in a filtered graph search, as a share of the cost of reranking one.
-VISIT_COST = 0.5
+# Up to this many documents a scan takes little longer than a graph search, finds more, and needs no building.
+FLAT_LIMIT = 100_000
 # Up to this share of deleted entries a graph is not rebuilt: it is as good as new, and building one is slow.
 _FEW_DELETED = 0.05
 # Documents that are encoded and added to the graph at a time.
@@ -111,7 +109,7 @@ class StageOne:
         for start in range(0, len(keys), _BATCH):
             batch = slice(start, start + _BATCH)
             flat = self.candidates
-            if isinstance(flat, FlatCandidates) and len(flat) + len(flat.staged[0]) + len(keys[batch]) > FLAT_LIMIT:
+            if isinstance(flat, FlatCandidates) and len(flat) + flat.n_staged + len(keys[batch]) > FLAT_LIMIT:
                 graph = HnswCandidates.from_vectors(flat.keys(), flat.vectors(flat.keys()), self.ef, self.graph)
                 graph.stage(*flat.staged)
                 with self._lock:
@@ -179,16 +177,6 @@ class StageOne:
             return StageOneView(
                 candidates, self._lock, lambda: self.candidates is candidates and self._n_publications == n
             )
-
-    def is_worth_it(self, n_allowed: int, n_candidates: int) -> bool:
-        """Whether finding candidates among ``n_allowed`` documents and reranking them beats reranking all of these."""
-        if n_allowed <= n_candidates:
-            return False
-        if isinstance(self.candidates, FlatCandidates):
-            return True
-        # A filtered graph search skips what the filter rejects, so a narrower filter makes it visit more.
-        visits = n_candidates * len(self.candidates) / n_allowed
-        return visits * VISIT_COST + n_candidates < n_allowed
 
     def difference(self, keys: IntArray) -> tuple[IntArray, IntArray]:
         """The stored ``keys`` that are missing here, and the keys here that are not stored."""

@@ -23,13 +23,14 @@ class StageOneView:
             is_current: whether the published vectors are still the same.
         """
         self._candidates = candidates.frozen() if isinstance(candidates, FlatCandidates) else candidates
+        self._codes = candidates.codes if isinstance(candidates, HnswCandidates) else None
         self._lock, self._is_current = lock, is_current
 
     def search_many(self, queries: FloatArray, k: int, allowed: IntArray | None = None) -> list[IntArray] | None:
         """For each query the keys of the ``k`` documents of highest inner product. See ``Candidates.search``.
 
-        The caller holds no lock. A scan takes none, because the vectors of a view do not change. A graph search takes
-        the lock for one query at a time.
+        The caller holds no lock. A scan takes none, because the vectors of a view do not change. A graph search, which
+        only a search among all documents is, takes the lock for one query at a time.
 
         Args:
             queries: float32, shape (queries, dimension).
@@ -40,14 +41,14 @@ class StageOneView:
             One int64 array for each query. None if other vectors have been published meanwhile, which happens to graphs
             only: take a new snapshot and a new view.
         """
-        if not isinstance(self._candidates, HnswCandidates):
+        if self._codes is None:
             return self._candidates.search_many(queries, k, allowed)
-        found, admitted = [], None
-        among = None if allowed is None else set(allowed.tolist())  # which takes long enough not to hold the lock
+        if allowed is not None:
+            return self._codes.search_many(queries, k, allowed)
+        found = []
         for query in queries:
             with self._lock:
                 if not self._is_current():
                     return None
-                admitted = admitted or self._candidates.admitted(among)
-                found.append(self._candidates.search_admitted(query, k, admitted))
+                found.append(self._candidates.search(query, k))
         return found
