@@ -1,7 +1,7 @@
-"""How many threads a call may use: the cores of this process, shared among the searches that run at the same time.
+"""How many threads a call may use: the cores of this process, divided among the calls that run at the same time.
 
 A library that takes all cores for each call slows down a server that answers many questions at once: the threads of
-one answer hinder those of the others. So the cores are divided among the searches that are under way.
+one answer hinder those of the others.
 """
 
 from __future__ import annotations
@@ -29,14 +29,19 @@ def available_cores() -> int:
 
 
 def max_threads() -> int:
-    """The largest number of threads of one call: the environment variable MUVERA_NUM_THREADS, or all cores.
+    """The largest number of threads of one call.
+
+    The environment variable MUVERA_NUM_THREADS sets it. Without it, it is the number of cores, or less if
+    OMP_NUM_THREADS, which bounds linear algebra, is less.
 
     Raises:
-        InvalidInputError: the variable is not a whole number of at least 1.
+        InvalidInputError: MUVERA_NUM_THREADS is not a whole number of at least 1.
     """
     value = os.environ.get(VARIABLE, "").strip()
     if not value:
-        return available_cores()
+        of_linear_algebra = os.environ.get("OMP_NUM_THREADS", "")
+        limit = int(of_linear_algebra) if of_linear_algebra.isdecimal() else 0
+        return min(available_cores(), limit) if limit else available_cores()
     if not (value.isascii() and value.isdigit() and int(value[:9]) >= 1):
         raise InvalidInputError(
             f"the environment variable {VARIABLE} must be a whole number of at least 1, got {value!r}"
@@ -69,8 +74,8 @@ class ThreadBudget:
         return share
 
 
-# Searches of one process share one budget.
-searches = ThreadBudget()
+# The calls of compiled kernels in this process share one budget.
+kernel_calls = ThreadBudget()
 
 
 def _allowed_by_container() -> int | None:

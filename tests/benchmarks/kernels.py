@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 from machine import describe_machine
 
-from muvera_core.maxsim import RowLayout, cpu, native, score_documents
+from muvera_core.maxsim import RowLayout, cpu, score_documents
+from muvera_core.native import NUMPY, VARIABLE, available_kernels
 from muvera_core.storage.token_codec import PRECISIONS, TokenCodec, TokenPrecision
 from muvera_core.storage.token_log import FileTokenLog
 
@@ -81,7 +83,8 @@ def main() -> None:
 
 def compiled() -> list[str]:
     """The kernels that are faster than NumPy."""
-    return native.available()[: native.available().index(native.NUMPY)]
+    names = available_kernels()
+    return names[: names.index(NUMPY)]
 
 
 def make_task(n_passages: int, n_tokens: int, n_query_tokens: int, dimension: int) -> Task:
@@ -144,7 +147,7 @@ def native_way(
     coarse: bool = False,
 ) -> Way:
     def score() -> Any:
-        native.use_kernel(kernel)
+        os.environ[VARIABLE] = kernel
         if isinstance(rows, np.ndarray):
             return score_documents(rows, task.first, task.n_tokens, layout, [task.query], n_threads, coarse=coarse)
         with rows.source() as source:

@@ -28,7 +28,6 @@ from muvera_core.cli import main, passages
 from muvera_core.cli.corpus_files import MAX_TEXT_BYTES
 from muvera_core.cli.passages import Splitting, split_into_passages
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
-from muvera_core.maxsim import native
 from muvera_core.tuning import choose, encodings, optimizing, queries
 
 OWLS = "# Owls\n\nOwls hunt at night. They hear very well.\n\nTheir flight is silent.\n"
@@ -480,7 +479,6 @@ def test_information_adds_up(shared_index: Path) -> None:
 
 def test_information_names_the_kernel_that_ranks(shared_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUVERA_KERNEL", "numpy")
-    monkeypatch.setattr(native, "_chosen", None)
     assert json.loads(muvera("info", shared_index, "--json").stdout)["kernel"] == "numpy"
     assert "kernel     numpy" in muvera("info", shared_index).stdout
 

@@ -23,7 +23,6 @@ from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import DeviceError, DeviceFallbackWarning, InvalidInputError, MissingExtraError
 from muvera_core.filters import compile_filter
-from muvera_core.maxsim import native
 from muvera_core.search import SearchOptions, make_plan, rerank
 from muvera_core.search.pipeline import find_candidates
 from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
@@ -48,7 +47,7 @@ class Gpu:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     made = Gpu()
-    monkeypatch.setattr(native, "_chosen", native.NUMPY)  # computes as the simulated GPU does
+    monkeypatch.setenv("MUVERA_KERNEL", "numpy")  # computes as the simulated GPU does
     monkeypatch.setattr(accelerator, "open_device", lambda name: made.device)
     monkeypatch.setattr(accelerator, "CudaEngine", made.engine)
     monkeypatch.setattr(accelerator, "on_gpu", lambda encoder, device: encoder)

@@ -17,8 +17,9 @@ import pytest
 from muvera_core import FDEConfig, MuveraIndex
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import CorruptIndexError, InvalidInputError
-from muvera_core.maxsim import RowLayout, maxsim_of_many, maxsim_scaled, native, row_checksums, score_documents
+from muvera_core.maxsim import RowLayout, compiled, maxsim_of_many, maxsim_scaled, row_checksums, score_documents
 from muvera_core.maxsim.layout import RowPrecision, unpack
+from muvera_core.native import NUMPY, available_kernels, kernel_name
 from muvera_core.storage.token_codec import TokenCodec
 
 WIDTHS = (1, 2, 3, 5, 8, 16, 31, 64, 96, 128, 200, 256, 384, 768, 1024)
@@ -89,21 +90,21 @@ def some_queries(dimension: int, magnitude: float = 1.0) -> list[npt.NDArray[np.
 def assert_within_rounding(
     scores: npt.NDArray[np.float32], documents: Stored, queries: list[npt.NDArray[np.float32]], *, coarse: bool = False
 ) -> None:
-    """The bound that ``native`` states, with 1e-6 of the largest possible product for rounding in float32."""
+    """The bound that ``compiled`` states, with 1e-6 of the largest possible product for rounding in float32."""
     for i in range(len(documents.n_rows)):
         vectors = documents.vectors(i, coarse=coarse)
         largest = np.abs(vectors).sum(axis=1).max()
         for query, score in zip(queries, scores[:, i].tolist(), strict=True):
             expected = (query.astype(np.float64) @ vectors.T).max(axis=1).sum()
             peaks = np.abs(query).max(axis=1).astype(np.float64)
-            steps = peaks / native.most_code(documents.layout.dimension, coarse=coarse)
+            steps = peaks / compiled.most_code(documents.layout.dimension, coarse=coarse)
             rounding = 0.0 if documents.layout.precision in ("float16", "float32") else 0.5
             assert abs(score - expected) <= (rounding * steps + 1e-6 * peaks).sum() * largest + 1e-45
 
 
-@pytest.fixture(params=native.available())
+@pytest.fixture(params=available_kernels())
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(native, "_chosen", request.param)
+    monkeypatch.setenv("MUVERA_KERNEL", request.param)
     assert isinstance(request.param, str)
     return request.param
 
@@ -148,9 +149,9 @@ def test_all_kernels_give_the_same_scores_of_codes(precision: RowPrecision, monk
     for dimension in (1, 31, 128, 768):
         found = []
         documents, queries = stored(precision, dimension, COUNTS), some_queries(dimension)
-        for name in native.available():
-            if name != native.NUMPY:
-                monkeypatch.setattr(native, "_chosen", name)
+        for name in available_kernels():
+            if name != NUMPY:
+                monkeypatch.setenv("MUVERA_KERNEL", name)
                 found.append(score_documents(*documents[:4], queries))
         for scores in found[1:]:
             np.testing.assert_array_equal(scores, found[0])
@@ -168,7 +169,7 @@ def test_files_threads_and_company_change_no_score(kernel: str, precision: RowPr
         shuffled = score_documents(
             file.fileno(), documents.first[order], documents.n_rows[order], documents.layout, queries, n_threads
         )
-        if kernel == native.NUMPY:  # sums in an order of its own
+        if kernel == NUMPY:  # sums in an order of its own
             np.testing.assert_allclose(shuffled, together[:, order], rtol=1e-5, atol=1e-4)
         else:
             np.testing.assert_array_equal(shuffled, together[:, order])
@@ -265,16 +266,13 @@ def test_a_forked_child_scores_too(kernel: str) -> None:
 
 
 def test_the_fastest_kernel_is_chosen_unless_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_chosen", None)
     monkeypatch.delenv("MUVERA_KERNEL", raising=False)
-    assert native.kernel_name() == native.available()[0]
-    monkeypatch.setattr(native, "_chosen", None)
+    assert kernel_name() == available_kernels()[0]
     monkeypatch.setenv("MUVERA_KERNEL", "numpy")
-    assert native.kernel_name() == "numpy"
-    monkeypatch.setattr(native, "_chosen", None)
+    assert kernel_name() == "numpy"
     monkeypatch.setenv("MUVERA_KERNEL", "abacus")
-    with pytest.raises(InvalidInputError, match=r"'abacus' cannot run here: set MUVERA_KERNEL to one of .*numpy"):
-        native.kernel_name()
+    with pytest.raises(InvalidInputError, match=r"MUVERA_KERNEL must be one of .*numpy.*, got 'abacus'"):
+        kernel_name()
 
 
 def test_a_search_notices_a_token_file_that_was_cut_short_or_altered(kernel: str, tmp_path: Path) -> None:

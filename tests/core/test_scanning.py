@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from muvera_core import native
 from muvera_core.stage_one import FlatCandidates, scanning
 from muvera_core.stage_one.vector_codes import EncodedVectors, decode_vectors, encode_queries, encode_vectors
 
@@ -148,7 +149,7 @@ def test_an_index_made_without_kernels_is_searched_with_them(monkeypatch: pytest
 
 
 def test_without_compiled_kernels_numpy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanning, "_imported", lambda: None)
+    monkeypatch.setattr(native, "_installed", None)
     vectors = unit(0, 500, 32)
     flat = FlatCandidates.from_vectors(np.arange(500), vectors)
     assert flat.search(vectors[7], 1).tolist() == [7]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from muvera_core.files import storage_errors
-from muvera_core.maxsim import kernel_name
+from muvera_core.native import kernel_name
 from muvera_core.storage import FORMAT_VERSION, Manifest, Store
 from muvera_core.validation import require_path
 

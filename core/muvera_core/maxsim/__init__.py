@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from muvera_core.maxsim.compiled import row_checksums
 from muvera_core.maxsim.exact import maxsim, maxsim_of_many, maxsim_scaled, score_documents
 from muvera_core.maxsim.layout import RowLayout, RowPrecision, RowSource, unpack
-from muvera_core.maxsim.native import default_threads, kernel_name, row_checksums, use_kernel
 from muvera_core.maxsim.ranking import RANKED_TOGETHER, Ranking, normalize_scores, ranked
 
 __all__ = [
@@ -13,8 +13,6 @@ __all__ = [
     "RowLayout",
     "RowPrecision",
     "RowSource",
-    "default_threads",
-    "kernel_name",
     "maxsim",
     "maxsim_of_many",
     "maxsim_scaled",
@@ -23,5 +21,4 @@ __all__ = [
     "row_checksums",
     "score_documents",
     "unpack",
-    "use_kernel",
 ]

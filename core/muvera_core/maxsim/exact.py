@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from muvera_core.batches import runs_by_size
 from muvera_core.errors import InvalidInputError
-from muvera_core.maxsim import cpu, native
+from muvera_core.maxsim import compiled, cpu
 from muvera_core.maxsim.layout import RowLayout, RowSource, read_block, unpack
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
 
@@ -54,8 +54,8 @@ def maxsim_scaled(
     Returns:
         float32, shape (documents,).
     """
-    if native.are_readable(rows, scales):
-        scores: FloatArray = native.score_rows(rows, scales, offsets, [query], n_threads)[0]
+    if compiled.are_readable(rows, scales):
+        scores: FloatArray = compiled.score_rows(rows, scales, offsets, [query], n_threads)[0]
         return scores
     return cpu.maxsim_scaled(query, rows, scales, offsets)
 
@@ -79,8 +79,8 @@ def maxsim_of_many(
     Returns:
         float32, shape (queries, documents); equal to the scores of ``maxsim_scaled`` up to rounding.
     """
-    if native.are_readable(rows, scales):
-        return native.score_rows(rows, scales, offsets, queries, n_threads)
+    if compiled.are_readable(rows, scales):
+        return compiled.score_rows(rows, scales, offsets, queries, n_threads)
     return cpu.maxsim_of_many(queries, rows, scales, offsets)
 
 
@@ -106,14 +106,14 @@ def score_documents(
         coarse: read only the leading bits of rows in slices.
 
     Returns:
-        float32, shape (queries, documents). ``native`` says how exact they are.
+        float32, shape (queries, documents). ``compiled`` says how exact they are.
 
     Raises:
         EOFError: the source ends before the rows do.
         OSError: the file cannot be read.
     """
-    if native.serves(layout.dimension):
-        return native.score_documents(source, first, count, layout, queries, n_threads, coarse=coarse)
+    if compiled.serves(layout.dimension):
+        return compiled.score_documents(source, first, count, layout, queries, n_threads, coarse=coarse)
     scores = np.empty((len(queries), len(first)), dtype=np.float32)
     for start, end in runs_by_size(count, cpu.TOKENS_PER_GROUP):
         rows, scales, offsets = _unpacked(source, first[start:end], count[start:end], layout, coarse)

@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_core.errors import InvalidInputError
-from muvera_core.native import NUMPY, kernel_name, kernels, thread_count
+from muvera_core.native import NUMPY, kernel_name, kernels
 from muvera_core.set_encoders.fde_config import FDEConfig
 from muvera_core.set_encoders.fde_matrices import FDEMatrices
 from muvera_core.set_encoders.fde_numpy import NumpyFDE
+from muvera_core.threads import kernel_calls
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings, require_dimension
 
 
@@ -118,11 +119,13 @@ class FixedDimensionalEncoder:
     def _encode(self, embeddings: TokenEmbeddings, *, are_documents: bool) -> FloatArray:
         require_dimension(embeddings, self.config.dimension, "this encoder")
         encodings = np.empty((len(embeddings), self.output_dimension), dtype=np.float32)
-        name, n = kernel_name(), len(embeddings)
+        module = kernels()
+        name = NUMPY if module is None else kernel_name(module.available_kernels())
         if name == NUMPY:
             self._numpy.encode(embeddings, encodings, are_documents=are_documents)
-        elif n:
-            n_threads = thread_count() if n > 1 else 1
+        elif len(embeddings):
+            share = kernel_calls.share()
+            n_threads = share.n_threads if len(embeddings) > 1 else 1
             self._compiled(name).encode(embeddings.vectors, embeddings.offsets, encodings, are_documents, n_threads)
         return encodings
 

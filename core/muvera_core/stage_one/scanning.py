@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from muvera_core.native import NUMPY, installed_kernels, kernel_name, kernels
 from muvera_core.stage_one.vector_codes import Codes, EncodedVectors, QueryCodes, encode_queries
+from muvera_core.threads import kernel_calls
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 # Vectors of so many coordinates are first compared by two bits of each.
@@ -18,7 +18,6 @@ _WIDE = 1024
 # 5,000 documents.
 _KEPT = 4
 _LEAST_KEPT = 256
-_MOST_THREADS = 8
 # Rows whose codes NumPy copies to floats at a time.
 _ROWS_AT_ONCE = 256
 
@@ -35,20 +34,25 @@ class Coarse(NamedTuple):
     scales: FloatArray
 
 
-def native() -> Any:
-    """The module of compiled kernels. None if it is not installed, or ``MUVERA_KERNEL`` is "numpy"."""
-    return None if _wanted_kernel() == "numpy" else _imported()
+def _scanner() -> tuple[Any, str]:
+    """The module of compiled kernels and the name of the one to use. The module is None if NumPy is to be used."""
+    module = kernels()
+    name = NUMPY if module is None else kernel_name(module.available_kernels())
+    return (None, NUMPY) if name == NUMPY else (module, name)
 
 
 def coarse_width(dimension: int) -> int:
     """Bytes of a vector's coarse codes."""
-    return -(-dimension // 4) if dimension >= _WIDE and native() is not None else 0
+    return -(-dimension // 4) if dimension >= _WIDE and _scanner()[0] is not None else 0
 
 
 def write_coarse(encoded: EncodedVectors, coarse: Coarse) -> None:
     """Fill the coarse codes of vectors."""
     if coarse.codes.shape[1] and len(coarse.scales):
-        _imported().coarsen(encoded.codes, encoded.scales, coarse.codes, coarse.scales, _n_threads(), _wanted_kernel())
+        # All kernels write the same codes. MUVERA_KERNEL may have changed since the width was decided.
+        module, share = installed_kernels(), kernel_calls.share()
+        name = module.available_kernels()[0]
+        module.coarsen(encoded.codes, encoded.scales, coarse.codes, coarse.scales, share.n_threads, name)
 
 
 def best_rows(
@@ -76,12 +80,13 @@ def best_rows(
     found = np.empty((len(queries), k), dtype=np.int64)
     if not found.size:
         return found
-    kernels = native()
-    if kernels is None:
+    module, name = _scanner()
+    if module is None:
         return _best_in_numpy(encoded, keys, admitted, encode_queries(queries, dimension), found)
     n_kept = max(_LEAST_KEPT, _KEPT * k)
     two_steps = coarse.codes.shape[1] > 0 and n_admitted > 2 * n_kept
-    kernels.find_best(
+    share = kernel_calls.share()
+    module.find_best(
         encoded.codes,
         encoded.scales,
         coarse.codes if two_steps else None,
@@ -91,8 +96,8 @@ def best_rows(
         encode_queries(queries, 4 * coarse.codes.shape[1] or dimension),
         n_kept,
         found,
-        _n_threads(),
-        _wanted_kernel(),
+        share.n_threads,
+        name,
     )
     return found
 
@@ -123,20 +128,3 @@ def _best(keys: IntArray, scores: FloatArray, k: int) -> IntArray:
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
         candidates = np.flatnonzero(scores >= least)
     return candidates[np.lexsort((keys[candidates], -scores[candidates]))][:k]
-
-
-def _wanted_kernel() -> str:
-    return os.environ.get("MUVERA_KERNEL", "")
-
-
-@cache
-def _imported() -> Any:
-    try:
-        import muvera_kernels
-    except ImportError:
-        return None
-    return muvera_kernels
-
-
-def _n_threads() -> int:
-    return min(_MOST_THREADS, os.cpu_count() or 1)

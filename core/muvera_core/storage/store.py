@@ -22,7 +22,7 @@ import numpy as np
 from muvera_core.errors import CLOSED, RUN_REPAIR, CorruptIndexError, IndexClosedError, MuveraError
 from muvera_core.files import DATABASE_ERRORS, storage_errors
 from muvera_core.filters import Condition
-from muvera_core.maxsim import RowSource, default_threads, row_checksums, score_documents
+from muvera_core.maxsim import RowSource, row_checksums, score_documents
 from muvera_core.storage.aftermath import follow_up
 from muvera_core.storage.change import COPY_BATCH, AppendedTokens, Change
 from muvera_core.storage.committed import read_committed
@@ -44,6 +44,7 @@ from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot, SnapshotRows
 from muvera_core.storage.token_codec import Rows, TokenCodec
 from muvera_core.storage.token_log import FileTokenLog, MemoryTokenLog, TokenLog, token_generations, tokens_path
+from muvera_core.threads import kernel_calls
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
 # The token file is rewritten when deleted tokens take more bytes than this, and than half of what the others take.
@@ -189,7 +190,6 @@ class Store:
         snapshot: Snapshot,
         keys: IntArray,
         queries: Sequence[FloatArray],
-        n_threads: int | None = None,
         *,
         coarse: bool = False,
     ) -> FloatArray:
@@ -201,7 +201,6 @@ class Store:
             snapshot: the documents.
             keys: which of them.
             queries: float32, shape (query tokens, dimension) each, in the space of the snapshot's codec.
-            n_threads: most threads to use. None: as many as linear algebra may use.
             coarse: read the leading bits of sliced rows only. The scores are then approximate.
 
         Returns:
@@ -215,8 +214,8 @@ class Store:
         first, count = snapshot.rows.first[places], snapshot.rows.count[places]
         with snapshot.tokens.source() as source:
             self._verify(snapshot, places, source, first)
-            layout, n_threads = snapshot.tokens.codec.layout, n_threads or default_threads()
-            return score_documents(source, first, count, layout, queries, n_threads, coarse=coarse)
+            layout, share = snapshot.tokens.codec.layout, kernel_calls.share()
+            return score_documents(source, first, count, layout, queries, share.n_threads, coarse=coarse)
 
     def embeddings(self, snapshot: Snapshot, keys: Sequence[int] | IntArray) -> TokenEmbeddings:
         """Token embeddings of documents, which must be in ``snapshot``, decoded to float32."""

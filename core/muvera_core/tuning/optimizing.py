@@ -86,8 +86,9 @@ def _nothing_to_gain(corpus: Corpus, k: int, measured: dict[str, Any]) -> Tuning
     """Warn that there is nothing to gain. Stage one stays as it is, so that the index may grow."""
     n, n_candidates = len(corpus.keys), corpus.collection.stage_one.n_candidates(k)
     warn(
-        f"optimize leaves stage one as it is: a search reranks up to {n_candidates} documents, and the index has no more than "
-        f"that ({n}), so it finds exactly what exact MaxSim finds. Optimize when there are several times as many",
+        f"optimize leaves stage one as it is: a search reranks up to {n_candidates} documents, and the index has no "
+        f"more than that ({n}), so it finds exactly what exact MaxSim finds. Optimize when there are several times as "
+        "many",
         NothingToOptimizeWarning,
     )
     present = corpus.collection.manifest.tuning

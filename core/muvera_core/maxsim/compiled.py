@@ -10,79 +10,27 @@ float32.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Sequence
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.errors import InvalidInputError
 from muvera_core.maxsim.layout import RowLayout, RowSource, read_block
+from muvera_core.native import NUMPY, kernel_name, kernels
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-kernels: ModuleType | None
-try:
-    import muvera_kernels as kernels
-except ImportError:
-    kernels = None
-
-NUMPY = "numpy"
-_PORTABLE = "portable"
-_ENVIRONMENT = "MUVERA_KERNEL"
 # The largest magnitude of a query token's codes, for full and for leading bits.
 _MOST_CODE = 127 * 256 + 127
 _MOST_COARSE_CODE = 127
 # Wider rows would leave the query's codes too few bits.
 WIDEST = 8192
 
-_chosen: str | None = None
-
-
-def available() -> list[str]:
-    """Names of the kernels that can run here, the fastest first. "numpy" is among them."""
-    compiled = [] if kernels is None else kernels.maxsim_kernels()
-    # NumPy's linear algebra is compiled for the processor, unlike the portable kernel.
-    return [*(name for name in compiled if name != _PORTABLE), NUMPY, *(name for name in compiled if name == _PORTABLE)]
-
-
-def kernel_name() -> str:
-    """The kernel that computes exact MaxSim on the CPU: the fastest, or what the variable MUVERA_KERNEL names.
-
-    Raises:
-        InvalidInputError: the variable names a kernel that cannot run here.
-    """
-    global _chosen
-    if _chosen is None:
-        use_kernel(os.environ.get(_ENVIRONMENT) or None)
-    assert _chosen is not None
-    return _chosen
-
-
-def use_kernel(name: str | None) -> None:
-    """Choose the kernel for this process. None chooses the fastest.
-
-    Raises:
-        InvalidInputError: the kernel cannot run here.
-    """
-    global _chosen
-    names = available()
-    if name is not None and name not in names:
-        raise InvalidInputError(f"kernel {name!r} cannot run here: set {_ENVIRONMENT} to one of {', '.join(names)}")
-    _chosen = names[0] if name is None else name
-
 
 def most_code(dimension: int, *, coarse: bool = False) -> int:
     """The largest magnitude of a query token's codes: sums of their products with codes of a byte stay in 32 bits."""
     return min((2**31 - 1) // (128 * dimension), _MOST_COARSE_CODE if coarse else _MOST_CODE)
-
-
-def default_threads() -> int:
-    """As many threads as the process has cores, or as the variable OMP_NUM_THREADS allows linear algebra."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(n_cores, max(1, int(limit))) if limit.isdigit() else n_cores
 
 
 def serves(dimension: int) -> bool:
@@ -101,10 +49,9 @@ def score_documents(
     coarse: bool = False,
 ) -> FloatArray:
     """Scores of stored documents. See ``muvera_core.maxsim.score_documents``."""
-    assert kernels is not None
     tokens, offsets = _end_to_end(queries)
     scores = np.empty((len(queries), len(first)), dtype=np.float32)
-    kernels.score_documents(
+    _module().score_documents(
         source,
         _int64(first),
         _int64(count),
@@ -128,10 +75,9 @@ def score_rows(
     n_threads: int,
 ) -> FloatArray:
     """Scores of documents whose rows lie in arrays, float32, shape (queries, documents). See ``maxsim_of_many``."""
-    assert kernels is not None
     tokens, query_offsets = _end_to_end(queries)
     scores = np.empty((len(queries), len(offsets) - 1), dtype=np.float32)
-    kernels.score_rows(rows, scales, _int64(offsets), tokens, query_offsets, n_threads, kernel_name(), scores)
+    _module().score_rows(rows, scales, _int64(offsets), tokens, query_offsets, n_threads, kernel_name(), scores)
     return scores
 
 
@@ -159,12 +105,17 @@ def row_checksums(source: RowSource, first: IntArray, count: IntArray, row_bytes
         OSError: the file cannot be read.
     """
     found = np.empty(len(first), dtype=np.uint32)
-    if kernels is not None and kernel_name() != NUMPY:
-        kernels.crc32(source, _int64(first), _int64(count), row_bytes, found)
+    if (module := kernels()) is not None:
+        module.crc32(source, _int64(first), _int64(count), row_bytes, found)
         return found
     for i, (place, size) in enumerate(zip((first * row_bytes).tolist(), (count * row_bytes).tolist(), strict=True)):
         found[i] = zlib.crc32(read_block(source, place, size).data)
     return found
+
+
+def _module() -> Any:
+    """The compiled kernels. Only called where ``serves`` says that one is used."""
+    return kernels()
 
 
 def _end_to_end(queries: Sequence[FloatArray]) -> tuple[FloatArray, IntArray]:
