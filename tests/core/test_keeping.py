@@ -281,7 +281,7 @@ def test_only_stage_one_being_damaged_costs_no_rebuilding(tmp_path: Path) -> Non
     with MuveraIndex.create(tmp_path / "index", ENCODER, FDE) as index:
         index.add_embeddings(tokens(0, 30), ids=ids(30))
         before = found(index)
-    stage_one_file(tmp_path / "index", ".vectors").write_bytes(b"nonsense")
+    stage_one_file(tmp_path / "index", ".codes").write_bytes(b"nonsense")
     (problem,) = check_index(tmp_path / "index").problems
     assert problem.derived
     inode = token_file(tmp_path / "index").stat().st_ino

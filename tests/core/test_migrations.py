@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from muvera_core import MuveraIndex, check_index
+from muvera_core import MuveraIndex, check_index, repair_index
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import CorruptIndexError, StorageError, UnsupportedFormatError
 from muvera_core.maintenance import migrations, rebuild
 from muvera_core.storage.manifest import Manifest
-from muvera_core.storage.store import Store
 from muvera_core.storage.token_codec import TokenCodec
 
 D = 16
@@ -90,7 +89,7 @@ def test_an_interrupted_migration_goes_on_at_the_next_opening(old: Path, where: 
 
     with pytest.MonkeyPatch.context() as patch:
         if where.endswith("in place"):
-            patch.setattr(Store, "apply", interrupt)
+            patch.setattr(migrations, "write_state", interrupt)
             for module in (rebuild, migrations):
                 patch.setattr(module, "replace_database", interrupt)
         else:
@@ -99,9 +98,37 @@ def test_an_interrupted_migration_goes_on_at_the_next_opening(old: Path, where: 
             MuveraIndex.open(old, ENCODER)
     with MuveraIndex.open(old, ENCODER) as index:
         assert_complete(index)
-    assert sorted(path.suffix for path in old.iterdir()) == [
-        ".bin", ".json", ".json", ".keys", ".lock", ".sqlite", ".vectors"
-    ]  # fmt: skip
+    # Stage one of format 1 is derived from the documents. That of later formats is kept as it is.
+    of_stage_one = [".codes", ".keys", ".scales"] if old.name == "format-1" else [".keys", ".vectors"]
+    expected = [".bin", ".json", ".json", ".lock", ".sqlite", *of_stage_one]
+    assert sorted(path.suffix for path in old.iterdir()) == sorted(expected)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_damaged_old_index_is_repaired(version: int, tmp_path: Path) -> None:
+    old = copy_of(version, tmp_path)
+    tokens = next(old.glob("tokens-*.bin"))
+    tokens.write_bytes(tokens.read_bytes()[:-8])  # the end of the last document
+    with pytest.raises(CorruptIndexError, match="repair"):
+        MuveraIndex.open(old, ENCODER)
+    assert repair_index(old, ENCODER).n_documents == 7
+    assert check_index(old).ok
+    with MuveraIndex.open(old, ENCODER) as index:
+        assert [document.id for document in index.find()] == ["d0", "d1", "d2", "d4", "d6", "d7", "d3"]
+
+
+@pytest.mark.parametrize("is_lost", [True, False], ids=["lost", "damaged"])
+def test_an_old_index_without_its_manifest_is_repaired(is_lost: bool, tmp_path: Path) -> None:
+    old = copy_of(3, tmp_path)
+    manifest = old / "manifest.json"
+    if is_lost:
+        manifest.unlink()
+    else:
+        manifest.write_text(manifest.read_text().replace("int8", "int9"))
+    repair_index(old, ENCODER)
+    assert check_index(old).ok
+    with MuveraIndex.open(old, ENCODER) as index:
+        assert_complete(index)
 
 
 def test_a_centring_index_keeps_its_mean(format_1: Path) -> None:

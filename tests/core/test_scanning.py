@@ -111,7 +111,7 @@ def test_all_kernels_find_the_same(dimension: int, monkeypatch: pytest.MonkeyPat
     for name in muvera_kernels.available_kernels():
         for n_threads in (1, 3):
             monkeypatch.setenv("MUVERA_KERNEL", name)
-            monkeypatch.setattr(scanning, "_n_threads", lambda n=n_threads: n)
+            monkeypatch.setenv("MUVERA_NUM_THREADS", str(n_threads))
             found.append([row.tolist() for row in flat.search_many(unit(1, 70, dimension), 30)])
     assert all(each == found[0] for each in found)
 

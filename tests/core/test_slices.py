@@ -16,7 +16,13 @@ import pytest
 
 from muvera_core import FDEConfig, MuveraIndex, StageClock, check_index, repair_index
 from muvera_core.encoders import PrecomputedEmbeddings
-from muvera_core.errors import CorruptIndexError, InvalidInputError, ReadOnlyIndexError, StorageError
+from muvera_core.errors import (
+    CorruptIndexError,
+    InvalidInputError,
+    NothingToOptimizeWarning,
+    ReadOnlyIndexError,
+    StorageError,
+)
 from muvera_core.maintenance import read_info
 from muvera_core.storage import change, store
 from muvera_core.storage.manifest import Manifest
@@ -92,6 +98,20 @@ def test_a_plan_says_how_many_candidates_are_reranked_by_all_bits() -> None:
         assert index.plan(k=10, exact=True).n_shortlisted is None
     with filled(None, 400, "int8") as index:
         assert index.plan(k=10, n_candidates=300).n_shortlisted is None
+
+
+def test_short_vectors_have_no_shortlist() -> None:
+    with MuveraIndex.create(None, PrecomputedEmbeddings(8, "short"), token_precision="8bit") as index:
+        index.add_embeddings([row[None] for row in np.random.default_rng(0).standard_normal((300, 8))])
+        assert index.plan(n_candidates=250).n_shortlisted is None
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_equal_documents_are_found_in_the_order_of_their_addition(precision: TokenPrecision) -> None:
+    with MuveraIndex.create(None, ENCODER, token_precision=precision) as index:
+        index.add_embeddings([tokens(0, 1)[0]] * 300, ids=[f"d{i}" for i in range(300)])
+        found = [hit.id for hit in index.search_embeddings(tokens(1, 1)[0], 5)]
+        assert found == ["d0", "d1", "d2", "d3", "d4"]
 
 
 def test_the_clock_times_the_shortlist() -> None:
@@ -189,7 +209,8 @@ def test_too_few_bytes_are_refused_with_the_smallest_possible(tmp_path: Path) ->
 def test_optimize_rewrites_the_tokens_and_reports_their_bytes(tmp_path: Path) -> None:
     with filled(tmp_path / "a", precision="int8") as index:
         before = (tmp_path / "a" / "tokens-0.bin").stat().st_size
-        tuning = index.optimize(k=2, max_bytes_per_token=20)
+        with pytest.warns(NothingToOptimizeWarning, match="leaves stage one as it is"):
+            tuning = index.optimize(k=2, max_bytes_per_token=20)
         assert (tuning.measured["bytes_per_token"], tuning.measured["bytes_per_token_before"]) == (18, 36)
         assert index.token_precision == "4bit"
         assert own_document_found(index)
@@ -201,6 +222,16 @@ def test_optimize_rewrites_the_tokens_and_reports_their_bytes(tmp_path: Path) ->
     assert read_info(tmp_path / "a").manifest.token_precision == "4bit"
     with MuveraIndex.open(tmp_path / "a", ENCODER, read_only=True) as index:
         assert own_document_found(index)
+
+
+def test_a_narrowed_index_opens_with_its_former_precision(tmp_path: Path) -> None:
+    with filled(tmp_path / "a", precision="int8") as index:
+        narrow(index, 18)
+    for before in ("float16", "int8", "8bit", "4bit"):
+        with MuveraIndex.open_or_create(tmp_path / "a", ENCODER, token_precision=before) as index:
+            assert index.token_precision == "4bit"
+    with pytest.raises(InvalidInputError, match="made with token_precision='4bit'"):
+        MuveraIndex.open_or_create(tmp_path / "a", ENCODER, token_precision="2bit")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -13,10 +13,18 @@ from muvera_core.threads import ThreadBudget, available_cores, max_threads
 @pytest.fixture(autouse=True)
 def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MUVERA_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
 def test_a_call_alone_may_use_all_cores() -> None:
     assert ThreadBudget().share().n_threads == max_threads() == available_cores() >= 1
+
+
+def test_a_bound_on_linear_algebra_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert max_threads() == 1
+    monkeypatch.setenv("MUVERA_NUM_THREADS", "5")
+    assert max_threads() == 5
 
 
 def test_calls_at_the_same_time_divide_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

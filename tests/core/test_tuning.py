@@ -424,7 +424,7 @@ def test_what_is_kept_is_what_would_be_encoded_anew(quickly_learned: None, monke
         keys = held.snapshot().keys
         kept = held.stage_one.candidates.vectors(keys)
         anew = held.stage_one.encode_documents(held.store.embeddings(held.snapshot(), keys))
-        np.testing.assert_allclose(kept, anew, atol=1e-3)
+        np.testing.assert_allclose(kept, anew, atol=5e-3)  # a step of the codes that are kept is .0026 at most
 
 
 # What a tuned index does
@@ -742,7 +742,7 @@ def test_an_index_whose_documents_are_all_reranked_is_left_as_it_is(
         before = answers(index)
         with pytest.warns(NothingToOptimizeWarning, match=rf"reranks up to 400 documents.*\({N}\)"):
             chosen = index.optimize()
-        assert chosen.measured["recall"] == 1
+        assert "recall" not in chosen.measured
         assert chosen.measured["n_documents"] == N
         assert chosen.n_candidates == index.default_candidates()
         assert answers(index) == before == answers(index, exact=True)
@@ -1040,7 +1040,7 @@ def test_repair_restores_the_tuning_with_the_manifest(tuned: Path) -> None:
 
 def test_repair_of_everything_at_once(tuned: Path, warned: Callable[[], bool]) -> None:
     flip(tuned / weights_files(tuned)[0])
-    flip(stage_one_file(tuned, ".vectors"))
+    flip(stage_one_file(tuned, ".codes"))
     flip(tuned / "tokens-0.bin")
     (tuned / MANIFEST_NAME).unlink()
     assert repair_index(tuned, ENCODER).n_documents == N - 1

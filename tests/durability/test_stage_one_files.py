@@ -21,8 +21,9 @@ from muvera_core import FDEConfig, LearnedSetEncoder, LearnedSetEncoderConfig, M
 from muvera_core.collection import Collection
 from muvera_core.collection import writer as writer_module
 from muvera_core.errors import CorruptIndexError, StageOneNotSavedWarning, StorageError
+from muvera_core.files import file_checksum
 from muvera_core.set_encoders import FixedDimensionalEncoder, LearnedMatrices
-from muvera_core.stage_one import Tuning, load_weights, save_weights, saved, stage_one
+from muvera_core.stage_one import DESCRIPTION_NAME, Tuning, load_weights, save_weights, saved, stage_one
 from muvera_core.stage_one.graph_file import check_graph_file
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH
 from muvera_core.stage_one.hnsw import HnswCandidates
@@ -272,6 +273,37 @@ def test_files_that_noted_no_sizes_and_have_no_numbers_are_read(
             add_to(index, OTHERS)
         assert names(tmp_path / kind) == described(tmp_path / kind)
         assert n_derived(tmp_path / kind) == 0
+
+
+@KINDS
+def test_files_of_versions_without_codes_are_read(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MuveraIndex.open(folder, ENCODER) as index:
+        keys, candidates = index._collection.snapshot().keys, index._collection.stage_one.candidates
+        assert candidates.kind == {"flat": "flat", "graph": "hnsw"}[kind]
+        vectors = candidates.vectors(keys)
+    description = json.loads((folder / DESCRIPTION_NAME).read_text())
+    codes = {name for name in description["files"] if Path(name).suffix in (".codes", ".scales")}
+    kept = [folder / name for name in description["files"] if name not in codes]
+    if kind == "flat":
+        kept.append(kept[0].with_suffix(".vectors"))
+        kept[-1].write_bytes(vectors.astype("<f4").tobytes())
+    else:
+        kept = [file for file in kept if file.suffix != ".keys"]
+    description["files"] = {file.name: file_checksum(file) for file in kept}
+    description["sizes"] = {file.name: file.stat().st_size for file in kept}
+    (folder / DESCRIPTION_NAME).write_text(json.dumps(description))
+    for name in codes:
+        (folder / name).unlink()
+
+    def encode_anew(*_: object) -> None:
+        raise AssertionError("the files were not used")
+
+    monkeypatch.setattr(StageOne, "encode_documents", encode_anew)
+    assert check_index(folder).ok
+    for read_only in (True, False):
+        with MuveraIndex.open(folder, ENCODER, read_only=read_only) as index:
+            np.testing.assert_allclose(index._collection.stage_one.candidates.vectors(keys), vectors, atol=0.02)
+            assert search_all(index)(ReferenceModel().with_documents(DOCUMENTS))
 
 
 def test_a_graph_file_is_checked_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,15 +9,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <exception>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "processor.h"
+#include "threads.h"
 
 namespace nb = nanobind;
 
@@ -166,31 +163,16 @@ class FdeEncoder {
         const int64_t *at = offsets.data();
         const auto n_sets = static_cast<int64_t>(encodings.shape(0));
         std::atomic<int64_t> next{0};
-        std::exception_ptr error;
-        std::mutex error_lock;
-        const auto work = [&] {
-            try {
-                Scratch scratch;
-                for (int64_t i = next++; i < n_sets; i = next++) {
-                    const int64_t n = at[i + 1] - at[i];
-                    kernel_.encode(plan_, scratch.sized(plan_, n), tokens.data() + at[i] * plan_.dimension, n,
-                                   are_documents, encodings.data() + i * plan_.output);
-                }
-            } catch (...) {  // no memory
-                std::lock_guard<std::mutex> hold(error_lock);
-                error = std::current_exception();
-            }
-        };
         const int64_t worth = multiplications(static_cast<int64_t>(tokens.shape(0)), n_sets) / MULTIPLICATIONS_PER_THREAD;
-        const int64_t most = std::min({worth, int64_t{n_threads}, n_sets});
-        std::vector<std::thread> others;
-        try {
-            for (int64_t i = 1; i < most; ++i) others.emplace_back(work);
-        } catch (const std::system_error &) {  // no more threads: those that there are do the work
-        }
-        work();
-        for (std::thread &other : others) other.join();
-        if (error) std::rethrow_exception(error);
+        const int64_t most = std::max<int64_t>(1, std::min({worth, int64_t{n_threads}, n_sets}));
+        in_threads(static_cast<size_t>(most), [&](size_t) {
+            Scratch scratch;
+            for (int64_t i = next++; i < n_sets; i = next++) {
+                const int64_t n = at[i + 1] - at[i];
+                kernel_.encode(plan_, scratch.sized(plan_, n), tokens.data() + at[i] * plan_.dimension, n,
+                               are_documents, encodings.data() + i * plan_.output);
+            }
+        });
     }
 
   private:

@@ -4,11 +4,10 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
-#include <system_error>
-#include <thread>
 
 #include "maxsim_packing.h"
 #include "processor.h"
+#include "threads.h"
 
 namespace muvera {
 
@@ -136,19 +135,6 @@ size_t threads_for(const MaxSimKernel &kernel, const Queries &queries, double n_
     return std::max<size_t>(1, std::min(limit, static_cast<size_t>(seconds / kWorthAThread)));
 }
 
-// Calls work() in `n` threads, of which this is one. Fewer if the system gives no more.
-template <class Work>
-void in_threads(size_t n, const Work &work) {
-    std::vector<std::thread> others;
-    others.reserve(n);
-    try {
-        while (others.size() + 1 < n) others.emplace_back(work);
-    } catch (const std::system_error &) {
-    }
-    work();
-    for (std::thread &other : others) other.join();
-}
-
 PackedQueries pack(const MaxSimKernel &kernel, const Queries &queries, Precision precision, bool coarse) {
     if (precision == Precision::int8 || precision == Precision::sliced)
         return PackedQueries::of_codes(kernel, queries, precision == Precision::sliced, coarse);
@@ -207,7 +193,7 @@ Failure score_stored(const MaxSimKernel &kernel, const StoredDocuments &document
     std::atomic<size_t> next{0};
     std::atomic<size_t> failed{n};
     std::vector<int> errors(runs.size(), 0);
-    auto work = [&] {
+    const auto work = [&](size_t) {
         Scorer scorer(kernel, packed, queries, documents.precision, documents.coarse ? 0 : documents.n_rest_bits,
                       documents.levels);
         Buffer read;
@@ -250,7 +236,7 @@ void score_loose(const MaxSimKernel &kernel, const LooseDocuments &documents, co
     const PackedQueries packed = pack(kernel, queries, documents.precision, false);
     const size_t n = documents.n_documents;
     std::atomic<size_t> next{0};
-    auto work = [&] {
+    const auto work = [&](size_t) {
         Scorer scorer(kernel, packed, queries, documents.precision, 0, nullptr);
         for (size_t i; (i = next.fetch_add(1)) < n;) {
             const size_t first = static_cast<size_t>(documents.offsets[i]);

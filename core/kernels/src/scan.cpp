@@ -10,10 +10,10 @@
 #include <cmath>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "processor.h"
+#include "threads.h"
 
 namespace nb = nanobind;
 
@@ -42,14 +42,6 @@ const ScanKernel &chosen(const std::string &name) {
     if (taken == "avx2") return scan_avx2;
 #endif
     return scan_portable;
-}
-
-// Calls work(part) for parts 0 to n - 1, each in its own thread.
-template <typename Work> void in_threads(size_t n, const Work &work) {
-    std::vector<std::thread> threads;
-    for (size_t part = 1; part < n; ++part) threads.emplace_back([&work, part] { work(part); });
-    work(0);
-    for (std::thread &thread : threads) thread.join();
 }
 
 size_t useful_threads(size_t n_threads, size_t bytes, size_t parts) {

@@ -26,7 +26,7 @@ from muvera_core.cli.passages import Splitting
 from muvera_core.encoders import BUNDLED_DIMENSION, MAX_POOL_FACTOR, TokenEncoder, is_image_encoder
 from muvera_core.errors import InvalidInputError, NotAnIndexError
 from muvera_core.index import MuveraIndex
-from muvera_core.storage import DEFAULT_PRECISION, PRECISIONS, TokenPrecision
+from muvera_core.storage import DEFAULT_PRECISION, PRECISIONS, TokenCodec, TokenPrecision
 from muvera_core.validation import counted
 
 # Most unusable files and lines that an error lists.
@@ -146,6 +146,9 @@ def _open_for_writing(
     except NotAnIndexError:
         return None
     index = MuveraIndex.open(folder, encoder, show_progress=sys.stderr.isatty())
+    codec = TokenCodec(index.token_precision, index.encoder.dimension)
+    if token_precision is not None and codec.may_replace(token_precision):
+        token_precision = None  # the index was narrowed
     for option, made_with, given in (
         ("--pool-factor", index.pool_factor, pool_factor),
         ("--token-precision", index.token_precision, token_precision),

@@ -165,7 +165,8 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
             path: the index's folder.
             encoder: see ``open``.
             fde: see ``create``. None takes the index's own, or the defaults.
-            token_precision: see ``create``. None takes the index's own, or "int8".
+            token_precision: see ``create``. None takes the index's own, or "int8". An index that ``optimize`` has
+                narrowed opens with its former precision, too.
             pool_factor: see ``create``. None takes the index's own, or 1.
             show_progress: see ``open``.
             device: see ``open``.
@@ -193,6 +194,8 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
                     raise  # otherwise another process has just made it
         index = cls.open(path, encoder, show_progress=show_progress, **on_device)
         manifest = index._collection.manifest
+        if token_precision is not None and manifest.codec.may_replace(token_precision):
+            token_precision = None  # the index was narrowed, and what opens it need not know
         given = {"fde": fde, "token_precision": token_precision, "pool_factor": pool_factor}
         for name, value in given.items():
             if value is not None and value != getattr(manifest, name):

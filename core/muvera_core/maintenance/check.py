@@ -128,7 +128,7 @@ def read_settings(folder: Path, salvage: Salvage) -> Manifest:
             return replace(manifest, token_precision=precision)
         return manifest
     try:
-        return Manifest.from_text(salvage.state.get("manifest"), folder / MANIFEST_NAME)
+        return Manifest.from_copy(salvage.state.get("manifest"), folder / MANIFEST_NAME)
     except MuveraError:
         raise CorruptIndexError(
             f"the index's settings are damaged in both {MANIFEST_NAME} and {DATABASE_NAME} in {folder}: "

@@ -10,6 +10,9 @@ from muvera_core.stage_one import StageOne, StageOneView
 from muvera_core.storage import Snapshot, StaleError
 from muvera_core.token_embeddings import FloatArray, IntArray
 
+# Two bits of each of fewer numbers say too little about a token to make a shortlist.
+_LEAST_DIMENSION = 16
+
 
 @dataclass(frozen=True, eq=False)
 class Moment:
@@ -56,6 +59,7 @@ def take_moment(collection: Collection, snapshot: Snapshot, options: SearchOptio
         stage_one, gpu = collection.stage_one, collection.accelerator
         view = stage_one.view()
         gpu_scans = gpu is not None and gpu.scans(stage_one, snapshot)
-        has_slices = gpu is None and snapshot.tokens.codec.is_sliced
+        codec = snapshot.tokens.codec
+        has_slices = gpu is None and codec.is_sliced and codec.dimension >= _LEAST_DIMENSION
         plan = plan_search(stage_one, len(snapshot), len(admitted), options, gpu_scans=gpu_scans, has_slices=has_slices)
     return Moment(snapshot, stage_one, view, admitted, options.admits_all, plan)

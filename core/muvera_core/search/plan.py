@@ -8,7 +8,8 @@ from typing import Literal
 from muvera_core.filters import Condition
 from muvera_core.stage_one import HnswCandidates, StageOne
 
-# Candidates that are reranked by all bits, at least, and per hit: exact MaxSim's best are always among them (measured).
+# Candidates that are reranked by all bits, at least, and per hit. Exact MaxSim's best were among them on all
+# collections that were measured. They are less surely where tokens are much alike, as those of some models are.
 _LEAST_SHORTLISTED = 50
 _SHORTLISTED_PER_HIT = 3
 # With fewer candidates than this many times the shortlist, the leading bits save nothing.
@@ -91,7 +92,7 @@ def plan_search(
         n_admitted: number of documents that the filter and the ids admit.
         options: the search's options.
         gpu_scans: whether a GPU would scan the vectors of all documents.
-        has_slices: whether the CPU reranks, and can read the leading bits of tokens alone.
+        has_slices: whether the CPU reranks, can read the leading bits of tokens alone, and these say enough.
     """
     everything: SearchPath = "every document" if options.admits_all else "admitted documents"
     n = max(options.k, stage_one.n_candidates(options.k) if options.n_candidates is None else options.n_candidates)

@@ -59,4 +59,4 @@ def _best(request: RerankRequest, scores: FloatArray, n: int) -> IntArray:
     """The request's ``n`` documents of highest score, by rising key."""
     if len(scores) <= n:
         return request.keys
-    return np.sort(request.keys[np.argpartition(-scores, n)[:n]])
+    return np.sort(request.keys[np.argsort(-scores, kind="stable")[:n]])  # keys ascend, so ties go to the lowest

@@ -17,6 +17,7 @@ from muvera_core.storage.database import (
     read_state,
     schema_version,
     undo_interrupted_commit,
+    write_state,
 )
 from muvera_core.storage.documents import StaleError, StoredDocument
 from muvera_core.storage.folder_lock import claim_folder, claim_new_folder, claimed, remove_unfinished
@@ -80,4 +81,5 @@ __all__ = [
     "tokens_path",
     "undo_interrupted_commit",
     "warn_or_log",
+    "write_state",
 ]

@@ -123,6 +123,16 @@ class Manifest:
         return cls.from_json(content, source)
 
     @classmethod
+    def from_copy(cls, text: Any, source: Path) -> Manifest:
+        """Parse the copy in a database of the present schema, which may be of format 2 or 3. Raises like ``read``."""
+        try:
+            content = json.loads(text)
+            version = content["format_version"]
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise _damaged(source, error) from error
+        return cls.from_earlier_format(content, source) if version in (2, 3) else cls.from_json(content, source)
+
+    @classmethod
     def from_json(cls, content: dict[str, Any], source: Path) -> Manifest:
         """Parse what ``as_json`` made. Raises like ``read``; error messages name ``source``."""
         require_checksum(content, source)

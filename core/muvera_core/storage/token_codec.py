@@ -47,6 +47,10 @@ class TokenCodec:
             known = f"{', '.join(map(repr, PRECISIONS[:-1]))} or {PRECISIONS[-1]!r}"
             raise InvalidInputError(f"token precision must be {known}, got {shown(self.precision)}")
 
+    def may_replace(self, precision: TokenPrecision) -> bool:
+        """Whether ``optimize`` may have rewritten tokens of this precision in the codec's own."""
+        return self.is_sliced and self.row_dtype.itemsize < TokenCodec(precision, self.dimension).row_dtype.itemsize
+
     @property
     def is_sliced(self) -> bool:
         """Whether the leading bits of a document's tokens can be read alone."""

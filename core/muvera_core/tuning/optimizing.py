@@ -87,12 +87,11 @@ def _nothing_to_gain(corpus: Corpus, k: int, measured: dict[str, Any]) -> Tuning
     n, n_candidates = len(corpus.keys), corpus.collection.stage_one.n_candidates(k)
     warn(
         f"optimize leaves stage one as it is: a search reranks up to {n_candidates} documents, and the index has no "
-        f"more than that ({n}), so it finds exactly what exact MaxSim finds. Optimize when there are several times as "
-        "many",
+        f"more than that ({n}). Optimize when there are several times as many",
         NothingToOptimizeWarning,
     )
     present = corpus.collection.manifest.tuning
-    measured = measured | {"recall": 1.0, "n_documents": n, "n_queries": 0}
+    measured = measured | {"n_documents": n, "n_queries": 0}
     if present is not None:
         return replace(present, measured=present.measured | measured)
     return Tuning(None, None, None, k, n_candidates, corpus.collection.stage_one.ef, measured)
