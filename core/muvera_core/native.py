@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -39,27 +38,35 @@ def available_kernels() -> list[str]:
     return [*(name for name in names if name != PORTABLE), NUMPY, *(name for name in names if name == PORTABLE)]
 
 
-def kernel_name(having: Sequence[str] | None = None) -> str:
+def kernel_name() -> str:
     """The kernel that the environment names, or the fastest that can run here.
-
-    Args:
-        having: the kernels that a kind of work has, the fastest first. If the chosen one is not among them, the next
-            slower one is taken. None for exact MaxSim, which has all.
 
     Raises:
         InvalidInputError: the environment names a kernel that cannot run here.
     """
-    return _kernel_named(os.environ.get(VARIABLE) or None, None if having is None else tuple(having))
+    return _kernel_named(os.environ.get(VARIABLE) or None)[0]
 
 
-@cache
-def _kernel_named(wanted: str | None, having: tuple[str, ...] | None) -> str:
+def vector_kernel() -> tuple[Any, str]:
+    """The module and the name of the kernel for FDEs and for scans of vectors. The module is None for NumPy.
+
+    Exact MaxSim has kernels of its own for some processors. The next slower kernel then serves here.
+
+    Raises:
+        InvalidInputError: the environment names a kernel that cannot run here.
+    """
+    name = _kernel_named(os.environ.get(VARIABLE) or None)[1]
+    return (None, NUMPY) if name == NUMPY or _installed is None else (_installed, name)
+
+
+@cache  # asking for the processor's features takes long on virtual machines
+def _kernel_named(wanted: str | None) -> tuple[str, str]:
+    """The kernels of exact MaxSim and of vectors."""
     names = available_kernels()
     if wanted and wanted not in names:
         raise InvalidInputError(
             f"the environment variable {VARIABLE} must be one of {', '.join(names)} on this processor, got {wanted!r}"
         )
     chosen = wanted or names[0]
-    if having is None or chosen == NUMPY:
-        return chosen
-    return next(name for name in names[names.index(chosen) :] if name in having or name == NUMPY)
+    of_vectors = [NUMPY] if _installed is None else [*_installed.available_kernels(), NUMPY]
+    return chosen, next(name for name in names[names.index(chosen) :] if name in of_vectors)

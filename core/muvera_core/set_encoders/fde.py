@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from muvera_core.errors import InvalidInputError
-from muvera_core.native import NUMPY, kernel_name, kernels
+from muvera_core.native import vector_kernel
 from muvera_core.set_encoders.fde_config import FDEConfig
 from muvera_core.set_encoders.fde_matrices import FDEMatrices
 from muvera_core.set_encoders.fde_numpy import NumpyFDE
@@ -119,20 +119,19 @@ class FixedDimensionalEncoder:
     def _encode(self, embeddings: TokenEmbeddings, *, are_documents: bool) -> FloatArray:
         require_dimension(embeddings, self.config.dimension, "this encoder")
         encodings = np.empty((len(embeddings), self.output_dimension), dtype=np.float32)
-        module = kernels()
-        name = NUMPY if module is None else kernel_name(module.available_kernels())
-        if name == NUMPY:
+        module, name = vector_kernel()
+        if module is None:
             self._numpy.encode(embeddings, encodings, are_documents=are_documents)
         elif len(embeddings):
             share = kernel_calls.share()
             n_threads = share.n_threads if len(embeddings) > 1 else 1
-            self._compiled(name).encode(embeddings.vectors, embeddings.offsets, encodings, are_documents, n_threads)
+            encoder = self._compiled(module, name)
+            encoder.encode(embeddings.vectors, embeddings.offsets, encodings, are_documents, n_threads)
         return encodings
 
-    def _compiled(self, name: str) -> Any:
+    def _compiled(self, module: Any, name: str) -> Any:
         """The encoder of a compiled kernel, which is made when it is first needed."""
         if self._made is None or self._made[0] != name:
-            module: Any = kernels()
             encoder = module.FdeEncoder(
                 name,
                 _contiguous(self.matrices.simhash, np.float32),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.native import NUMPY, installed_kernels, kernel_name, kernels
+from muvera_core.native import installed_kernels, vector_kernel
 from muvera_core.stage_one.vector_codes import Codes, EncodedVectors, QueryCodes, encode_queries
 from muvera_core.threads import kernel_calls
 from muvera_core.token_embeddings import FloatArray, IntArray
@@ -34,16 +34,9 @@ class Coarse(NamedTuple):
     scales: FloatArray
 
 
-def _scanner() -> tuple[Any, str]:
-    """The module of compiled kernels and the name of the one to use. The module is None if NumPy is to be used."""
-    module = kernels()
-    name = NUMPY if module is None else kernel_name(module.available_kernels())
-    return (None, NUMPY) if name == NUMPY else (module, name)
-
-
 def coarse_width(dimension: int) -> int:
     """Bytes of a vector's coarse codes."""
-    return -(-dimension // 4) if dimension >= _WIDE and _scanner()[0] is not None else 0
+    return -(-dimension // 4) if dimension >= _WIDE and vector_kernel()[0] is not None else 0
 
 
 def write_coarse(encoded: EncodedVectors, coarse: Coarse) -> None:
@@ -80,7 +73,7 @@ def best_rows(
     found = np.empty((len(queries), k), dtype=np.int64)
     if not found.size:
         return found
-    module, name = _scanner()
+    module, name = vector_kernel()
     if module is None:
         return _best_in_numpy(encoded, keys, admitted, encode_queries(queries, dimension), found)
     n_kept = max(_LEAST_KEPT, _KEPT * k)
