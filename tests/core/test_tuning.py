@@ -756,7 +756,8 @@ def test_nothing_is_learned_where_reranking_costs_less_than_a_learned_encoding(
         raise AssertionError("an encoding is learned")
 
     monkeypatch.setattr(LearnedSetEncoder, "fit", fit)
-    monkeypatch.setattr(choose, "_seconds_per_candidate", lambda *_: 1e-12)
+    for name, seconds in (("_seconds_per_candidate", 1e-9), ("_stage_one_seconds", 1e-4), ("_encoding_seconds", 1e-3)):
+        monkeypatch.setattr(choose, name, lambda *_, seconds=seconds: seconds)
     with make(None) as index:
         chosen = index.optimize(n_queries=20)
         assert chosen.set_encoder is None

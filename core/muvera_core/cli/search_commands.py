@@ -208,7 +208,7 @@ def optimize(
                 show_progress=progress,
             )
     click.echo(tuning_as_text(tuning))
-    if tuning.measured["recall"] < target_recall:
+    if tuning.measured.get("recall", 1.0) < target_recall:  # not measured if nothing was to be gained
         say(f"no setting reaches a recall of {target_recall}: the one that comes nearest was kept")
     elif tuning.measured.get("milliseconds", 0) > 0.9 * tuning.measured.get("milliseconds_untuned", math.inf):
         say("searches take about as long as before: optimizing gains little here")

@@ -329,7 +329,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
             With ``max_bytes_per_token`` there are the bytes that a token takes now ("bytes_per_token") and took before.
 
         Warns:
-            NothingToOptimizeWarning: searches rerank all documents anyway.
+            NothingToOptimizeWarning: searches rerank all documents anyway. Recall is then not measured.
 
         Raises:
             InvalidInputError: the target is outside [0, 1], ``queries`` is empty, there are at most ``k`` documents,
