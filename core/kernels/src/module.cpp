@@ -13,6 +13,7 @@ void register_scan(nb::module_ &m);
 }
 
 NB_MODULE(_native, m) {
+    nb::set_leak_warnings(false);  // encoders may live until Python ends, where nanobind would print a warning
     m.def("available_kernels", &muvera::available_kernels);
     muvera::register_maxsim(m);
     muvera::register_fde(m);

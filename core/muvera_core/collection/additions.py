@@ -200,11 +200,9 @@ class GivenTokens:
     embeddings: TokenEmbeddings
 
     def batches(self, places: Sequence[int]) -> Iterator[tuple[Sequence[int], TokenEmbeddings]]:
-        """See ``TokenSource``."""
-        if places and len(places) == len(self.embeddings):
-            yield places, self.embeddings
-        elif places:
-            yield places, TokenEmbeddings.from_list([self.embeddings[place] for place in places])
+        """See ``TokenSource``. Some at a time: the copies that storing them takes are then small."""
+        for batch in batched(places, COPY_BATCH):
+            yield batch, TokenEmbeddings.from_list([self.embeddings[place] for place in batch])
 
 
 NO_TOKENS = GivenTokens(TokenEmbeddings.from_list([]))
