@@ -59,7 +59,7 @@ def vector_kernel() -> tuple[Any, str]:
     return (None, NUMPY) if name == NUMPY or _installed is None else (_installed, name)
 
 
-@cache  # asking for the processor's features takes long on virtual machines
+@cache
 def _kernel_named(wanted: str | None) -> tuple[str, str]:
     """The kernels of exact MaxSim and of vectors."""
     names = available_kernels()

@@ -29,18 +29,21 @@ MUVERA_INLINE __m512 raised(__m512 best, const int32_t *products, const float *s
     return best;
 }
 
-// Tiles 0-3: products of two blocks of tokens with the first and the second plane. Tile 4: rows. Tiles 5, 6: tokens.
-template <int kPlanes>
-MUVERA_INLINE void score_pair(const uint8_t *rows, size_t stride, const float *scales, size_t n_rows,
-                              const uint8_t *query, size_t n_groups, float *best) {
-    alignas(64) int32_t products[4 * kTileBytes / 4];
+// Scores one or two blocks of 16 query tokens. Tiles 0-3: products of the blocks with the first and the second plane.
+// Tile 4: rows. Tiles 5, 6: tokens.
+template <int kPlanes, int kBlocks>
+MUVERA_INLINE void score_blocks(const uint8_t *rows, size_t stride, const float *scales, size_t n_rows,
+                                const uint8_t *query, size_t n_groups, float *best) {
+    alignas(64) int32_t products[2 * kBlocks * kTileBytes / 4];
     const size_t plane = n_groups * 64, n_steps = n_groups / 16;
-    __m512 first = _mm512_loadu_ps(best), second = _mm512_loadu_ps(best + 16);
+    __m512 first = _mm512_loadu_ps(best), second = kBlocks == 2 ? _mm512_loadu_ps(best + 16) : first;
     for (size_t r = 0; r < n_rows; r += kTileRows) {
         _tile_zero(0);
         _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        if (kBlocks == 2) {
+            _tile_zero(2);
+            _tile_zero(3);
+        }
         for (size_t step = 0; step < n_steps; ++step) {
             const uint8_t *tokens = query + step * kTileBytes;
             _tile_loadd(4, rows + r * stride + 64 * step, static_cast<int>(stride));
@@ -50,48 +53,27 @@ MUVERA_INLINE void score_pair(const uint8_t *rows, size_t stride, const float *s
                 _tile_loadd(6, tokens + plane, 64);
                 _tile_dpbssd(1, 4, 6);
             }
-            _tile_loadd(5, tokens + kPlanes * plane, 64);
-            _tile_dpbssd(2, 4, 5);
-            if (kPlanes == 2) {
+            if (kBlocks == 2) {
+                _tile_loadd(5, tokens + kPlanes * plane, 64);
+                _tile_dpbssd(2, 4, 5);
+            }
+            if (kBlocks == 2 && kPlanes == 2) {
                 _tile_loadd(6, tokens + 3 * plane, 64);
                 _tile_dpbssd(3, 4, 6);
             }
         }
         _tile_stored(0, products, 64);
         if (kPlanes == 2) _tile_stored(1, products + kTileBytes / 4, 64);
-        _tile_stored(2, products + 2 * kTileBytes / 4, 64);
-        if (kPlanes == 2) _tile_stored(3, products + 3 * kTileBytes / 4, 64);
         first = raised<kPlanes>(first, products, scales + r);
-        second = raised<kPlanes>(second, products + 2 * kTileBytes / 4, scales + r);
+        if (kBlocks == 2) {
+            int32_t *others = products + 2 * (kBlocks - 1) * kTileBytes / 4;
+            _tile_stored(2, others, 64);
+            if (kPlanes == 2) _tile_stored(3, others + kTileBytes / 4, 64);
+            second = raised<kPlanes>(second, others, scales + r);
+        }
     }
     _mm512_storeu_ps(best, first);
-    _mm512_storeu_ps(best + 16, second);
-}
-
-template <int kPlanes>
-MUVERA_INLINE void score_single(const uint8_t *rows, size_t stride, const float *scales, size_t n_rows,
-                                const uint8_t *query, size_t n_groups, float *best) {
-    alignas(64) int32_t products[2 * kTileBytes / 4];
-    const size_t plane = n_groups * 64, n_steps = n_groups / 16;
-    __m512 highest = _mm512_loadu_ps(best);
-    for (size_t r = 0; r < n_rows; r += kTileRows) {
-        _tile_zero(0);
-        _tile_zero(1);
-        for (size_t step = 0; step < n_steps; ++step) {
-            const uint8_t *tokens = query + step * kTileBytes;
-            _tile_loadd(4, rows + r * stride + 64 * step, static_cast<int>(stride));
-            _tile_loadd(5, tokens, 64);
-            _tile_dpbssd(0, 4, 5);
-            if (kPlanes == 2) {
-                _tile_loadd(6, tokens + plane, 64);
-                _tile_dpbssd(1, 4, 6);
-            }
-        }
-        _tile_stored(0, products, 64);
-        if (kPlanes == 2) _tile_stored(1, products + kTileBytes / 4, 64);
-        highest = raised<kPlanes>(highest, products, scales + r);
-    }
-    _mm512_storeu_ps(best, highest);
+    if (kBlocks == 2) _mm512_storeu_ps(best + 16, second);
 }
 
 template <int kPlanes>
@@ -100,11 +82,11 @@ MUVERA_INLINE void score_all(const uint8_t *rows, size_t stride, const float *sc
     const size_t size = kPlanes * queries.n_groups * 64;
     size_t block = 0;
     for (; block + 2 <= queries.n_blocks; block += 2)
-        score_pair<kPlanes>(rows, stride, scales, n_rows, queries.codes + block * size, queries.n_groups,
-                            best + 16 * block);
+        score_blocks<kPlanes, 2>(rows, stride, scales, n_rows, queries.codes + block * size, queries.n_groups,
+                                 best + 16 * block);
     if (block < queries.n_blocks)
-        score_single<kPlanes>(rows, stride, scales, n_rows, queries.codes + block * size, queries.n_groups,
-                              best + 16 * block);
+        score_blocks<kPlanes, 1>(rows, stride, scales, n_rows, queries.codes + block * size, queries.n_groups,
+                                 best + 16 * block);
 }
 
 void score_codes_in_tiles(const uint8_t *rows, size_t stride, const float *scales, size_t n_rows,

@@ -21,8 +21,6 @@ constexpr size_t kBytesRead = 96 << 10;
 constexpr double kWorthAThread = 3e-4;
 constexpr double kBytesPerSecond = 6e9;
 
-size_t multiple(size_t n, size_t of) { return (n + of - 1) / of * of; }
-
 // The rows of one document.
 struct DocumentRows {
     ByteRows codes;   // leading bits, if sliced
@@ -251,7 +249,9 @@ void score_loose(const MaxSimKernel &kernel, const LooseDocuments &documents, co
     in_threads(threads_for(kernel, queries, n_rows, n_rows * static_cast<double>(documents.rows.stride), n_threads), work);
 }
 
-std::vector<const MaxSimKernel *> maxsim_kernels() {
+namespace {
+
+std::vector<const MaxSimKernel *> find_maxsim_kernels() {
     std::vector<const MaxSimKernel *> found;
 #if defined(MUVERA_AMX)
     if (has_amx()) found.push_back(&kAmxMaxSim);
@@ -266,6 +266,13 @@ std::vector<const MaxSimKernel *> maxsim_kernels() {
 #endif
         if (name == "portable") found.push_back(&kPortableMaxSim);
     }
+    return found;
+}
+
+}  // namespace
+
+const std::vector<const MaxSimKernel *> &maxsim_kernels() {
+    static const std::vector<const MaxSimKernel *> found = find_maxsim_kernels();
     return found;
 }
 

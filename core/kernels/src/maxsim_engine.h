@@ -59,6 +59,6 @@ void score_loose(const MaxSimKernel &kernel, const LooseDocuments &documents, co
                  size_t n_threads, float *scores);
 
 // Kernels that run here, the fastest first.
-std::vector<const MaxSimKernel *> maxsim_kernels();
+const std::vector<const MaxSimKernel *> &maxsim_kernels();
 
 }  // namespace muvera

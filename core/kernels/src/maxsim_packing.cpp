@@ -24,8 +24,6 @@ double rounded(double value) {
     return (value + kShift) - kShift;
 }
 
-size_t multiple(size_t n, size_t of) { return (n + of - 1) / of * of; }
-
 }  // namespace
 
 PackedQueries PackedQueries::of_codes(const MaxSimKernel &kernel, const Queries &queries, bool sliced, bool coarse) {

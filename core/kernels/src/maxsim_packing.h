@@ -8,6 +8,9 @@
 
 namespace muvera {
 
+// The smallest multiple of `of` that is at least n.
+inline size_t multiple(size_t n, size_t of) { return (n + of - 1) / of * of; }
+
 // Memory that starts at a multiple of 64 bytes. It is not cleared.
 class Buffer {
   public:

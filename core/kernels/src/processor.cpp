@@ -57,7 +57,9 @@ bool bit(unsigned word, int place) { return (word >> place) & 1; }
 
 }  // namespace
 
-std::vector<std::string> available_kernels() {
+namespace {
+
+std::vector<std::string> find_kernels() {
     std::vector<std::string> found;
     const unsigned most = cpuid(0, 0).a;
     const Registers basic = cpuid(1, 0);
@@ -75,6 +77,8 @@ std::vector<std::string> available_kernels() {
     found.push_back("portable");
     return found;
 }
+
+}  // namespace
 
 bool has_amx() {
 #if defined(__linux__)
@@ -116,7 +120,11 @@ bool has_neon_dot_products() {
 #endif
 }
 
-std::vector<std::string> available_kernels() { return {"neon", "portable"}; }
+namespace {
+
+std::vector<std::string> find_kernels() { return {"neon", "portable"}; }
+
+}  // namespace
 
 #else
 
@@ -124,8 +132,17 @@ bool has_amx() { return false; }
 bool has_carryless_products() { return false; }
 bool has_neon_dot_products() { return false; }
 
-std::vector<std::string> available_kernels() { return {"portable"}; }
+namespace {
+
+std::vector<std::string> find_kernels() { return {"portable"}; }
+
+}  // namespace
 
 #endif
+
+const std::vector<std::string> &available_kernels() {
+    static const std::vector<std::string> found = find_kernels();  // asking takes long on virtual machines
+    return found;
+}
 
 }  // namespace muvera

@@ -7,7 +7,7 @@
 namespace muvera {
 
 // Names of the kernels that can run here, the fastest first. "portable" is always the last.
-std::vector<std::string> available_kernels();
+const std::vector<std::string> &available_kernels();
 
 // Extensions that only some functions use.
 bool has_amx();                 // tiles of bytes; asks the system for the permission to use them

@@ -34,7 +34,7 @@ constexpr size_t kLevelsTogether = 1 << 16;
 constexpr double kThreshold = 0.996;
 
 const ScanKernel &chosen(const std::string &name) {
-    static const std::vector<std::string> available = available_kernels();  // asking takes long on virtual machines
+    const std::vector<std::string> &available = available_kernels();
     const bool known = std::find(available.begin(), available.end(), name) != available.end();
     const std::string &taken = known ? name : available.front();
 #if defined(MUVERA_SCAN_X86)
