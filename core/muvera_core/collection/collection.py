@@ -33,7 +33,6 @@ class Collection:
     """An open index's documents and stage one. ``IndexLocks`` says which lock guards what.
 
     Attributes:
-        manifest: the index's settings.
         store: the stored documents.
         stage_one: finds candidates among them.
         choice: how stage one encodes documents.
@@ -81,7 +80,7 @@ class Collection:
         self.stage_one_source = StageOneSource(store, folder, self.accelerator, read_only=read_only)
         choice = self.stage_one_source.committed_choice(manifest)
         self.choice, self.stage_one = self.stage_one_source.load(manifest, choice)
-        self.manifest = replace(manifest, tuning=self.choice.tuning, token_precision=store.codec.precision)
+        self._settings = manifest
         if self.manifest != manifest and folder is not None and not read_only:  # a writer was cut short before it
             follow_up(lambda: self.manifest.write(folder), f"the manifest of {folder} could not be brought up to date")
         self.n_unsaved = self.stage_one_source.bring_in_step(
@@ -91,6 +90,11 @@ class Collection:
             self.accelerator.update(store.snapshot, self.stage_one, show_progress=show_progress)
 
     # Reading
+
+    @property
+    def manifest(self) -> Manifest:
+        """The index's settings, with the tuning and the token precision that are in use."""
+        return replace(self._settings, tuning=self.choice.tuning, token_precision=self.store.codec.precision)
 
     def snapshot(self) -> Snapshot:
         """The state that a search sees."""
@@ -226,27 +230,23 @@ class Collection:
     def _take_in(self, committed: Snapshot) -> None:
         added, removed = self.stage_one.difference(committed.keys)
         self.stage_one_source.stage(self.stage_one, added, committed)
-        manifest = replace(self.manifest, token_precision=committed.tokens.codec.precision)
         with self.locks.state:
             self.require_open()
-            self.store.snapshot, self.manifest = committed, manifest
+            self.store.snapshot = committed
             self.stage_one.publish(removed)
 
     def _take_in_anew(self, committed: Snapshot, choice: StageOneChoice) -> None:
         choice, stage_one = self.stage_one_source.load(self.manifest, choice)
         self.stage_one_source.bring_in_step(stage_one, committed)
-        precision = committed.tokens.codec.precision
-        manifest = replace(self.manifest, tuning=choice.tuning, token_precision=precision)
         with self.locks.state:
             self.require_open()
-            self.store.snapshot, self.stage_one, self.choice, self.manifest = committed, stage_one, choice, manifest
+            self.store.snapshot, self.stage_one, self.choice = committed, stage_one, choice
 
     def adopt_stage_one(self, stage_one: StageOne, choice: StageOneChoice) -> None:
         """Let searches use another stage one from now on. It is in step with the snapshot."""
-        manifest = replace(self.manifest, tuning=choice.tuning)
         with self.locks.state:
             self.require_open()
-            self.stage_one, self.choice, self.manifest = stage_one, choice, manifest
+            self.stage_one, self.choice = stage_one, choice
 
     def _settle(self) -> None:
         """Return to what is committed, if memory may differ from it."""
@@ -254,7 +254,6 @@ class Collection:
             if self._unsettled and not self._closed:
                 if not self.read_only:
                     self.store.roll_back()
-                self.manifest = replace(self.manifest, token_precision=self.store.codec.precision)
                 self.stage_one.discard()
                 self.stage_one_source.bring_in_step(self.stage_one, self.store.snapshot)
                 self._unsettled = False

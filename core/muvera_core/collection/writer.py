@@ -194,12 +194,7 @@ class Writer:
         """
         collection = self._collection
         manifest = replace(collection.manifest, token_precision=precision)
-
-        def write() -> None:
-            self._store.recode(manifest.codec, manifest.as_text())
-            collection.manifest = manifest
-
-        collection.write(write)
+        collection.write(lambda: self._store.recode(manifest.codec, manifest.as_text()))
         folder = collection.folder
         if folder is not None:  # if this fails, it is done at the next opening
             self._try(lambda: manifest.write(folder), "its manifest could not")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from muvera_core.files.checksums import field_hash, file_checksum, id_hash, record_checksum, row_hashes, signed_sum
 from muvera_core.files.copying import copy_plain, end_of_data
-from muvera_core.files.places import read_at, write_at
+from muvera_core.files.places import read_fully, write_at
 from muvera_core.files.plain import (
     DATABASE_ERRORS,
     is_plain_file,
@@ -26,7 +26,7 @@ __all__ = [
     "id_hash",
     "is_plain_file",
     "open_plain",
-    "read_at",
+    "read_fully",
     "read_small",
     "record_checksum",
     "row_hashes",

@@ -31,3 +31,17 @@ else:  # Windows
         with _seeking:
             os.lseek(file, place, os.SEEK_SET)
             return os.write(file, data)
+
+
+def read_fully(file: int, target: memoryview, place: int) -> None:
+    """Fill ``target`` from byte ``place`` on.
+
+    Raises:
+        EOFError: the file is shorter.
+        OSError: the file cannot be read.
+    """
+    while target:
+        n = read_at(file, target, place)
+        if n == 0:
+            raise EOFError(f"the file ends before byte {place + len(target)}")
+        target, place = target[n:], place + n

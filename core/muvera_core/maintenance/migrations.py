@@ -70,18 +70,20 @@ def migrate_index(folder: Path) -> None:
     database = folder / DATABASE_NAME
     schema = schema_version(database)
     if schema == SCHEMA_VERSION:  # format 3, or a conversion that was interrupted after the new database was in place
-        if version != 3:
-            content = _copied_manifest(database)
-        manifest = Manifest.from_earlier_format(content, folder / MANIFEST_NAME)
         # Not through a store, which refuses a damaged index: repair converts it first.
         with storage_errors(database), closing(connect(database, write=True)) as db:
+            if version != 3:
+                content = _copied_manifest(db, database)
+            manifest = Manifest.from_earlier_format(content, folder / MANIFEST_NAME)
             manifest.require_copy(read_state(db).get("manifest"), folder)
             db.execute("BEGIN IMMEDIATE")
             write_state(db, {"manifest": manifest.as_text()})
             db.execute("COMMIT")
     elif version == 2 or schema == 2:  # the latter: an earlier version was interrupted as above
         if version == 1:
-            content = _noted_manifest(database)
+            with storage_errors(database), closing(connect_to_any(database)) as db:
+                _require_tables(db, database, _TABLES)
+                content = _copied_manifest(db, database)
         manifest = Manifest.from_earlier_format(content, folder / MANIFEST_NAME)
         _convert_database(folder, manifest)
     else:
@@ -94,23 +96,12 @@ def migrate_index(folder: Path) -> None:
     manifest.write(folder)  # last: until it is written, the next opening repeats the steps above
 
 
-def _copied_manifest(database: Path) -> dict[str, Any]:
-    """The copy of the manifest in a database of the present schema."""
-    with storage_errors(database), closing(connect(database, write=True)) as db:
-        try:
-            return dict(json.loads(read_state(db)["manifest"]))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise _damaged(database) from error
-
-
-def _noted_manifest(database: Path) -> dict[str, Any]:
-    """The copy of the manifest in a database of format 2."""
-    with storage_errors(database), closing(connect_to_any(database)) as db:
-        _require_tables(db, database, _TABLES)
-        try:
-            return dict(json.loads(read_state(db)["manifest"]))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise _damaged(database) from error
+def _copied_manifest(db: sqlite3.Connection, database: Path) -> dict[str, Any]:
+    """The copy of the manifest in a database."""
+    try:
+        return dict(json.loads(read_state(db)["manifest"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _damaged(database) from error
 
 
 def _manifest_of_format_1(content: dict[str, Any], folder: Path) -> Manifest:

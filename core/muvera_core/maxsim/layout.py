@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.files import read_at
+from muvera_core.files import read_fully
 from muvera_core.token_embeddings import FloatArray
 
 RowPrecision = Literal["int8", "float16", "float32", "8bit", "4bit", "2bit"]
@@ -79,12 +79,7 @@ def read_block(source: RowSource, place: int, size: int) -> npt.NDArray[np.uint8
             raise EOFError(f"the source ends before byte {place + size}")
         return source[place : place + size]
     block = np.empty(size, dtype=np.uint8)
-    target = block.data
-    while target:
-        n = read_at(source, target, place)
-        if n == 0:
-            raise EOFError(f"the source ends before byte {place + len(target)}")
-        target, place = target[n:], place + n
+    read_fully(source, block.data, place)
     return block
 
 

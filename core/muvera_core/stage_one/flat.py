@@ -157,9 +157,8 @@ class FlatCandidates:
     def _places(self, keys: IntArray) -> IntArray:
         """The rows of published keys."""
         places = np.flatnonzero(self._rows.alive)
-        order = places[
-            np.argsort(self._rows.keys[places], kind="stable")
-        ]  # fast if they are in order, as they mostly are
+        # A stable sort is fast if they are in order, as they mostly are.
+        order = places[np.argsort(self._rows.keys[places], kind="stable")]
         return order[np.searchsorted(self._rows.keys[order], keys)]
 
     @property

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError
-from muvera_core.files import is_plain_file, open_plain, read_at, storage_errors, sync_folder, write_at
+from muvera_core.files import is_plain_file, open_plain, read_fully, storage_errors, sync_folder, write_at
 from muvera_core.maxsim import RowSource
 from muvera_core.storage.token_codec import Rows, TokenCodec
 from muvera_core.token_embeddings import IntArray
@@ -149,21 +149,21 @@ class FileTokenLog:
         starts = np.flatnonzero(np.r_[True, first[1:] != first[:-1] + count[:-1]]) if len(first) else count
         lengths = np.add.reduceat(count, starts) if len(first) else count
         place = 0
-        with storage_errors(self.path):
+        with self.source() as file:
             for row, length in zip(first[starts].tolist(), lengths.tolist(), strict=True):
                 end = place + length * self._dtype.itemsize
-                self._read_into(target[place:end], row * self._dtype.itemsize)
+                read_fully(file, target[place:end], row * self._dtype.itemsize)
                 place = end
         return rows
 
     @contextmanager
-    def source(self) -> Iterator[RowSource]:
+    def source(self) -> Iterator[int]:
         with storage_errors(self.path):
             try:
                 yield self._file
             except EOFError as error:
                 raise CorruptIndexError(
-                    f"{self.path} ends before the rows that the documents refer to. Their texts are safe: "
+                    f"{self.path} ends before the rows that the documents refer to ({error}). Their texts are safe: "
                     f"{REPAIR_ADVICE}"
                 ) from error
 
@@ -174,16 +174,6 @@ class FileTokenLog:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-    def _read_into(self, target: memoryview, place: int) -> None:
-        while target:
-            n = read_at(self._file, target, place)
-            if n == 0:
-                raise CorruptIndexError(
-                    f"{self.path} ends before byte {place + len(target)}, which the documents refer to. Their texts "
-                    f"are safe: {REPAIR_ADVICE}"
-                )
-            target, place = target[n:], place + n
 
 
 def tokens_path(folder: Path, generation: int) -> Path:
