@@ -37,6 +37,7 @@ from muvera_core import (
 )
 from muvera_core.collection import writer
 from muvera_core.errors import CorruptIndexError, IndexExistsError, IndexLockedError, MuveraError, StorageError
+from muvera_core.files import plain
 from muvera_core.stage_one import hnsw, stage_one
 from muvera_core.stage_one.graph_file import check_graph_file
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH
@@ -169,6 +170,26 @@ def test_a_commit_amid_a_refresh_does_not_look_like_damage(folder: Path, monkeyp
         writer.delete(DELETED)
         reader.refresh()
         assert_answers(reader, LEFT)
+
+
+@pytest.mark.parametrize("module", [plain, database], ids=["at opening", "at checking the database's files"])
+def test_a_journal_that_a_commit_removes_while_a_reader_looks_at_it_is_no_error(
+    module: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer removes its journal at each commit: here between a look at it and its opening."""
+    journal = folder / f"{database.DATABASE_NAME}-journal"
+    is_plain_file = plain.is_plain_file
+
+    def found_and_removed(path: Path) -> bool:
+        found = is_plain_file(path)
+        if path == journal and found:
+            journal.unlink()
+        return found
+
+    journal.write_bytes(b"")
+    monkeypatch.setattr(module, "is_plain_file", found_and_removed)
+    with MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
+        assert_answers(reader, ReferenceModel().with_documents(DOCUMENTS))
 
 
 # After a commit

@@ -260,15 +260,19 @@ def check_files(path: Path) -> None:
 def check_journal(path: Path) -> None:
     """Refuse a journal that names another one, a super-journal: SQLite would read that file, and may delete it.
 
+    A writer in another process removes its journal at every commit, so it may vanish at any moment.
+
     Raises:
         CorruptIndexError: the journal names another one, or is not a plain file.
     """
     journal = path.with_name(path.name + "-journal")
     with storage_errors(journal):
-        if not is_plain_file(journal):
+        try:
+            descriptor = open_plain(journal, os.O_RDONLY)
+        except FileNotFoundError:
             return
-        with os.fdopen(open_plain(journal, os.O_RDONLY), "rb") as file:
-            file.seek(max(0, journal.stat().st_size - len(_SUPER_JOURNAL_MAGIC)))
+        with os.fdopen(descriptor, "rb") as file:
+            file.seek(max(0, os.fstat(descriptor).st_size - len(_SUPER_JOURNAL_MAGIC)))
             if file.read() == _SUPER_JOURNAL_MAGIC:
                 raise CorruptIndexError(
                     f"{journal} names another journal, which an index's journal never does: do not use this folder"
