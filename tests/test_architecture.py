@@ -15,7 +15,7 @@ LAYERS = (
     ("native", "threads", "token_embeddings"),
     ("batches", "files", "validation"),
     ("images", "metadata"),
-    ("encoders", "filters", "maxsim", "set_encoders"),
+    ("encoders", "filters", "lexical", "maxsim", "set_encoders"),
     ("stage_one", "standalone"),
     ("storage",),
     ("maintenance",),

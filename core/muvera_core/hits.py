@@ -30,17 +30,41 @@ class Document:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """A part of a document's text.
+
+    Attributes:
+        text: the part.
+        start: place of its first character in the document's text.
+        end: place behind its last character.
+    """
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Hit(Document):
     """A document that a search found.
 
     Attributes:
         score: raw MaxSim: each query token's highest inner product with a token of the document, summed over the
-            query's tokens. Comparable only within one query.
-        normalized_score: the mean per query token, clipped to [0, 1]. Comparable between queries.
+            query's tokens. Comparable only within one query. In mode "hybrid" BM25 has its share in it, brought to
+            MaxSim's scale; in mode "lexical" it is BM25.
+        normalized_score: the mean per query token, clipped to [0, 1]. Comparable between queries. In mode "lexical" the
+            share of the highest BM25 that a document could have for the query.
+        relevance: what ``min_score`` is compared with: the probability that the document is relevant, if the index was
+            calibrated for this mode of search, or else ``normalized_score``.
+        lexical_score: BM25, at least 0. None in mode "late".
+        passage: the part of the text that matched best. None unless the search was asked for it.
     """
 
     score: float = 0.0
     normalized_score: float = 0.0
+    relevance: float = 0.0
+    lexical_score: float | None = None
+    passage: Passage | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, KeysView, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 
 # Unicode's categories of characters that show nothing: separators, controls, formats, surrogates, unassigned ones.
 _INVISIBLE = frozenset(["Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Cn"])
+_Choice = TypeVar("_Choice", bound=str)
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
@@ -56,6 +57,13 @@ def require_share(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not 0 <= value <= 1:
         raise InvalidInputError(f"{name} must be a number between 0 and 1, got {shown(value)}")
     return float(value)
+
+
+def require_choice(name: str, value: _Choice, choices: Sequence[_Choice]) -> _Choice:
+    """One of several names."""
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidInputError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
+    return value
 
 
 def require_interval(name: str, value: object) -> float | None:

@@ -572,7 +572,7 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"format_version": 5}, UnsupportedFormatError),
+        ({"format_version": 6}, UnsupportedFormatError),
         ({"format_version": None}, UnsupportedFormatError),
         ({"format": "something else"}, NotAnIndexError),
         ({"fde": {"dimension": -1}}, CorruptIndexError),

@@ -68,7 +68,7 @@ class Collection:
         self.store, self.locks = store, store.locks
         self.folder, self._folder_lock, self.read_only = folder, folder_lock, read_only
         self._closed = False
-        self._fork_guard = ForkGuard(store, folder_lock, locks=(self.locks.change, self.locks.state))
+        self._fork_guard = ForkGuard(store, folder_lock, locks=(self.locks.change, self.locks.state, self.locks.words))
         if folder is not None:
             manifest.require_copy(store.get_state("manifest"), folder)
         self.accelerator = None if accelerator is None else accelerator.attach(store)
@@ -93,8 +93,10 @@ class Collection:
 
     @property
     def manifest(self) -> Manifest:
-        """The index's settings, with the tuning and the token precision that are in use."""
-        return replace(self._settings, tuning=self.choice.tuning, token_precision=self.store.codec.precision)
+        """The index's settings, with the tuning, the token precision and the word index that are in use."""
+        snapshot = self.store.snapshot
+        precision = snapshot.tokens.codec.precision
+        return replace(self._settings, tuning=self.choice.tuning, token_precision=precision, lexical=snapshot.lexical)
 
     def snapshot(self) -> Snapshot:
         """The state that a search sees."""

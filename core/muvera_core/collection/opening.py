@@ -24,7 +24,8 @@ from muvera_core.storage import (
 def create_collection(folder: Path | None, manifest: Manifest, accelerator: Accelerator | None = None) -> Collection:
     """An empty index with these settings; in memory if ``folder`` is None. Raises like ``MuveraIndex.create``."""
     if folder is None:
-        return Collection(manifest, Store(None, manifest.codec), accelerator=accelerator)
+        store = Store(None, manifest.codec, create={"manifest": manifest.as_text()})
+        return Collection(manifest, store, accelerator=accelerator)
     with ExitStack() as undo:
         lock = claim_new_folder(folder)
         undo.callback(lock.release)

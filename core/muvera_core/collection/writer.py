@@ -13,6 +13,7 @@ from muvera_core.collection.additions import NO_TOKENS, Comparison, Record, Toke
 from muvera_core.collection.collection import Collection
 from muvera_core.errors import StorageError
 from muvera_core.filters import Condition
+from muvera_core.lexical import LexicalConfig
 from muvera_core.metadata import metadata_as_text
 from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
 from muvera_core.stage_one import Candidates, Tuning, remove_other_weights, save_weights
@@ -199,6 +200,17 @@ class Writer:
         if folder is not None:  # if this fails, it is done at the next opening
             self._try(lambda: manifest.write(folder), "its manifest could not")
         collection.update_accelerator()
+
+    def set_lexical(self, lexical: LexicalConfig | None) -> None:
+        """Make the word index anew, by other settings, all or nothing. None removes it."""
+        collection = self._collection
+        with collection.locks.writing:
+            collection.require_writable()
+            manifest = replace(collection.manifest, lexical=lexical)
+            collection.write(lambda: self._store.index_words(lexical, manifest.as_text()))
+            folder = collection.folder
+            if folder is not None:  # if this fails, it is done at the next opening
+                self._try(lambda: manifest.write(folder), "its manifest could not")
 
     def _commit(self, fill: Callable[[Change], None]) -> None:
         """Change the store. The change becomes visible together with what is staged in stage one."""

@@ -6,6 +6,8 @@ import os
 
 from muvera_core.collection import copy_collection, refresh
 from muvera_core.index.parts import IndexParts
+from muvera_core.lexical import LexicalConfig, resolve_lexical
+from muvera_core.storage import require_fts5
 from muvera_core.validation import require_count, require_path
 
 
@@ -57,6 +59,26 @@ class KeepingCalls(IndexParts):
             ReadOnlyIndexError: the folder cannot be made or written.
         """
         copy_collection(self._collection, require_path("path", path))
+
+    def set_lexical(self, lexical: LexicalConfig | bool) -> None:
+        """Make the word index anew, by other settings, from the texts and metadata that the index has.
+
+        Nothing is encoded again. Searches go on meanwhile, and use the new words from one moment on. Other processes
+        that read the index do so after ``refresh``. The new word index is in memory until it is complete.
+
+        Args:
+            lexical: the new settings. True takes the defaults, False removes the word index.
+
+        Raises:
+            InvalidInputError: ``lexical`` is something else, or Python's SQLite cannot make a word index.
+            ReadOnlyIndexError: the index was opened for reading.
+            CorruptIndexError: a document is damaged. Nothing was changed.
+            StorageError: there is no room. Nothing was changed.
+        """
+        words = resolve_lexical(lexical)
+        if words is not None:
+            require_fts5()
+        self._writer.set_lexical(words)
 
     def default_candidates(self, k: int = 10) -> int:
         """The number of candidates that a search for ``k`` hits reranks by default."""

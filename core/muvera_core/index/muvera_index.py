@@ -26,9 +26,10 @@ from muvera_core.index.parts import accelerator_of
 from muvera_core.index.reading import ReadingCalls
 from muvera_core.index.searching import SearchingCalls
 from muvera_core.index.writing import WritingCalls
+from muvera_core.lexical import LexicalConfig, resolve_lexical
 from muvera_core.set_encoders import FDEConfig, resolve_fde_config
 from muvera_core.stage_one import Tuning
-from muvera_core.storage import DEFAULT_PRECISION, Manifest, TokenPrecision, holds_index, read_encoder
+from muvera_core.storage import DEFAULT_PRECISION, Manifest, TokenPrecision, holds_index, read_encoder, require_fts5
 from muvera_core.tuning import optimize
 from muvera_core.validation import (
     counted,
@@ -42,7 +43,7 @@ from muvera_core.validation import (
 )
 
 # The arguments of ``create`` that ``creating`` passes on.
-_SETTINGS = ("token_precision", "pool_factor", "device", "device_memory")
+_SETTINGS = ("token_precision", "pool_factor", "lexical", "device", "device_memory")
 
 
 class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
@@ -68,6 +69,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
         *,
         token_precision: TokenPrecision = DEFAULT_PRECISION,
         pool_factor: int = 1,
+        lexical: LexicalConfig | bool = True,
         device: str = "cpu",
         device_memory: int | None = None,
     ) -> MuveraIndex:
@@ -83,12 +85,15 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
                 "int8" takes 8 bits without slices, and "float16" 16. See the guide on how to choose.
             pool_factor: from 1 to 16. Similar tokens of a document are merged until about one in ``pool_factor`` is
                 left. That saves space and time and loses some recall. Above 1, adding documents needs SciPy.
+            lexical: settings of the word index, which lexical and hybrid searches (BM25) need. True takes the defaults:
+                the texts' words, by the rules of English. False makes none. ``set_lexical`` changes it later.
             device: the device to search on; see ``open``. It is not part of the index.
             device_memory: see ``open``.
 
         Raises:
             IndexExistsError: the folder is in use.
             DimensionMismatchError: ``fde`` is for vectors of another width.
+            InvalidInputError: a setting is invalid, or a word index is asked for that Python's SQLite cannot make.
             ReadOnlyIndexError: the folder cannot be made or written.
             MissingExtraError: ``pool_factor`` is above 1 and SciPy is missing, or the device is CUDA and CuPy is.
             DeviceError: the device cannot be used.
@@ -98,12 +103,16 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
             require_scipy()
         encoder = default_encoder() if encoder is None else require_encoder(encoder)
         fde = resolve_fde_config(fde, encoder.dimension)
+        words = resolve_lexical(lexical)
+        if words is not None:
+            require_fts5()
         manifest = Manifest(
             new_index_id(),
             encoder.fingerprint,
             token_precision,
             fde,
             pool_factor,
+            lexical=words,
             encoder_info=describe_encoder(encoder),
         )
         gpu = accelerator_of(device, device_memory)
@@ -155,6 +164,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
         *,
         token_precision: TokenPrecision | None = None,
         pool_factor: int | None = None,
+        lexical: LexicalConfig | bool | None = None,
         show_progress: bool = False,
         device: str = "cpu",
         device_memory: int | None = None,
@@ -168,6 +178,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
             token_precision: see ``create``. None takes the index's own, or "int8". An index that ``optimize`` has
                 narrowed opens with its former precision, too.
             pool_factor: see ``create``. None takes the index's own, or 1.
+            lexical: see ``create``. None takes the index's own, or True.
             show_progress: see ``open``.
             device: see ``open``.
             device_memory: see ``open``.
@@ -187,6 +198,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
                     fde,
                     token_precision=token_precision or DEFAULT_PRECISION,
                     pool_factor=1 if pool_factor is None else pool_factor,
+                    lexical=True if lexical is None else lexical,
                     **on_device,
                 )
             except (IndexExistsError, IndexLockedError):
@@ -204,6 +216,11 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
                     f"{path} was made with {name}={getattr(manifest, name)!r}, which cannot be changed, got {value!r}: "
                     "leave the argument out, or make another index"
                 )
+        if lexical is not None and resolve_lexical(lexical) != manifest.lexical:
+            index.close()
+            raise InvalidInputError(
+                f"{path} has lexical={manifest.lexical!r}, got {lexical!r}: leave the argument out, or call set_lexical"
+            )
         return index
 
     @classmethod

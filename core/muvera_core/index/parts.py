@@ -9,6 +9,7 @@ from typing import Any
 from muvera_core.collection import Accelerator, AutoRefresh, Collection, Writer
 from muvera_core.encoders import TokenEncoder
 from muvera_core.hits import Document
+from muvera_core.lexical import LexicalConfig
 from muvera_core.storage import StoredDocument, TokenPrecision
 from muvera_core.validation import require_count, require_texts
 
@@ -49,6 +50,11 @@ class IndexParts:
     def pool_factor(self) -> int:
         """About one in ``pool_factor`` tokens of a document is stored; see ``create``."""
         return self._collection.manifest.pool_factor
+
+    @property
+    def lexical(self) -> LexicalConfig | None:
+        """Settings of the word index; see ``create``. None if there is none."""
+        return self._collection.manifest.lexical
 
     def _start_reading(self) -> None:
         self._collection.require_open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from muvera_core.hits import Hit, TokenMatch
 from muvera_core.images import ImageInput, heat_map
 from muvera_core.index.parts import Filter, IndexParts
 from muvera_core.search import (
+    Fusion,
+    SearchMode,
     SearchOptions,
     SearchPlan,
     StageClock,
@@ -31,6 +33,7 @@ from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 from muvera_core.validation import (
     has_visible_text,
     repaired,
+    require_choice,
     require_count,
     require_encoded,
     require_queries,
@@ -54,10 +57,14 @@ class SearchingCalls(IndexParts):
         k: int = 10,
         n_candidates: int | None = None,
         *,
+        mode: SearchMode = "late",
+        lexical_weight: float | None = None,
+        fusion: Fusion = "scores",
         filter: Filter | None = None,
         ids: Sequence[str] | None = None,
         min_score: float | None = None,
         exact: bool = False,
+        with_passages: bool = False,
         clock: StageClock | None = None,
     ) -> list[Hit]:
         """The ``k`` documents that match a query best, best first.
@@ -70,11 +77,18 @@ class SearchingCalls(IndexParts):
             k: number of hits. A smaller index returns all its documents.
             n_candidates: number of candidates to rerank. More candidates find more and take longer. None takes what
                 ``optimize`` chose, or else the larger of 400 and 10 * k.
+            mode: what ranks documents. "late" takes late interaction: exact MaxSim. "lexical" takes the words alone:
+                BM25 over the stored texts. "hybrid" reranks the candidates of both by MaxSim and adds BM25's share.
+            lexical_weight: BM25's share in mode "hybrid", from 0 to 1. None takes what ``optimize`` chose, or else
+                chooses for each question: more for words that are rare or that the encoder does not know.
+            fusion: how mode "hybrid" joins the two. "scores" adds both scores, brought to one scale. "ranks" is
+                reciprocal rank fusion.
             filter: admits documents by their metadata, for example ``{"year": {"$gte": 2020}}``. See
                 ``muvera_core.filters``. If the filter admits at least ``k`` documents, ``k`` are returned.
             ids: admits only documents with these ids. Unknown ids are ignored.
-            min_score: smallest normalized score of a hit, from 0 to 1.
+            min_score: smallest ``relevance`` of a hit, from 0 to 1.
             exact: score every document. This is slow. It is the reference for every other search.
+            with_passages: find the part of each hit's text that matched best: ``hit.passage``.
             clock: collects the time of each stage.
 
         Raises:
@@ -83,7 +97,18 @@ class SearchingCalls(IndexParts):
         """
         query = require_string("query", query)
         return self.search_batch(
-            [query], k, n_candidates, filter=filter, ids=ids, min_score=min_score, exact=exact, clock=clock
+            [query],
+            k,
+            n_candidates,
+            mode=mode,
+            lexical_weight=lexical_weight,
+            fusion=fusion,
+            filter=filter,
+            ids=ids,
+            min_score=min_score,
+            exact=exact,
+            with_passages=with_passages,
+            clock=clock,
         )[0]
 
     def search_batch(
@@ -92,16 +117,32 @@ class SearchingCalls(IndexParts):
         k: int = 10,
         n_candidates: int | None = None,
         *,
+        mode: SearchMode = "late",
+        lexical_weight: float | None = None,
+        fusion: Fusion = "scores",
         filter: Filter | None = None,
         ids: Sequence[str] | None = None,
         min_score: float | None = None,
         exact: bool = False,
+        with_passages: bool = False,
         clock: StageClock | None = None,
     ) -> list[list[Hit]]:
         """The hits of each query. Scores can differ from those of ``search`` in their last bits."""
         self._start_reading()
         queries = require_strings("queries", queries)
-        options, clock = _options(k, n_candidates, filter, ids, min_score, exact), _require_clock(clock)
+        options = _options(
+            k,
+            n_candidates,
+            filter,
+            ids,
+            min_score,
+            exact=exact,
+            mode=mode,
+            lexical_weight=lexical_weight,
+            fusion=fusion,
+            with_passages=with_passages,
+        )
+        clock = _require_clock(clock)
         is_asked = [has_visible_text(query) for query in queries]
         asked = [query for query, is_one in zip(queries, is_asked, strict=True) if is_one]
         hits: Iterator[list[Hit]] = iter(())
@@ -121,11 +162,20 @@ class SearchingCalls(IndexParts):
         ids: Sequence[str] | None = None,
         min_score: float | None = None,
         exact: bool = False,
+        with_passages: bool = False,
         clock: StageClock | None = None,
     ) -> list[Hit]:
         """The hits of a query that is given by its token embeddings, shape (tokens, dimension). See ``search``."""
         return self.search_embeddings_batch(
-            [query_tokens], k, n_candidates, filter=filter, ids=ids, min_score=min_score, exact=exact, clock=clock
+            [query_tokens],
+            k,
+            n_candidates,
+            filter=filter,
+            ids=ids,
+            min_score=min_score,
+            exact=exact,
+            with_passages=with_passages,
+            clock=clock,
         )[0]
 
     def search_embeddings_batch(
@@ -138,12 +188,13 @@ class SearchingCalls(IndexParts):
         ids: Sequence[str] | None = None,
         min_score: float | None = None,
         exact: bool = False,
+        with_passages: bool = False,
         clock: StageClock | None = None,
     ) -> list[list[Hit]]:
         """The hits of several queries that are given by their token embeddings. See ``search``."""
         self._start_reading()
         queries = require_queries(query_tokens, self._encoder.dimension)
-        options = _options(k, n_candidates, filter, ids, min_score, exact)
+        options = _options(k, n_candidates, filter, ids, min_score, exact=exact, with_passages=with_passages)
         return search(self._collection, queries, options, _require_clock(clock))
 
     def rerank(
@@ -225,7 +276,7 @@ class SearchingCalls(IndexParts):
                 compared with, because it was optimized or its FDE is centred.
         """
         self._start_reading()
-        return search_by_vector(self._collection, vector, _options(k, None, filter, ids, None, False))
+        return search_by_vector(self._collection, vector, _options(k, None, filter, ids))
 
     def plan(
         self,
@@ -238,7 +289,7 @@ class SearchingCalls(IndexParts):
     ) -> SearchPlan:
         """How a search with these arguments would find its hits, and why. Nothing is searched. See ``search``."""
         self._start_reading()
-        return make_plan(self._collection, _options(k, n_candidates, filter, ids, None, exact))
+        return make_plan(self._collection, _options(k, n_candidates, filter, ids, exact=exact))
 
     def explain(self, query: str, id: str) -> list[TokenMatch]:
         """The document token that matches each query token best.
@@ -321,8 +372,13 @@ def _options(
     n_candidates: int | None,
     filter: Filter | None,
     ids: Sequence[str] | None,
-    min_score: float | None,
-    exact: bool,
+    min_score: float | None = None,
+    *,
+    exact: bool = False,
+    mode: SearchMode = "late",
+    lexical_weight: float | None = None,
+    fusion: Fusion = "scores",
+    with_passages: bool = False,
 ) -> SearchOptions:
     """The checked options of a search."""
     return SearchOptions(
@@ -332,6 +388,10 @@ def _options(
         ids=None if ids is None else tuple(require_texts("ids", ids)),
         min_score=None if min_score is None else require_share("min_score", min_score),
         exact=exact,
+        mode=require_choice("mode", mode, get_args(SearchMode)),
+        lexical_weight=None if lexical_weight is None else require_share("lexical_weight", lexical_weight),
+        fusion=require_choice("fusion", fusion, get_args(Fusion)),
+        with_passages=with_passages,
     )
 
 

@@ -6,11 +6,13 @@ from muvera_core.search.by_vector import search_by_vector, without_question
 from muvera_core.search.diversity import diversify
 from muvera_core.search.explanation import explain, read_document, read_image, similarity_maps
 from muvera_core.search.pipeline import make_plan, search
-from muvera_core.search.plan import SearchOptions, SearchPath, SearchPlan
+from muvera_core.search.plan import Fusion, SearchMode, SearchOptions, SearchPath, SearchPlan
 from muvera_core.search.reranking import rerank, sharing_documents, shortlist
 from muvera_core.search.stage_clock import StageClock
 
 __all__ = [
+    "Fusion",
+    "SearchMode",
     "SearchOptions",
     "SearchPath",
     "SearchPlan",

@@ -97,6 +97,6 @@ def _fetch(
 def scored_hits(documents: Sequence[StoredDocument], scores: Sequence[float], normalized: Sequence[float]) -> list[Hit]:
     """The documents with their scores and normalized scores."""
     return [
-        Hit(each.id, each.text, each.metadata, score, share, **each.image_fields)
+        Hit(each.id, each.text, each.metadata, score, share, share, **each.image_fields)
         for each, score, share in zip(documents, scores, normalized, strict=True)
     ]

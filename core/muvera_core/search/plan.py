@@ -16,6 +16,8 @@ _SHORTLISTED_PER_HIT = 3
 _WORTH_A_SHORTLIST = 2
 
 SearchPath = Literal["every document", "admitted documents", "flat scan", "graph", "GPU scan"]
+SearchMode = Literal["late", "hybrid", "lexical"]
+Fusion = Literal["scores", "ranks"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,11 @@ class SearchOptions:
         condition: the filter; None admits every document.
         exact: rerank all documents that are admitted.
         ids: admits only the documents with these ids; unknown ids are ignored. None admits every document.
-        min_score: the smallest normalized score of a hit. None keeps all hits.
+        min_score: the smallest relevance of a hit. None keeps all hits.
+        mode: what ranks documents: "late" exact MaxSim, "lexical" BM25, "hybrid" both.
+        lexical_weight: BM25's share in mode "hybrid". None chooses it for each question.
+        fusion: how mode "hybrid" joins the two rankings.
+        with_passages: find the part of each hit's text that matched best.
     """
 
     k: int
@@ -37,6 +43,10 @@ class SearchOptions:
     exact: bool = False
     ids: tuple[str, ...] | None = None
     min_score: float | None = None
+    mode: SearchMode = "late"
+    lexical_weight: float | None = None
+    fusion: Fusion = "scores"
+    with_passages: bool = False
 
     @property
     def admits_all(self) -> bool:

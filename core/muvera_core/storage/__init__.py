@@ -27,6 +27,7 @@ from muvera_core.storage.manifest import (
     MANIFEST_NAME,
     Manifest,
     holds_index,
+    noted_lexical,
     noted_precision,
     read_encoder,
     read_manifest,
@@ -36,6 +37,7 @@ from muvera_core.storage.snapshot import Snapshot
 from muvera_core.storage.store import Store
 from muvera_core.storage.token_codec import DEFAULT_PRECISION, PRECISIONS, Rows, TokenCodec, TokenPrecision
 from muvera_core.storage.token_log import FileTokenLog, token_generations, tokens_path
+from muvera_core.storage.words import WORD_RULES, WORDS_SCHEMA, has_fts5, insert_words, require_fts5, rules_after
 
 __all__ = [
     "COPY_BATCH",
@@ -46,6 +48,8 @@ __all__ = [
     "PAGE_SIZE",
     "PRECISIONS",
     "SCHEMA_VERSION",
+    "WORDS_SCHEMA",
+    "WORD_RULES",
     "AppendedTokens",
     "Change",
     "FileTokenLog",
@@ -67,15 +71,20 @@ __all__ = [
     "create_database",
     "empty_database",
     "follow_up",
+    "has_fts5",
     "has_index_schema",
     "holds_index",
+    "insert_words",
     "log_failure",
+    "noted_lexical",
     "noted_precision",
     "read_encoder",
     "read_manifest",
     "read_state",
     "remove_unfinished",
     "require_checksum",
+    "require_fts5",
+    "rules_after",
     "schema_version",
     "token_generations",
     "tokens_path",

@@ -12,15 +12,18 @@ from typing import Any, Self
 
 import numpy as np
 
+from muvera_core.batches import batched
 from muvera_core.errors import IndexLockedError
 from muvera_core.files import id_hash, record_checksum, storage_errors
 from muvera_core.filters import delete_fields, insert_fields
-from muvera_core.storage.database import State, insert_snapshot_rows, read_version, write_state
+from muvera_core.lexical import LexicalConfig
+from muvera_core.storage.database import State, has_words, insert_snapshot_rows, read_state, read_version, write_state
 from muvera_core.storage.documents import DocumentReader
 from muvera_core.storage.filter_reader import carried_over
 from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot, SnapshotRows
 from muvera_core.storage.token_log import TokenLog
+from muvera_core.storage.words import WORD_RULES, delete_words, empty_words, insert_words, rules_after
 from muvera_core.token_embeddings import IntArray
 
 # Documents that are read, copied or deleted at a time.
@@ -120,6 +123,10 @@ class Change:
             )
             self._metadatas = [json.loads(metadata) for metadata in metadatas]
             insert_fields(self._db, numbers, self._metadatas)
+            if self._snapshot.lexical is not None:
+                documents = zip(numbers, texts, self._metadatas, strict=True)
+                insert_words(self._db, self._snapshot.lexical, documents)
+                self._state[WORD_RULES] = rules_after(read_state(self._db).get(WORD_RULES))
             hashes = np.array([id_hash(id) for id in ids], dtype=np.int64)
             self._added = SnapshotRows(keys, hashes, tokens.first, tokens.count, tokens.checksums)
             insert_snapshot_rows(self._db, self._added)
@@ -134,6 +141,8 @@ class Change:
                 documents = self._reader.documents(self._snapshot, keys[start : start + COPY_BATCH])
                 numbers = [document.key for document in documents]
                 delete_fields(self._db, numbers, [document.metadata for document in documents])
+                if self._snapshot.lexical is not None:
+                    delete_words(self._db, numbers)
                 for table in ("documents", "directory"):
                     self._db.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in numbers])
         self.removed = np.concatenate([self.removed, keys])
@@ -150,6 +159,22 @@ class Change:
         with storage_errors(self._path):
             insert_snapshot_rows(self._db, self._snapshot.rows)
         self._state |= {"generation": tokens.generation, "n_token_rows": len(tokens)}
+
+    def index_words(self, lexical: LexicalConfig | None) -> None:
+        """Make the word index anew from the documents, by these settings. None empties it.
+
+        The new word index is in memory until the commit.
+        """
+        with storage_errors(self._path):
+            if lexical is not None or has_words(self._db):
+                empty_words(self._db)
+        if lexical is not None:
+            for keys in batched(self._snapshot.keys, COPY_BATCH):
+                with storage_errors(self._path):
+                    documents = self._reader.documents(self._snapshot, keys)
+                    insert_words(self._db, lexical, ((d.key, d.text, d.metadata) for d in documents))
+        self._state[WORD_RULES] = rules_after(None)
+        self._snapshot = self._snapshot.with_lexical(lexical)
 
     def put_state(self, name: str, value: Any) -> None:
         """Set a named value."""

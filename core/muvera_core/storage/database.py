@@ -19,14 +19,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError
+from muvera_core.errors import REPAIR_ADVICE, CorruptIndexError, UnsupportedFormatError
 from muvera_core.files import DATABASE_ERRORS, is_plain_file, open_plain, storage_errors
 from muvera_core.filters import FIELDS_SCHEMA, moment
 from muvera_core.storage.snapshot import SnapshotRows
+from muvera_core.storage.words import WORDS_SCHEMA, has_fts5
 from muvera_core.token_embeddings import IntArray
 
 DATABASE_NAME = "documents.sqlite"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # How long to wait for another process to finish its commit or its reads, in seconds.
 _BUSY_TIMEOUT = 60.0
 PAGE_SIZE = 4096
@@ -64,11 +65,18 @@ State = dict[str, Any]
 _T = TypeVar("_T")
 
 
-def create_database(db: sqlite3.Connection, state: State) -> None:
-    """Create the tables in an empty database and set the named values, in one transaction."""
+def create_database(db: sqlite3.Connection, state: State, *, with_words: bool | None = None) -> None:
+    """Create the tables in an empty database and set the named values, in one transaction.
+
+    Args:
+        db: a connection to the database.
+        state: the named values.
+        with_words: whether to create the table of words. None does if Python's SQLite can.
+    """
+    words = WORDS_SCHEMA if (has_fts5() if with_words is None else with_words) else ""
     db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
     db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
+    db.executescript(f"BEGIN; {_SCHEMA} {words} PRAGMA user_version = {SCHEMA_VERSION};")
     write_state(db, state)
     db.execute("COMMIT")
 
@@ -81,6 +89,7 @@ def connect(path: Path | None, *, write: bool, create: bool = False) -> sqlite3.
 
     Raises:
         CorruptIndexError: the file is missing, damaged, or not a database of an index.
+        UnsupportedFormatError: the database has a word index, and Python's SQLite lacks FTS5.
     """
     if path is None:
         return connect_to_any(None)
@@ -282,13 +291,25 @@ def check_journal(path: Path) -> None:
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
     expected = {"user_version": SCHEMA_VERSION, "journal_mode": "delete", "auto_vacuum": _INCREMENTAL}
     found = {name: db.execute(f"PRAGMA {name}").fetchone()[0] for name in expected}
+    if found == expected and not has_fts5() and has_words(db):
+        raise UnsupportedFormatError(
+            f"{path} has a word index, which needs SQLite with FTS5, and this Python's SQLite lacks it: use another "
+            "build of Python"
+        )
     if found != expected or not has_index_schema(db):
         raise CorruptIndexError(f"{path} does not have the tables of an index: {REPAIR_ADVICE}")
 
 
 def has_index_schema(db: sqlite3.Connection) -> bool:
-    """Whether the schema is exactly that of an index. Raises what SQLite raises."""
-    return _objects(db) == _expected_objects()
+    """Whether the schema is exactly that of an index, with the table of words or without. Raises what SQLite raises."""
+    found = _objects(db)
+    with_words = has_words(db)
+    return (has_fts5() or not with_words) and found == _expected_objects(with_words=with_words)
+
+
+def has_words(db: sqlite3.Connection) -> bool:
+    """Whether there is a table of words. Raises what SQLite raises."""
+    return bool(db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'words'").fetchone()[0])
 
 
 def _objects(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
@@ -296,10 +317,10 @@ def _objects(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
 
 
 @cache
-def _expected_objects() -> list[tuple[Any, ...]]:
+def _expected_objects(*, with_words: bool) -> list[tuple[Any, ...]]:
     db = connect(None, write=True)
     try:
-        create_database(db, {})
+        create_database(db, {}, with_words=with_words)
         return _objects(db)
     finally:
         db.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, eq=False)
 class IndexLocks:
-    """Three reentrant locks. A thread that takes several takes them in this order: writing, change, state.
+    """Four reentrant locks. A thread that takes several takes them in this order: writing, change, state, words.
 
     Attributes:
         writing: admits one writer. ``add``, ``delete``, ``compact``, ``optimize``, ``refresh``, ``copy_to`` and
@@ -20,6 +20,8 @@ class IndexLocks:
             It is held for one short statement at a time, for one query's graph search, while a search takes a snapshot
             and a view of stage one, and by the writer while a commit becomes visible. All other work is done without
             it: parsing, checksums, encoding, ranking. A fork waits for it, too.
+        words: guards the connection for lexical searches, and what they keep. It is held while one term of a question
+            is looked up, which takes milliseconds for a common word. A fork waits for it, too.
 
     There are two more locks. The lock file in the index's folder admits one writing process (``folder_lock``). Updates
     of the data on a GPU take a lock of the package ``cuda``, after all others.
@@ -28,3 +30,4 @@ class IndexLocks:
     writing: threading.RLock = field(default_factory=threading.RLock)
     change: threading.RLock = field(default_factory=threading.RLock)
     state: threading.RLock = field(default_factory=threading.RLock)
+    words: threading.RLock = field(default_factory=threading.RLock)

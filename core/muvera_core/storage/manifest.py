@@ -20,6 +20,7 @@ from muvera_core.errors import (
     UnsupportedFormatError,
 )
 from muvera_core.files import read_small, storage_errors, write_json
+from muvera_core.lexical import LexicalConfig
 from muvera_core.set_encoders import FDEConfig
 from muvera_core.stage_one import Tuning
 from muvera_core.storage.database import DATABASE_NAME
@@ -27,14 +28,14 @@ from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "muvera-index"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _SIZE_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True)
 class Manifest:
     """Settings of an index. They are fixed when it is made, except ``tuning`` and ``token_precision``, which
-    ``optimize`` changes.
+    ``optimize`` changes, and ``lexical``, which ``set_lexical`` changes.
 
     Attributes:
         index_id: random name of the index, noted in files that are derived from its documents.
@@ -43,6 +44,7 @@ class Manifest:
         fde: settings of stage one's first encoding. They include the dimension of token vectors.
         pool_factor: about one in ``pool_factor`` tokens of a document is stored; see ``token_pooling``.
         tuning: what ``optimize`` chose for stage one. None before that.
+        lexical: settings of the word index. None if there is none.
         encoder_info: name and settings of the token encoder, for people to read. Earlier versions did not note them.
 
     Raises:
@@ -55,6 +57,7 @@ class Manifest:
     fde: FDEConfig
     pool_factor: int = 1
     tuning: Tuning | None = None
+    lexical: LexicalConfig | None = None
     encoder_info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -124,13 +127,13 @@ class Manifest:
 
     @classmethod
     def from_copy(cls, text: Any, source: Path) -> Manifest:
-        """Parse the copy in a database of the present schema, which may be of format 2 or 3. Raises like ``read``."""
+        """Parse the copy in a database, which may be of format 2, 3 or 4. Raises like ``read``."""
         try:
             content = json.loads(text)
             version = content["format_version"]
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise _damaged(source, error) from error
-        return cls.from_earlier_format(content, source) if version in (2, 3) else cls.from_json(content, source)
+        return cls.from_earlier_format(content, source) if version in (2, 3, 4) else cls.from_json(content, source)
 
     @classmethod
     def from_json(cls, content: dict[str, Any], source: Path) -> Manifest:
@@ -150,7 +153,7 @@ class Manifest:
 
     @classmethod
     def from_earlier_format(cls, content: dict[str, Any], source: Path) -> Manifest:
-        """Parse a manifest of format 2 or 3, which has the same entries. Raises like ``read``."""
+        """Parse a manifest of format 2, 3 or 4, which lacks some entries. Raises like ``read``."""
         require_checksum(content, source)
         return cls._parsed(content, source)
 
@@ -165,6 +168,7 @@ class Manifest:
                 fde=FDEConfig(**content["fde"]),
                 pool_factor=content.get("pool_factor", 1),
                 tuning=None if content.get("tuning") is None else Tuning.from_json(content["tuning"]),
+                lexical=_lexical(content.get("lexical")),
                 encoder_info=dict(content.get("encoder_info", {})),
             )
         except (KeyError, TypeError, ValueError, MuveraError) as error:
@@ -184,9 +188,31 @@ def noted_precision(copy: Any, given: TokenPrecision) -> TokenPrecision:
     try:
         return TokenCodec(json.loads(copy)["token_precision"], 1).precision
     except (KeyError, TypeError, ValueError, RecursionError, InvalidInputError) as error:
-        raise CorruptIndexError(
-            f"the copy of {MANIFEST_NAME} in {DATABASE_NAME} is damaged ({error!r}): {RUN_REPAIR}, which restores it"
-        ) from error
+        raise _damaged_copy(error) from error
+
+
+def noted_lexical(copy: Any) -> LexicalConfig | None:
+    """The settings of the word index in a manifest's copy in the database. None if there is no copy.
+
+    They are committed with the words, before the manifest itself is written.
+
+    Raises:
+        CorruptIndexError: the copy is damaged.
+    """
+    try:
+        return None if copy is None else _lexical(json.loads(copy).get("lexical"))
+    except (AttributeError, TypeError, ValueError, RecursionError, InvalidInputError) as error:
+        raise _damaged_copy(error) from error
+
+
+def _lexical(content: Any) -> LexicalConfig | None:
+    return None if content is None else LexicalConfig.from_json(content)
+
+
+def _damaged_copy(error: Exception) -> CorruptIndexError:
+    return CorruptIndexError(
+        f"the copy of {MANIFEST_NAME} in {DATABASE_NAME} is damaged ({error!r}): {RUN_REPAIR}, which restores it"
+    )
 
 
 def holds_index(folder: Path) -> bool:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from muvera_core.files import id_hash, row_hashes, signed_sum
 from muvera_core.filters import Condition
+from muvera_core.lexical import LexicalConfig, Term
 from muvera_core.storage.token_log import TokenLog
-from muvera_core.token_embeddings import IntArray
+from muvera_core.token_embeddings import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,19 @@ class SnapshotRows:
 
 
 @dataclass(frozen=True, eq=False)
+class TermWeights:
+    """What a term adds to the BM25 of the documents that have it.
+
+    Attributes:
+        places: positions of these documents among a snapshot's rows, int32, ascending.
+        weights: float32, above 0.
+    """
+
+    places: npt.NDArray[np.int32]
+    weights: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """All documents of one committed state.
 
@@ -74,7 +88,10 @@ class Snapshot:
         hashes: the hashes of all ids, ascending, int64, shape (documents,).
         keys_by_hash: the keys in the order of ``hashes``, int64, shape (documents,).
         digest: checksum of the rows as a set.
+        lexical: settings of the word index. None if there is none.
         filter_matches: for the filters used last, the keys that match in this state.
+        term_frequencies: for terms of lexical searches, the number of documents that have them in this state.
+        term_weights: for the terms used last, their weights in this state.
     """
 
     version: int
@@ -84,15 +101,18 @@ class Snapshot:
     hashes: IntArray
     keys_by_hash: IntArray
     digest: int
+    lexical: LexicalConfig | None = None
     filter_matches: dict[Condition, IntArray] = field(default_factory=dict)
+    term_frequencies: dict[Term, int] = field(default_factory=dict)
+    term_weights: dict[Term, TermWeights] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, version: int, rows: SnapshotRows, tokens: TokenLog) -> Snapshot:
+    def of(cls, version: int, rows: SnapshotRows, tokens: TokenLog, lexical: LexicalConfig | None = None) -> Snapshot:
         """A snapshot with these documents, none of them verified yet."""
         order = np.argsort(rows.id_hashes, kind="stable")
         verified = np.zeros(len(rows), dtype=np.bool_)
         hashes, keys, digest = rows.id_hashes[order], rows.keys[order], signed_sum(rows.hashes())
-        return cls(version, rows, tokens, verified, hashes, keys, digest)
+        return cls(version, rows, tokens, verified, hashes, keys, digest, lexical)
 
     @property
     def keys(self) -> IntArray:
@@ -144,15 +164,20 @@ class Snapshot:
             np.insert(hashes, places, added.id_hashes[order]),
             np.insert(keys, places, added.keys[order]),
             digest,
+            self.lexical,
             dict(filter_matches),
         )
 
     def moved(self, version: int, tokens: TokenLog, first: IntArray, checksums: IntArray) -> Snapshot:
         """The next snapshot: the same documents, with tokens in another log, starting at the rows ``first``."""
-        moved = Snapshot.of(version, replace(self.rows, first=first, token_checksums=checksums), tokens)
+        moved = Snapshot.of(version, replace(self.rows, first=first, token_checksums=checksums), tokens, self.lexical)
         return replace(moved, filter_matches=dict(self.filter_matches))
 
     def with_verified_of(self, earlier: Snapshot) -> Snapshot:
         """This snapshot, with ``verified`` set as in ``earlier``, which has the same token log."""
         known = earlier.rows.keys[earlier.verified]
         return replace(self, verified=np.isin(self.rows.keys, known, assume_unique=True))
+
+    def with_lexical(self, lexical: LexicalConfig | None) -> Snapshot:
+        """This snapshot, with other settings of the word index."""
+        return replace(self, lexical=lexical, term_frequencies={}, term_weights={})

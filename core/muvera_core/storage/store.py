@@ -5,6 +5,7 @@ writes the documents that refer to them. ``Change.commit`` makes these documents
 before the commit leaves the old state.
 
 The store has two connections, so that searches can read while a change is written. They wait only for the commit.
+A third one, which the first lexical search opens, reads the word index.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from muvera_core.errors import CLOSED, RUN_REPAIR, CorruptIndexError, IndexClosedError, MuveraError
 from muvera_core.files import DATABASE_ERRORS, storage_errors
 from muvera_core.filters import Condition
+from muvera_core.lexical import LexicalConfig, LexicalQuery
 from muvera_core.maxsim import RowSource, row_checksums, score_documents
 from muvera_core.storage.aftermath import follow_up
 from muvera_core.storage.change import COPY_BATCH, AppendedTokens, Change
@@ -37,11 +39,13 @@ from muvera_core.storage.database import (
 from muvera_core.storage.documents import DocumentReader, StoredDocument
 from muvera_core.storage.filter_reader import FilterReader
 from muvera_core.storage.locks import IndexLocks
-from muvera_core.storage.manifest import noted_precision
+from muvera_core.storage.manifest import noted_lexical, noted_precision
 from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot, SnapshotRows
 from muvera_core.storage.token_codec import Rows, TokenCodec
 from muvera_core.storage.token_log import FileTokenLog, MemoryTokenLog, TokenLog, token_generations, tokens_path
+from muvera_core.storage.word_reader import WordReader, top
+from muvera_core.storage.words import merge_words
 from muvera_core.threads import kernel_calls
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
 
@@ -101,6 +105,7 @@ class Store:
         self._connections = (self._db,)
         self._shared = SharedConnection(self._db, self._path, self.locks.state)
         self._reader, self._filters = DocumentReader(self._shared), FilterReader(self._shared)
+        self._words = WordReader(self._path, self._shared, self.locks.words)
         # A second connection, for changes and for loading new states, so that searches need not wait for these.
         self._write_db = self._db
         try:
@@ -166,6 +171,40 @@ class Store:
         with self._using():
             matches = self._filters.matching(snapshot, condition)
         return matches if named is None else np.intersect1d(named, matches, assume_unique=True)
+
+    def lexical_search(
+        self, snapshot: Snapshot, query: LexicalQuery, n: int, admitted: IntArray | None = None
+    ) -> tuple[IntArray, FloatArray]:
+        """The ``n`` documents with the highest BM25, best first, ties by rising key.
+
+        BM25 is that of SQLite's FTS5 (k1 = 1.2, b = 0.75), with ``snapshot.lexical.field_weight`` for words in metadata
+        fields. Terms that more than half of the documents have are left out, unless all are such.
+
+        Args:
+            snapshot: the documents.
+            query: made by ``parse_query`` with ``snapshot.lexical``.
+            n: the number of documents to return at most. Those in which nothing matches are never returned.
+            admitted: keys of the only documents that may be returned, ascending. None admits all.
+
+        Returns:
+            Keys, int64, and BM25, float32, above 0.
+
+        Raises:
+            StaleError: something was committed after this snapshot.
+            CorruptIndexError: the word index is damaged.
+        """
+        with self._using():
+            return top(snapshot, self._words.scores(snapshot, query), n, admitted)
+
+    def lexical_scores(self, snapshot: Snapshot, query: LexicalQuery, keys: IntArray) -> FloatArray:
+        """BM25 of documents, float32, shape (keys,); 0 where nothing matches. See ``lexical_search``."""
+        with self._using():
+            return self._words.scores(snapshot, query)[snapshot.places(keys)].astype(np.float32)
+
+    def term_frequencies(self, snapshot: Snapshot, query: LexicalQuery) -> IntArray:
+        """The number of documents that have each term, int64, shape (terms,). Raises like ``lexical_search``."""
+        with self._using():
+            return self._words.frequencies(snapshot, query)
 
     def token_rows(self, snapshot: Snapshot, keys: Sequence[int] | IntArray) -> tuple[Rows, IntArray]:
         """Token rows of documents in ``snapshot``, end to end, and their offsets, int64, shape (documents + 1,).
@@ -348,6 +387,7 @@ class Store:
             for start in range(0, len(snapshot), COPY_BATCH):
                 tokens.append(self.token_rows(snapshot, snapshot.keys[start : start + COPY_BATCH])[0])
             self._move(tokens, snapshot.rows.token_checksums)
+        follow_up(self._merge_words, f"the word index of {self._path} could not be compacted")
         follow_up(self._vacuum, f"free pages of {self._path} could not be given back")
 
     def recode(self, codec: TokenCodec, manifest: str) -> None:
@@ -372,6 +412,20 @@ class Store:
             tokens.append(rows)
         self._move(tokens, np.concatenate(checksums), lambda change: change.put_state("manifest", manifest))
 
+    def index_words(self, lexical: LexicalConfig | None, manifest: str) -> None:
+        """Make the word index anew, by other settings. If it fails, ``roll_back`` must follow.
+
+        Args:
+            lexical: the new settings. None for no word index.
+            manifest: the index's manifest with these settings, as text, to commit with it.
+        """
+
+        def fill(change: Change) -> None:
+            change.index_words(lexical)
+            change.put_state("manifest", manifest)
+
+        self.apply(fill)
+
     def _move(
         self, tokens: TokenLog, checksums: IntArray, also: Callable[[Change], None] = lambda change: None
     ) -> None:
@@ -392,6 +446,7 @@ class Store:
             self._closed = True
             self._shared.close()
             self._write_db.close()
+            self._words.close()
             no_tokens = MemoryTokenLog(self.codec, 0)
             self.snapshot = Snapshot.of(self.snapshot.version, SnapshotRows.empty(), no_tokens)
 
@@ -400,6 +455,8 @@ class Store:
         # child ``ForkGuard`` keeps the store alive.
         for db in self._connections:
             db.close()
+        if self._connections:
+            self._words.close_forgotten()
 
     # Private methods
 
@@ -417,12 +474,13 @@ class Store:
         while True:
             with storage_errors(self._path):
                 state, rows = read_committed(db)
+            lexical = noted_lexical(state.get("manifest"))
             if earlier is not None and earlier.tokens.generation == state["generation"]:
                 if not self._writable:
                     earlier.tokens.reset(state["n_token_rows"])
-                return Snapshot.of(state["version"], rows, earlier.tokens).with_verified_of(earlier)
+                return Snapshot.of(state["version"], rows, earlier.tokens, lexical).with_verified_of(earlier)
             if self._rewritten is not None and self._rewritten.generation == state["generation"]:
-                return Snapshot.of(state["version"], rows, self._rewritten)
+                return Snapshot.of(state["version"], rows, self._rewritten, lexical)
             try:
                 precision = noted_precision(state.get("manifest"), self._given_codec.precision)
                 codec = TokenCodec(precision, self._given_codec.dimension)
@@ -432,7 +490,7 @@ class Store:
                     if read_version(db) == state["version"]:
                         raise
                 continue  # the writer has compacted the index meanwhile
-            return Snapshot.of(state["version"], rows, tokens)
+            return Snapshot.of(state["version"], rows, tokens, lexical)
 
     def _open_log(self, codec: TokenCodec, generation: int, n_rows: int) -> TokenLog:
         if self._folder is None:
@@ -456,6 +514,17 @@ class Store:
                 if generation != self.snapshot.tokens.generation:
                     with suppress(OSError):  # Windows cannot remove open files; the next opening does
                         tokens_path(self._folder, generation).unlink()
+
+    def _merge_words(self) -> None:
+        """Rewrite the word index without the words of deleted documents, some at a time."""
+        if self.snapshot.lexical is None:
+            return
+        with self._using():
+            is_first, is_done = True, False
+            while not is_done:
+                with self.locks.change, self.locks.state:  # for some milliseconds
+                    is_done = not merge_words(self._write_db, is_first=is_first)
+                is_first = False
 
     def _vacuum(self) -> None:
         with self._using():
