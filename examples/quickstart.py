@@ -20,7 +20,7 @@ from langchain_muvera import MuveraRetriever as LangChainRetriever
 from langchain_muvera import ScoredDocument
 from muvera_core import MuveraIndex, StageClock, TokenMatch
 from muvera_core.evaluation.collections import BeirCollection, read_beir
-from muvera_core.evaluation.measures import ndcg_at_k, recall_at_k
+from muvera_core.evaluation.measures import fidelity_at_k, ndcg_at_k
 
 COLLECTION = Path(__file__).parent / "data" / "nq-gold"
 ASKED_THROUGH_LANGCHAIN = "what was the city of beijing previously known as"
@@ -96,12 +96,12 @@ def measure(index: MuveraIndex, collection: BeirCollection) -> None:
     clock, exact_clock = StageClock(), StageClock()
     found = {id: [hit.id for hit in index.search(question, K, clock=clock)] for id, question in asked}
     exact = {id: [hit.id for hit in index.search(q, K, exact=True, clock=exact_clock)] for id, q in asked}
-    recall = mean(recall_at_k(found[id], exact[id], K) for id in found)
+    fidelity = mean(fidelity_at_k(found[id], exact[id], K) for id in found)
     ndcg, exact_ndcg = (mean(ndcg_at_k(r[id], collection.relevance[id], K) for id in r) for r in (found, exact))
 
     print(f"{len(asked)} questions over {len(index):,} passages, {platform.machine()}, {os.cpu_count()} cores")
     print(f"{'':24}{'index':>10}{'exact':>10}")
-    print(f"{'recall@10 against exact':24}{recall:>10.3f}{1:>10.3f}")
+    print(f"{'fidelity@10 to exact':24}{fidelity:>10.3f}{1:>10.3f}")
     print(f"{'nDCG@10':24}{ndcg:>10.3f}{exact_ndcg:>10.3f}")
     for stage in clock.seconds:
         print(f"{stage + ', ms':24}", *(f"{c.seconds[stage] / len(asked) * 1000:>9.2f}" for c in (clock, exact_clock)))

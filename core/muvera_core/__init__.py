@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from muvera_core.calibration import Calibration, CalibrationReport
 from muvera_core.encoders import ImageEncoder, TokenEncoder
 from muvera_core.errors import MuveraError
 from muvera_core.evaluation import Evaluation
-from muvera_core.hits import Document, Hit, TokenMatch
+from muvera_core.hits import Document, Hit, Passage, TokenMatch
 from muvera_core.index import MuveraIndex
 from muvera_core.maintenance import IndexReport, RepairReport, check_index, repair_index
 from muvera_core.maxsim import maxsim
-from muvera_core.search import SearchPlan, StageClock
+from muvera_core.search import QueryReduction, SearchPlan, StageClock
 from muvera_core.set_encoders import (
     FDEConfig,
     FixedDimensionalEncoder,
@@ -26,6 +27,8 @@ from muvera_core.token_embeddings import TokenEmbeddings
 __version__ = version("muvera-core")
 
 __all__ = [
+    "Calibration",
+    "CalibrationReport",
     "Document",
     "Evaluation",
     "FDEConfig",
@@ -37,6 +40,8 @@ __all__ = [
     "LearnedSetEncoderConfig",
     "MuveraError",
     "MuveraIndex",
+    "Passage",
+    "QueryReduction",
     "RepairReport",
     "SearchPlan",
     "SetEncoder",

@@ -57,7 +57,10 @@ class Hit(Document):
         relevance: what ``min_score`` is compared with: the probability that the document is relevant, if the index was
             calibrated for this mode of search, or else ``normalized_score``.
         lexical_score: BM25, at least 0. None in mode "late".
-        passage: the part of the text that matched best. None unless the search was asked for it.
+        passage: the part of the text that matched best; all of a short text. None unless the search was asked for it,
+            and if it cannot be known: the document has no text, or was added as an image; or the text is long, and its
+            tokens were merged (``pool_factor``) or made by others than the index's encoder.
+        judged_score: the cross-encoder's score of the text, on its own scale. None if no cross-encoder judged it.
     """
 
     score: float = 0.0
@@ -65,6 +68,7 @@ class Hit(Document):
     relevance: float = 0.0
     lexical_score: float | None = None
     passage: Passage | None = None
+    judged_score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Filtered search at several selectivities: recall and time.
+"""Filtered search at several selectivities: fidelity to exact MaxSim and time.
 
 usage: python tests/benchmarks/filters.py FOLDER --index PATH [--questions 100]
 
@@ -22,7 +22,7 @@ from machine import describe_machine
 
 from muvera_core import Hit, MuveraIndex, StageClock
 from muvera_core.evaluation.collections import BeirCollection, read_beir
-from muvera_core.evaluation.measures import recall_at_k
+from muvera_core.evaluation.measures import fidelity_at_k
 
 K = 10
 SELECTIVITIES = (0.001, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0)
@@ -43,7 +43,7 @@ def main() -> None:
         kind = index._collection.stage_one.candidates.kind
         print(f"{arguments.folder.name}: {len(index)} documents ({kind}), {len(queries)} queries")
         index.search_batch(queries[:20])
-        header = ("admits", "documents", "recall", "new filter", "known filter", "exact")
+        header = ("admits", "documents", "fidelity", "new filter", "known filter", "exact")
         print("".join(f"{name:>13}" for name in header) + "  (times: median ms)")
         one = index.find(limit=1)[0].metadata["uniform"]
         report(index, queries, lambda i: {"uniform": {"$in": [one, -i]}})
@@ -71,12 +71,12 @@ def report(index: MuveraIndex, queries: list[str], make_filter: Callable[[int], 
     alike = [make_filter(i) for i in range(1, len(queries) + 1)]
     new_ms = median(run(index, [query], f)[1] for query, f in zip(queries, alike, strict=True))
     found, known_ms = run(index, queries, filter)
-    recall = mean(
-        recall_at_k([hit.id for hit in f], {hit.id for hit in e}, K) for f, e in zip(found, exact, strict=False)
+    fidelity = mean(
+        fidelity_at_k([hit.id for hit in f], {hit.id for hit in e}, K) for f, e in zip(found, exact, strict=False)
     )
     assert all(len(hits) == min(K, admitted) for hits in found)
     times = "".join(f"{ms:>13.1f}" for ms in (new_ms, known_ms, exact_ms))
-    print(f"{admitted / len(index):>13.5f}{admitted:>13}{recall:>13.3f}{times}", flush=True)
+    print(f"{admitted / len(index):>13.5f}{admitted:>13}{fidelity:>13.3f}{times}", flush=True)
 
 
 def run(

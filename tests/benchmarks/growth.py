@@ -33,7 +33,7 @@ COLUMNS = (
     "documents",
     "CPU ms a query",
     "exact",
-    "recall@10",
+    "fidelity@10",
     "resident MB",
     "open s",
     "open CPU s",
@@ -136,7 +136,7 @@ def search(folder: Path, path: Path) -> dict[str, float]:
     return {
         "CPU ms a query": milliseconds,
         "exact": exact_milliseconds,
-        "recall@10": found / exact.size,
+        "fidelity@10": found / exact.size,
         "resident MB": peak / 1e6,
         "of it before opening": resident_before / 1e6,
         "open s": seconds,
@@ -162,7 +162,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6), layout="constrained")
-    names = ("CPU ms a query", "recall@10", "resident MB", "open s", "bytes a token", "add CPU s")
+    names = ("CPU ms a query", "fidelity@10", "resident MB", "open s", "bytes a token", "add CPU s")
     for axes, name in zip(figure.subplots(2, 3).ravel(), names, strict=True):
         for code in dict.fromkeys(row["code"] for row in rows):
             chosen = [row for row in rows if row["code"] == code]
@@ -170,7 +170,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xscale("log")
         axes.set_xlabel("documents")
         axes.set_title(name)
-        axes.set_ylim(bottom=None if name == "recall@10" else 0)
+        axes.set_ylim(bottom=None if name == "fidelity@10" else 0)
     axes.legend()
     figure.savefig(path, dpi=80)
 

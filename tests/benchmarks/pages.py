@@ -32,7 +32,7 @@ from machine import describe_machine
 
 from muvera_core import MuveraIndex, StageClock, TokenEmbeddings
 from muvera_core.encoders import PrecomputedEmbeddings, pool_tokens
-from muvera_core.evaluation.measures import recall_at_k
+from muvera_core.evaluation.measures import fidelity_at_k
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 D, SIDE, N_PROMPT = 128, 32, 6
@@ -73,7 +73,7 @@ def measure(folder: Path, n_pages: int, pool_factor: int, n_questions: int) -> N
         asked = [draw_question(n_pages, number) for number in range(n_questions)]
         exact = index.search_embeddings_batch(asked, K, exact=True)
         expected = [[hit.id for hit in hits] for hits in exact]
-        print(f"{'candidates':>10}{'recall@10':>11}{'best found':>12}{'median ms':>11}{'p95 ms':>8}  stages, mean ms")
+        print(f"{'candidates':>10}{'fidelity@10':>13}{'best found':>12}{'median ms':>11}{'p95 ms':>8}  stages, mean ms")
         for n_candidates in sorted({100, 200, 400, 1000, index.default_candidates(K)}):
             report(index, asked, expected, n_candidates)
 
@@ -107,18 +107,18 @@ def report(index: MuveraIndex, asked: list[FloatArray], expected: list[list[str]
     for _ in range(2):  # the first round reads the files into memory
         clock = StageClock()
         seconds: list[float] = []
-        recalls: list[float] = []
+        fidelities: list[float] = []
         best_found: list[bool] = []
         for query, best in zip(asked, expected, strict=True):
             began = time.perf_counter()
             hits = index.search_embeddings(query, K, n_candidates, clock=clock)
             seconds.append(time.perf_counter() - began)
-            recalls.append(recall_at_k([hit.id for hit in hits], best, K))
+            fidelities.append(fidelity_at_k([hit.id for hit in hits], best, K))
             best_found.append(hits[0].id == best[0])
     ms = np.array(seconds) * 1000
     stages = ", ".join(f"{name} {total * 1000 / len(asked):.1f}" for name, total in clock.seconds.items())
     reranking = clock.seconds["rerank"] * 1e6 / len(asked) / n_candidates
-    found = f"{np.mean(recalls):>11.3f}{np.mean(best_found):>12.3f}"
+    found = f"{np.mean(fidelities):>13.3f}{np.mean(best_found):>12.3f}"
     took = f"{np.median(ms):>11.1f}{np.percentile(ms, 95):>8.1f}"
     print(f"{n_candidates:>10}{found}{took}  {stages}; {reranking:.0f} us to rerank a page", flush=True)
 

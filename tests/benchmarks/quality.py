@@ -2,8 +2,8 @@
 
 usage: python tests/benchmarks/quality.py FOLDER [--questions 300] [--n-candidates N] [--dimension 128]
 
-Prints the recall and nDCG of the index and of exact MaxSim in the same run, bytes per document, and the median time of
-each stage.
+Prints the fidelity and nDCG of the index and of exact MaxSim in the same run, bytes per document, and the median time
+of each stage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from machine import describe_machine
 from muvera_core import MuveraIndex, StageClock
 from muvera_core.encoders import BUNDLED_DIMENSION, BundledEncoder
 from muvera_core.evaluation.collections import read_beir
-from muvera_core.evaluation.measures import ndcg_at_k, recall_at_k
+from muvera_core.evaluation.measures import fidelity_at_k, ndcg_at_k
 
 K = 10
 
@@ -55,7 +55,7 @@ def main() -> None:
         index.close()
 
     print(
-        f"recall@{K} against exact MaxSim: {mean(recall_at_k(indexed[0][id], exact[0][id], K) for id, _ in asked):.4f}"
+        f"fidelity@{K} to exact MaxSim: {mean(fidelity_at_k(indexed[0][id], exact[0][id], K) for id, _ in asked):.4f}"
     )
     for name, (found, clocks) in (("index", indexed), ("exact", exact)):
         ndcg = mean(ndcg_at_k(found[id], collection.relevance[id], K) for id, _ in asked)

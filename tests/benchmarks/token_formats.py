@@ -2,12 +2,12 @@
 
 usage: python tests/benchmarks/token_formats.py FOLDER [--cache FOLDER] [--questions 100] [--others N]
 
-Each query's 200 best passages by MaxSim over the given tokens are ranked again from tokens in each format. "recall" is
-the share of the 10 best that are among its 10 best. "cascade" is the same if the leading bits of the format choose 50
-of the 200 first. "in 50" is the share that is among these 50. The cached tokens are rounded to int8, so int8 itself is
-the reference and loses nothing here. Besides the formats of the index, alternatives of about the same size are tried:
-no rotation; 2 bits for the residual of the nearest of some learned centroids; principal components, with more bits
-for those of larger variance.
+Each query's 200 best passages by MaxSim over the given tokens are ranked again from tokens in each format. "fidelity"
+is the share of the 10 best that are among its 10 best. "cascade" is the same if the leading bits of the format choose
+50 of the 200 first. "in 50" is the share that is among these 50. The cached tokens are rounded to int8, so int8 itself
+is the reference and loses nothing here. Besides the formats of the index, alternatives of about the same size are
+tried: no rotation; 2 bits for the residual of the nearest of some learned centroids; principal components, with more
+bits for those of larger variance.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def report(collection: Embedded) -> None:
     documents = TokenEmbeddings.from_list([collection.documents[int(i)] for i in used])
     candidates = [np.searchsorted(used, np.sort(best)) for best in expected]
     print(f"{collection.name}: {len(collection.queries)} queries, {len(documents.vectors)} tokens of their candidates")
-    print(f"{'format':<34}{'bytes':>7}{'recall@10':>11}{'nDCG@10':>9}{'in 50':>8}{'cascade':>9}")
+    print(f"{'format':<34}{'bytes':>7}{'fidelity@10':>13}{'nDCG@10':>9}{'in 50':>8}{'cascade':>9}")
     for name, size, tokens, leading in formats(documents):
         alone, shortlists, cascade = [], [], []
         for query, some in zip(collection.queries, candidates, strict=True):
@@ -62,7 +62,7 @@ def report(collection: Embedded) -> None:
         leading_columns = (
             f"{kept(shortlists, wanted, SHORTLIST):>8.3f}{kept(cascade, wanted, K):>9.3f}" if cascade else ""
         )
-        print(f"{name:<34}{size:>7.0f}{kept(alone, wanted, K):>11.3f}{ndcg:>9.3f}{leading_columns}", flush=True)
+        print(f"{name:<34}{size:>7.0f}{kept(alone, wanted, K):>13.3f}{ndcg:>9.3f}{leading_columns}", flush=True)
 
 
 def best_of(query: FloatArray, tokens: FloatArray, offsets: IntArray, documents: IntArray) -> IntArray:

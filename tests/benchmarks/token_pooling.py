@@ -19,7 +19,7 @@ from machine import describe_machine
 from muvera_core import MuveraIndex, TokenEmbeddings
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.encoders.token_pooling import pool_tokens
-from muvera_core.evaluation.measures import ndcg_at_k, recall_at_k
+from muvera_core.evaluation.measures import fidelity_at_k, ndcg_at_k
 from muvera_core.storage.token_codec import TokenCodec
 
 K = 10
@@ -86,7 +86,7 @@ def ndcg(found: list[list[str]], collection: Embedded) -> float:
 
 
 def kept(found: list[list[str]], expected: list[list[str]]) -> float:
-    return mean(recall_at_k(ids, best, K) for ids, best in zip(found, expected, strict=True))
+    return mean(fidelity_at_k(ids, best, K) for ids, best in zip(found, expected, strict=True))
 
 
 if __name__ == "__main__":

@@ -590,15 +590,27 @@ def birds(index: Path) -> Path:
 
 def test_evaluate_prints_what_it_measured(shared_index: Path, questions: Path, tmp_path: Path) -> None:
     found = muvera("evaluate", shared_index, questions).stdout
-    assert found.startswith("2 documents, 2 questions, 400 candidates\nrecall@10 against exact MaxSim: 1.0000\n")
+    assert found.startswith("2 documents, 2 questions, 400 candidates\nfidelity@10 to exact MaxSim: 1.0000\n")
     assert "nDCG" not in found
     judged = tmp_path / "qrels.tsv"
     judged.write_text("query-id\tcorpus-id\tscore\nq1\towls.md\t1\n")
     result = muvera("evaluate", shared_index, questions, "--relevant", judged, "-k", 1, "--n-candidates", 2, "--json")
     measured = json.loads(result.stdout)
     assert (measured["n_queries"], measured["k"], measured["n_candidates"]) == (1, 1, 2)
-    assert measured["ndcg"] == measured["mrr"] == [1, 1]
+    assert measured["ndcg"] == measured["mrr"] == measured["recall"] == [1, 1]
+    assert measured["by_question"][0]["found"] == ["owls.md"]
     assert result.stderr == ""
+
+
+def test_evaluate_reads_gzipped_files_and_takes_a_mode(shared_index: Path, questions: Path, tmp_path: Path) -> None:
+    packed, judged = tmp_path / "questions.jsonl.gz", tmp_path / "qrels.tsv.gz"
+    packed.write_bytes(gzip.compress(questions.read_bytes()))
+    judged.write_bytes(gzip.compress(b"query-id\tcorpus-id\tscore\nq1\towls.md\t1\n"))
+    result = muvera("evaluate", shared_index, packed, "--relevant", judged, "--mode", "hybrid", "--json")
+    measured = json.loads(result.stdout)
+    assert (measured["n_queries"], measured["mode"]) == (1, "hybrid")
+    muvera("evaluate", shared_index, packed, "--mode", "dense", status=2)
+    muvera("evaluate", shared_index, packed, "--lexical-weight", 2, status=2)
 
 
 def test_evaluate_names_the_error(shared_index: Path, questions: Path, tmp_path: Path) -> None:
@@ -617,7 +629,7 @@ def test_evaluate_prints_even_if_it_cannot_draw(
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
     result = muvera("evaluate", shared_index, questions, "--plot", tmp_path / "curve.svg", status=1)
-    assert "recall@10" in result.stdout
+    assert "fidelity@10" in result.stdout
     assert "pip install 'muvera-core[plot]'" in result.stderr
 
 

@@ -24,7 +24,7 @@ from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import DeviceError, DeviceFallbackWarning, InvalidInputError, MissingExtraError
 from muvera_core.filters import compile_filter
 from muvera_core.search import SearchOptions, make_plan, rerank
-from muvera_core.search.pipeline import find_candidates
+from muvera_core.search.candidates import find_candidates
 from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
 from muvera_core.tuning.optimizing import narrow_tokens
 

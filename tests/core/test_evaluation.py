@@ -1,27 +1,39 @@
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import math
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 
 from muvera_core import Evaluation, MuveraIndex
 from muvera_core.errors import InvalidInputError, MissingExtraError
 from muvera_core.evaluation.collections import read_beir, read_queries
-from muvera_core.evaluation.measures import mrr_at_k, ndcg_at_k, recall_at_k
+from muvera_core.evaluation.measures import (
+    LABEL_MEASURES,
+    fidelity_at_k,
+    hit_rate_at_k,
+    map_at_k,
+    mrr_at_k,
+    ndcg_at_k,
+    precision_at_k,
+    recall_at_k,
+)
 from muvera_core.evaluation.report import CurvePoint
 
 NQ = Path(__file__).parents[2] / "examples" / "data" / "nq-gold"
 
 
-def test_recall_counts_what_was_expected() -> None:
-    assert recall_at_k(["a", "b", "c"], {"a", "c", "x", "y"}) == 0.5
-    assert recall_at_k(["a", "b", "c"], {"c"}, k=2) == 0
-    assert recall_at_k([], set()) == 1
+def test_fidelity_counts_what_was_expected() -> None:
+    assert fidelity_at_k(["a", "b", "c"], {"a", "c", "x", "y"}) == 0.5
+    assert fidelity_at_k(["a", "b", "c"], {"c"}, k=2) == 0
+    assert fidelity_at_k([], set()) == 1
 
 
 def test_ndcg_discounts_by_rank() -> None:
@@ -38,6 +50,46 @@ def test_mrr_is_one_over_the_rank_of_the_first_relevant_id() -> None:
     assert mrr_at_k(["x", "a"], {"a": 0.5}, k=1) == 0
     assert mrr_at_k(["a", "b"], {"a": 0, "b": 2}) == 0.5
     assert mrr_at_k([], {"a": 1}) == mrr_at_k(["a"], {}) == 0
+
+
+def test_precision_recall_and_average_precision_count_relevant_ids() -> None:
+    grades = {"a": 2.0, "b": 1.0, "c": 1.0, "zero": 0.0}
+    found = ["a", "x", "c", "zero", "b"]
+    assert precision_at_k(found, grades, 4) == 2 / 4
+    assert precision_at_k(["a"], grades, 4) == 1 / 4  # places that nothing fills count
+    assert recall_at_k(found, grades, 4) == 2 / 3
+    assert map_at_k(found, grades, 4) == pytest.approx((1 / 1 + 2 / 3) / 3)
+    assert map_at_k(["a", "b"], {str(i): 1.0 for i in range(8)} | grades, 2) == 2 / 11  # not over min(k, relevant)
+    assert (hit_rate_at_k(found, grades, 1), hit_rate_at_k(["x", "zero"], grades, 2)) == (1, 0)
+    for measure in (precision_at_k, recall_at_k, map_at_k, hit_rate_at_k):
+        assert measure(found, {"zero": 0.0}, 3) == measure([], grades, 3) == 0
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+def test_measures_are_those_of_trec_eval(k: int) -> None:
+    trec_eval = pytest.importorskip("pytrec_eval", reason="pytrec-eval-terrier is not installed")
+    rng = np.random.default_rng(7)
+    ids = [f"d{i:02}" for i in range(30)]
+    names = {
+        "ndcg": f"ndcg_cut_{k}",
+        "hit_rate": f"success_{k}",
+        "precision": f"P_{k}",
+        "recall": f"recall_{k}",
+        "map": f"map_cut_{k}",
+        "mrr": "recip_rank",
+    }
+    families = {"ndcg_cut", "success", "P", "recall", "map_cut"}
+    qrels = {str(q): {id: int(rng.integers(4)) for id in rng.choice(ids, rng.integers(1, 25))} for q in range(60)}
+    for grades in qrels.values():
+        grades[ids[0]] = 1  # trec_eval leaves out questions without a relevant document
+    runs = {q: [str(id) for id in rng.permutation(ids)[: rng.integers(1, 25)]] for q in qrels}
+    evaluator = trec_eval.RelevanceEvaluator(qrels, {f"{family}.{k}" for family in families} | {"recip_rank"})
+    for q, found in runs.items():
+        cut = found[:k] if k < len(found) else found
+        expected = evaluator.evaluate({q: {id: 1 / rank for rank, id in enumerate(cut, 1)}})[q]
+        for name, of_trec in names.items():
+            measured = LABEL_MEASURES[name](found, qrels[q], k)
+            assert measured == pytest.approx(expected[of_trec], abs=1e-9), (name, found, qrels[q])
 
 
 def test_a_collection_is_read_in_beirs_format() -> None:
@@ -86,16 +138,16 @@ def evaluation(nq_index: MuveraIndex, asked: dict[str, str], relevant: list[dict
 def test_measures_equal_those_computed_by_hand(
     evaluation: Evaluation, nq_index: MuveraIndex, asked: dict[str, str], relevant: list[dict[str, float]]
 ) -> None:
-    recalls, measures = [], []
+    fidelities, measures = [], []
     for query, grades in zip(asked.values(), relevant, strict=True):
         found = [hit.id for hit in nq_index.search(query, 5, n_candidates=8)]
         exact = [hit.id for hit in nq_index.search(query, 5, exact=True)]
-        recalls.append(len(set(found) & set(exact)) / 5)
+        fidelities.append(len(set(found) & set(exact)) / 5)
         for ids in (found, exact):
             first = next((rank for rank, one in enumerate(ids, 1) if one in grades), None)
             measures.append((ndcg_at_k(ids, grades, 5), 1 / first if first else 0))
-    assert 0 < evaluation.recall < 1
-    assert evaluation.recall == pytest.approx(sum(recalls) / 12)
+    assert 0 < evaluation.fidelity < 1
+    assert evaluation.fidelity == pytest.approx(sum(fidelities) / 12)
     assert evaluation.ndcg is not None
     assert evaluation.mrr is not None
     for measured, of in ((evaluation.ndcg, 0), (evaluation.mrr, 1)):
@@ -107,9 +159,9 @@ def test_measures_equal_those_computed_by_hand(
 
 def test_the_curve_goes_from_k_to_four_times_the_candidates(evaluation: Evaluation) -> None:
     assert [point.n_candidates for point in evaluation.curve] == [5, 8, 16, 32]
-    recalls = [point.recall for point in evaluation.curve]
-    assert recalls == sorted(recalls)
-    assert recalls[1] == evaluation.recall
+    fidelities = [point.fidelity for point in evaluation.curve]
+    assert fidelities == sorted(fidelities)
+    assert fidelities[1] == evaluation.fidelity
     assert all(point.milliseconds > 0 for point in evaluation.curve)
 
 
@@ -123,13 +175,61 @@ def test_every_stage_is_timed_and_every_part_is_weighed(evaluation: Evaluation, 
     assert evaluation.n_bytes["stage one in memory"] > 300 * 4 * 100
 
 
-def test_without_judgements_only_recall_is_measured(nq_index: MuveraIndex, asked: dict[str, str]) -> None:
+def test_without_judgements_only_fidelity_is_measured(nq_index: MuveraIndex, asked: dict[str, str]) -> None:
     found = nq_index.evaluate(list(asked.values())[:2])
-    assert (found.ndcg, found.mrr) == (None, None)
+    assert {getattr(found, name) for name in LABEL_MEASURES} == {None}
+    assert [list(each.measures) for each in found.by_question] == [["fidelity"]] * 2
     assert found.n_candidates == nq_index.default_candidates() == 400
-    assert found.recall == 1  # of 300 documents
+    assert found.fidelity == 1  # of 300 documents
     assert [point.n_candidates for point in found.curve] == [50, 100, 200, 300]
     assert "nDCG" not in str(found)
+
+
+def test_means_are_those_of_the_questions(
+    evaluation: Evaluation, nq_index: MuveraIndex, asked: dict[str, str], relevant: list[dict[str, float]]
+) -> None:
+    assert [each.question for each in evaluation.by_question] == list(asked.values())
+    for each, grades in zip(evaluation.by_question, relevant, strict=True):
+        assert list(each.found) == [hit.id for hit in nq_index.search(each.question, 5, n_candidates=8)]
+        assert each.measures["recall"] == len(set(each.found) & set(grades)) / 2
+        assert each.measures["precision"] == len(set(each.found) & set(grades)) / 5
+    assert evaluation.fidelity == fmean(each.measures["fidelity"] for each in evaluation.by_question)
+    for name in LABEL_MEASURES:
+        of_index, of_exact = getattr(evaluation, name)
+        assert of_index == fmean(each.measures[name] for each in evaluation.by_question)
+        assert 0 < of_index < of_exact
+    assert evaluation.recall is not None
+    assert evaluation.recall[1] == 1  # the exact search finds both within 5
+
+
+def test_other_modes_are_searched_by_text(
+    nq_index: MuveraIndex, asked: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries, calls = list(asked.values())[:3], []
+    search = nq_index.search
+
+    def noted(query: str, *arguments: Any, **options: Any) -> Any:
+        calls.append((query, *arguments, options["mode"], options["lexical_weight"]))
+        return search(query, *arguments, **options)
+
+    monkeypatch.setattr(nq_index, "search", noted)
+    hybrid = nq_index.evaluate(queries, k=5, n_candidates=20, mode="hybrid", lexical_weight=0.3)
+    assert calls[:3] == [(query, 5, 20, "hybrid", 0.3) for query in queries]
+    assert (hybrid.mode, hybrid.n_candidates) == ("hybrid", 20)
+    assert {"encode", "total"} < set(hybrid.milliseconds)
+    assert hybrid.milliseconds["encode"][0] > 0
+    assert len(hybrid.curve) > 1
+    assert "mode hybrid" in str(hybrid)
+    calls.clear()
+    lexical = nq_index.evaluate(queries, k=5, mode="lexical")
+    assert calls == [(query, 5, None, "lexical", None) for query in queries]
+    assert (lexical.n_candidates, lexical.curve) == (0, ())
+    assert "candidates" not in str(lexical).splitlines()[0]
+    with pytest.raises(InvalidInputError, match="no curve to draw"):
+        lexical.plot("curve.svg")
+    calls.clear()
+    nq_index.evaluate(queries, k=5)
+    assert not calls  # by embeddings, so that no question is encoded twice
 
 
 def test_ids_of_relevant_documents_count_as_grade_one(nq_index: MuveraIndex, asked: dict[str, str]) -> None:
@@ -152,6 +252,8 @@ def test_ids_of_relevant_documents_count_as_grade_one(nq_index: MuveraIndex, ask
         {"relevant": "nq-1"},
         {"k": 0},
         {"n_candidates": 0},
+        {"mode": "dense"},
+        {"mode": "hybrid", "lexical_weight": 2},
     ],
     ids=str,
 )
@@ -175,9 +277,13 @@ SMALL = Evaluation(
     n_queries=3,
     n_documents=1234,
     n_candidates=50,
-    recall=0.95,
+    fidelity=0.95,
     ndcg=(0.5, 0.625),
     mrr=(0.25, 0.75),
+    hit_rate=(0.75, 1),
+    precision=(0.125, 0.25),
+    recall=(0.5, 0.75),
+    map=(0.375, 0.5),
     milliseconds={"rerank": (1.5, 12.25), "total": (2, 100)},
     n_bytes={"stage one in memory": 2_500_000},
     curve=(CurvePoint(25, 0.9, 1), CurvePoint(50, 0.95, 1.75)),
@@ -187,14 +293,18 @@ SMALL = Evaluation(
 def test_it_is_printed_as_a_table() -> None:
     assert str(SMALL).splitlines() == [
         "1234 documents, 3 questions, 50 candidates",
-        "recall@10 against exact MaxSim: 0.9500",
+        "fidelity@10 to exact MaxSim: 0.9500",
         "nDCG@10: 0.5000 (exact MaxSim 0.6250)",
         "MRR@10: 0.2500 (exact MaxSim 0.7500)",
+        "hit rate@10: 0.7500 (exact MaxSim 1.0000)",
+        "precision@10: 0.1250 (exact MaxSim 0.2500)",
+        "recall@10: 0.5000 (exact MaxSim 0.7500)",
+        "MAP@10: 0.3750 (exact MaxSim 0.5000)",
         "                median      95 %",
         "rerank         1.50 ms  12.25 ms",
         "total          2.00 ms 100.00 ms",
         "stage one in memory: 2.5 MB",
-        "  candidates    recall    search",
+        "  candidates  fidelity    search",
         "          25    0.9000   1.00 ms",
         "          50    0.9500   1.75 ms",
     ]
@@ -202,8 +312,14 @@ def test_it_is_printed_as_a_table() -> None:
 
 def test_it_is_given_as_json() -> None:
     content = json.loads(json.dumps(SMALL.as_json()))
-    assert content["curve"][1] == {"n_candidates": 50, "recall": 0.95, "milliseconds": 1.75}
+    assert content["curve"][1] == {"n_candidates": 50, "fidelity": 0.95, "milliseconds": 1.75}
     assert content["ndcg"] == [0.5, 0.625]
+
+
+def test_results_of_questions_are_given_as_json(evaluation: Evaluation) -> None:
+    content = json.loads(json.dumps(evaluation.as_json()))
+    for given, each in zip(content["by_question"], evaluation.by_question, strict=True):
+        assert given == {"question": each.question, "found": list(each.found), "measures": dict(each.measures)}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
@@ -237,6 +353,19 @@ def test_queries_are_read_with_and_without_judgements(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InvalidInputError, match=said):
             read_queries(*arguments)
+    for file in (text, lines, judged):
+        Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    packed, packed_judged = tmp_path / "q.jsonl.gz", tmp_path / "qrels.tsv.gz"
+    assert read_queries(tmp_path / "q.txt.gz") == (["one?", "two?"], None)
+    assert read_queries(packed, packed_judged) == read_queries(packed, judged) == read_queries(lines, judged)
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(InvalidInputError, match=r"q\.jsonl\.gz cannot be read"):
+        read_queries(packed)
+    assert read_queries(lines)[0] == ["one?", "two?", "three?"]  # the file that was named, not its twin
+    with pytest.raises(InvalidInputError, match=r"no nowhere\.jsonl\.gz"):
+        read_queries(tmp_path / "nowhere.jsonl.gz")
+    with pytest.raises(InvalidInputError, match=r"must end in \.txt"):
+        read_queries(tmp_path / "q.gz")
     text.write_text(" \n")
     with pytest.raises(InvalidInputError, match="no questions"):
         read_queries(text)

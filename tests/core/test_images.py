@@ -552,7 +552,7 @@ def test_the_other_searches_work_on_images(index: MuveraIndex, encoder: PatchEnc
     assert [hit.id for hit in index.rerank("blue", ["red", "blue"])] == ["blue", "red"]
     assert {hit.id for hit in index.search_diverse("blue red", k=3)} == {"red", "green", "blue"}
     assert all(hit.image_size == SIZE for hit in index.search("", ids=["red", "blue"]))
-    assert index.evaluate(["red", "blue"], [["red"], ["blue"]], k=1).recall == 1
+    assert index.evaluate(["red", "blue"], [["red"], ["blue"]], k=1).fidelity == 1
 
 
 def test_new_metadata_keep_the_image(index: MuveraIndex, pages: dict[str, Path]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from muvera_core import MuveraIndex, check_index, repair_index
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import CorruptIndexError, StorageError, UnsupportedFormatError
+from muvera_core.lexical import LexicalConfig, parse_query
 from muvera_core.maintenance import migrations, rebuild
 from muvera_core.storage.manifest import Manifest
 from muvera_core.storage.token_codec import TokenCodec
@@ -33,7 +34,7 @@ def copy_of(version: int, tmp_path: Path) -> Path:
     return Path(shutil.copytree(Path(__file__).parent / "data" / f"format-{version}", tmp_path / f"format-{version}"))
 
 
-@pytest.fixture(params=[1, 2, 3])
+@pytest.fixture(params=[1, 2, 3, 4])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return copy_of(request.param, tmp_path)
 
@@ -48,6 +49,14 @@ def format_2(tmp_path: Path) -> Path:
     return copy_of(2, tmp_path)
 
 
+def word_hits(index: MuveraIndex, question: str) -> list[str]:
+    collection = index._collection
+    assert index.lexical is not None
+    query = parse_query(index.lexical, question)
+    keys, _ = collection.store.lexical_search(collection.snapshot(), query, 10)
+    return [document.id for document in collection.store.documents(collection.snapshot(), keys)]
+
+
 def assert_complete(index: MuveraIndex) -> None:
     first, second = random_tokens(0, 8), random_tokens(1, 2)
     tokens = {f"d{n}": first[n] for n in range(8)} | {"d3": second[0], "d8": second[1]}
@@ -57,6 +66,10 @@ def assert_complete(index: MuveraIndex) -> None:
     assert [(d.id, d.text, d.metadata) for d in index.find()] == [(id, texts[id], metadatas[id]) for id in order]
     assert [d.id for d in index.find({"tags": "b"})] == ["d2"]
     codec = TokenCodec("int8", D)
+    assert index.lexical == LexicalConfig()
+    assert word_hits(index, "text 4") == ["d4", "d0", "d1", "d2", "d6", "d7"]
+    assert word_hits(index, "5") == []
+    assert word_hits(index, "u replaced") == ["d3", "d8"]
     for id in order:
         offsets = np.array([0, len(tokens[id])])
         stored = codec.decode(codec.encode(tokens[id], offsets), offsets)
@@ -99,12 +112,12 @@ def test_an_interrupted_migration_goes_on_at_the_next_opening(old: Path, where: 
     with MuveraIndex.open(old, ENCODER) as index:
         assert_complete(index)
     # Stage one of format 1 is derived from the documents. That of later formats is kept as it is.
-    of_stage_one = [".codes", ".keys", ".scales"] if old.name == "format-1" else [".keys", ".vectors"]
+    of_stage_one = [".codes", ".keys", ".scales"] if old.name in ("format-1", "format-4") else [".keys", ".vectors"]
     expected = [".bin", ".json", ".json", ".lock", ".sqlite", *of_stage_one]
     assert sorted(path.suffix for path in old.iterdir()) == sorted(expected)
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_a_damaged_old_index_is_repaired(version: int, tmp_path: Path) -> None:
     old = copy_of(version, tmp_path)
     tokens = next(old.glob("tokens-*.bin"))
@@ -117,9 +130,10 @@ def test_a_damaged_old_index_is_repaired(version: int, tmp_path: Path) -> None:
         assert [document.id for document in index.find()] == ["d0", "d1", "d2", "d4", "d6", "d7", "d3"]
 
 
+@pytest.mark.parametrize("version", [3, 4])
 @pytest.mark.parametrize("is_lost", [True, False], ids=["lost", "damaged"])
-def test_an_old_index_without_its_manifest_is_repaired(is_lost: bool, tmp_path: Path) -> None:
-    old = copy_of(3, tmp_path)
+def test_an_old_index_without_its_manifest_is_repaired(is_lost: bool, version: int, tmp_path: Path) -> None:
+    old = copy_of(version, tmp_path)
     manifest = old / "manifest.json"
     if is_lost:
         manifest.unlink()

@@ -11,8 +11,8 @@ import pytest
 from muvera_core import FDEConfig, Hit, MuveraIndex, StageClock
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.filters import compile_filter
-from muvera_core.search import SearchOptions, SearchPlan, make_plan, search
-from muvera_core.search.pipeline import find_candidates
+from muvera_core.search import Question, SearchOptions, SearchPlan, make_plan, search
+from muvera_core.search.candidates import find_candidates
 from muvera_core.stage_one import HnswCandidates, stage_one
 
 D = 16
@@ -42,7 +42,7 @@ def options(n_admitted: int | None = None, **others: object) -> SearchOptions:
 
 
 def hits(index: MuveraIndex, options: SearchOptions) -> list[list[Hit]]:
-    return search(index._collection, QUERIES, options, StageClock())
+    return search(index._collection, list(map(Question, QUERIES)), options, StageClock())
 
 
 def described(plan: SearchPlan) -> tuple[object, ...]:
@@ -121,7 +121,7 @@ def test_min_score_drops_the_hits_below_it() -> None:
     with filled() as index:
         for every, query in zip(hits(index, options()), QUERIES, strict=True):
             least = every[2].normalized_score
-            kept = search(index._collection, [query], options(min_score=least), StageClock())[0]
+            kept = search(index._collection, [Question(query)], options(min_score=least), StageClock())[0]
             assert kept == every[:3]
         assert hits(index, options(min_score=1.0)) == [[]] * len(QUERIES)
         assert hits(index, options(min_score=0.0)) == hits(index, options())

@@ -15,7 +15,7 @@ from muvera_core import FDEConfig, FixedDimensionalEncoder, MuveraIndex, TokenEm
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import InvalidInputError
 from muvera_core.evaluation.collections import BeirCollection
-from muvera_core.evaluation.measures import recall_at_k
+from muvera_core.evaluation.measures import fidelity_at_k
 
 N_DOCUMENTS = 60
 
@@ -173,11 +173,11 @@ def test_reranked_candidates_of_another_store_are_nearly_those_of_the_index(
     remembering: Remembering, nq: BeirCollection, nq_questions: dict[str, str]
 ) -> None:
     store, reranker = fill(in_memory(MuveraEmbeddings(remembering)), nq), MaxSimReranker(encoder=remembering, top_n=5)
-    recalls = []
+    shares = []
     with MuveraIndex.create(None, remembering) as index:
         index.add(nq.texts[:N_DOCUMENTS], ids=nq.ids[:N_DOCUMENTS])
         for question in list(nq_questions.values())[:6]:
             reranked = reranker.compress_documents(store.similarity_search(question, k=20), question)
             exact = [hit.id for hit in index.search(question, k=5, exact=True)]
-            recalls.append(recall_at_k([document.metadata["id"] for document in reranked], exact, 5))
-    assert np.mean(recalls) > 0.9
+            shares.append(fidelity_at_k([document.metadata["id"] for document in reranked], exact, 5))
+    assert np.mean(shares) > 0.9

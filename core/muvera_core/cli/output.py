@@ -120,13 +120,14 @@ def info_as_text(info: IndexInfo) -> str:
     """The contents, settings and sizes of an index, as lines of text."""
     manifest = info.manifest
     settings = ", ".join(f"{name} {value}" for name, value in asdict(manifest.fde).items())
+    pruned = "" if manifest.keep_tokens == 1 else f", {manifest.keep_tokens:g} of them kept"
     pooled = "" if manifest.pool_factor == 1 else f", pooled by {manifest.pool_factor}"
     rows = {
         "index": str(info.path),
         "documents": f"{info.n_documents:,}",
         "tokens": f"{info.n_tokens:,}",
         "encoder": _encoder_as_text(manifest),
-        "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}{pooled}",
+        "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}{pruned}{pooled}",
         "stage one": settings,
         **({} if manifest.tuning is None else {"optimized": tuning_as_text(manifest.tuning)}),
         "kernel": f"{info.kernel} (exact MaxSim on this machine's CPU)",

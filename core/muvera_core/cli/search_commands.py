@@ -7,7 +7,7 @@ import math
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -29,6 +29,7 @@ from muvera_core.cli.output import hit_as_json, hit_as_text, matched_words, tuni
 from muvera_core.collection import Writer, open_collection
 from muvera_core.evaluation import read_queries
 from muvera_core.index import MuveraIndex, accelerator_of
+from muvera_core.search import SearchMode
 from muvera_core.stage_one import Tuning
 from muvera_core.tuning import optimize as optimize_collection
 from muvera_core.validation import has_visible_text
@@ -103,8 +104,8 @@ def _why_nothing(query: str, n_documents: int, filter: dict[str, Any] | None, mi
     "--relevant",
     type=QUESTIONS_FILE,
     metavar="QRELS",
-    help="File that names the relevant documents of each question, in the format of BEIR's qrels.tsv. Adds nDCG and "
-    "MRR to the measures.",
+    help="File that names the relevant documents of each question, in the format of BEIR's qrels.tsv, gzipped (.gz) "
+    "or not. Adds nDCG, MRR, hit rate, precision, recall and MAP to the measures.",
 )
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Number of hits.")
 @N_CANDIDATES
@@ -112,7 +113,20 @@ def _why_nothing(query: str, n_documents: int, filter: dict[str, Any] | None, mi
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Draw recall against time to FILE, such as curve.svg.",
+    help="Draw fidelity against time to FILE, such as curve.svg.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(get_args(SearchMode)),
+    default="late",
+    show_default=True,
+    help="What ranks documents: exact MaxSim, BM25 (lexical), or both.",
+)
+@click.option(
+    "--lexical-weight",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="BM25's share in mode hybrid.",
 )
 @AS_JSON
 @DEVICE
@@ -124,21 +138,31 @@ def evaluate(
     k: int,
     n_candidates: int | None,
     plot: Path | None,
+    mode: SearchMode,
+    lexical_weight: float | None,
     as_json: bool,
     device: str,
     checkpoint: Path | None,
 ) -> None:
     """Measure what searches of INDEX find, and how long they take.
 
-    QUESTIONS is a file with one question per line: plain text (.txt), or {"_id": ..., "text": ...} (.jsonl). Recall is
-    the share of the best documents by exact MaxSim that a search finds.
+    QUESTIONS is a file with one question per line: plain text (.txt), or {"_id": ..., "text": ...} (.jsonl), gzipped
+    (.gz) or not. Fidelity is the share of the best documents by exact MaxSim that a search finds.
     """
     queries, grades = read_queries(questions, relevant)
     require_text_encoder(folder)
     progress = sys.stderr.isatty()
     encoder = load_encoder(checkpoint, folder)
     with MuveraIndex.open(folder, encoder, read_only=True, show_progress=progress, device=device) as index:
-        measured = index.evaluate(queries, grades, k=k, n_candidates=n_candidates, show_progress=progress)
+        measured = index.evaluate(
+            queries,
+            grades,
+            k=k,
+            n_candidates=n_candidates,
+            mode=mode,
+            lexical_weight=lexical_weight,
+            show_progress=progress,
+        )
     click.echo(json.dumps(measured.as_json()) if as_json else str(measured))
     if plot is not None:
         measured.plot(plot)
@@ -158,7 +182,7 @@ def evaluate(
     "--questions",
     type=QUESTIONS_FILE,
     metavar="FILE",
-    help="Example questions, like those that users ask, one per line (.txt or .jsonl).",
+    help="Example questions, like those that users ask, one per line (.txt or .jsonl, .gz or not).",
 )
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Number of hits.")
 @click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tqdm import tqdm
 
 from muvera_core.batches import batched
-from muvera_core.encoders import ImageEncoder, TokenEncoder, naming, pool_tokens, warn
+from muvera_core.encoders import ImageEncoder, TokenEncoder, TokenReduction, naming, warn
 from muvera_core.errors import EncoderError, SkippedImageWarning
 from muvera_core.images import ImageRecord, ImageSource, UnreadableImageError
 from muvera_core.storage import COPY_BATCH, Snapshot, Store, StoredDocument
@@ -61,14 +61,14 @@ class EncodedTexts:
     Attributes:
         encoder: the index's encoder.
         records: the documents. Each has a text.
-        pool_factor: similar tokens are merged until about one in ``pool_factor`` is left.
+        reduction: what is done to the tokens before they are stored.
         batch_size: texts per call of the encoder.
         show_progress: show a bar on standard error.
     """
 
     encoder: TokenEncoder
     records: Sequence[Record]
-    pool_factor: int
+    reduction: TokenReduction
     batch_size: int
     show_progress: bool
 
@@ -82,12 +82,12 @@ class EncodedTexts:
                 with naming([self.records[same[text][0]].id for text in texts]):
                     encoded = self.encoder.encode_documents(texts)
                 encoded = require_encoded(encoded, len(texts), self.encoder.dimension)
-                pooled = pool_tokens(encoded, self.pool_factor)
-                yield [same[text][0] for text in texts], pooled
+                reduced = self.reduction.apply(encoded)
+                yield [same[text][0] for text in texts], reduced
                 bar.update(len(texts))
                 copies = ((place, i) for i, text in enumerate(texts) for place in same[text][1:])
                 for batch in batched(copies, self.batch_size):
-                    yield [place for place, _ in batch], TokenEmbeddings.from_list([pooled[i] for _, i in batch])
+                    yield [place for place, _ in batch], TokenEmbeddings.from_list([reduced[i] for _, i in batch])
                     bar.update(len(batch))
 
     def _batches_by_length(self, texts: Iterable[str]) -> Iterator[list[str]]:
@@ -106,7 +106,7 @@ class EncodedImages:
         encoder: the index's encoder.
         records: the documents.
         sources: the image of each document.
-        pool_factor: similar tokens are merged until about one in ``pool_factor`` is left.
+        reduction: what is done to the tokens before they are stored.
         batch_size: images per call of the encoder.
         show_progress: show a bar on standard error.
     """
@@ -114,7 +114,7 @@ class EncodedImages:
     encoder: ImageEncoder
     records: Sequence[Record]
     sources: Sequence[ImageSource]
-    pool_factor: int
+    reduction: TokenReduction
     batch_size: int
     show_progress: bool
 
@@ -137,7 +137,7 @@ class EncodedImages:
                         skipped.append(self._problem(place, error))
                 for group, encoded in self._encode(read, images, skipped, may_refuse_all=has_encoded):
                     has_encoded = True
-                    yield group, pool_tokens(encoded, self.pool_factor)
+                    yield group, self.reduction.apply(encoded)
                 bar.update(len(batch))
         warn_of_skipped_images(skipped)
 

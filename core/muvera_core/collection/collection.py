@@ -18,9 +18,26 @@ from filelock import FileLock
 
 from muvera_core.collection.accelerator import Accelerator
 from muvera_core.collection.stage_one_source import StageOneChoice, StageOneSource
-from muvera_core.errors import CLOSED, ForkedIndexError, IndexClosedError, MuveraError, ReadOnlyIndexError
+from muvera_core.errors import (
+    CLOSED,
+    ForkedIndexError,
+    IndexClosedError,
+    InvalidInputError,
+    MuveraError,
+    ReadOnlyIndexError,
+)
 from muvera_core.stage_one import StageOne
-from muvera_core.storage import ForkGuard, Manifest, Snapshot, StaleError, Store, follow_up, log_failure
+from muvera_core.storage import (
+    LEARNED_NAME,
+    ForkGuard,
+    LearnedSettings,
+    Manifest,
+    Snapshot,
+    StaleError,
+    Store,
+    follow_up,
+    log_failure,
+)
 from muvera_core.token_embeddings import IntArray
 
 # Attempts to read from one snapshot before a write replaces it. The last attempt makes writers wait.
@@ -36,6 +53,7 @@ class Collection:
         store: the stored documents.
         stage_one: finds candidates among them.
         choice: how stage one encodes documents.
+        learned: what was learned about scores. It is replaced only while ``locks.state`` is held.
         stage_one_source: makes stage one from saved files or stored documents.
         folder: the index's folder. None if it is in memory.
         read_only: whether changes are refused.
@@ -81,6 +99,7 @@ class Collection:
         choice = self.stage_one_source.committed_choice(manifest)
         self.choice, self.stage_one = self.stage_one_source.load(manifest, choice)
         self._settings = manifest
+        self.learned = self._committed_learned()
         if self.manifest != manifest and folder is not None and not read_only:  # a writer was cut short before it
             follow_up(lambda: self.manifest.write(folder), f"the manifest of {folder} could not be brought up to date")
         self.n_unsaved = self.stage_one_source.bring_in_step(
@@ -196,13 +215,13 @@ class Collection:
         with self.locks.writing:
             self.require_open()
             committed = self.store.load()
-            choice = self.stage_one_source.committed_choice(self.manifest)
+            choice, learned = self.stage_one_source.committed_choice(self.manifest), self._committed_learned()
             if committed is self.store.snapshot and choice == self.choice:
                 return False
             if choice == self.choice:
-                self.write(lambda: self._take_in(committed))
+                self.write(lambda: self._take_in(committed, learned))
             else:
-                self.write(lambda: self._take_in_anew(committed, choice))
+                self.write(lambda: self._take_in_anew(committed, choice, learned))
             follow_up(self.stage_one.compact, f"stage one of {self.folder} could not be compacted")
             self.update_accelerator()
         return True
@@ -229,20 +248,21 @@ class Collection:
                 raise
             log_failure(f"stage one of {self.folder} must be brought in step", error)
 
-    def _take_in(self, committed: Snapshot) -> None:
+    def _take_in(self, committed: Snapshot, learned: LearnedSettings) -> None:
         added, removed = self.stage_one.difference(committed.keys)
         self.stage_one_source.stage(self.stage_one, added, committed)
         with self.locks.state:
             self.require_open()
-            self.store.snapshot = committed
+            self.store.snapshot, self.learned = committed, learned
             self.stage_one.publish(removed)
 
-    def _take_in_anew(self, committed: Snapshot, choice: StageOneChoice) -> None:
+    def _take_in_anew(self, committed: Snapshot, choice: StageOneChoice, learned: LearnedSettings) -> None:
         choice, stage_one = self.stage_one_source.load(self.manifest, choice)
         self.stage_one_source.bring_in_step(stage_one, committed)
         with self.locks.state:
             self.require_open()
             self.store.snapshot, self.stage_one, self.choice = committed, stage_one, choice
+            self.learned = learned
 
     def adopt_stage_one(self, stage_one: StageOne, choice: StageOneChoice) -> None:
         """Let searches use another stage one from now on. It is in step with the snapshot."""
@@ -258,7 +278,16 @@ class Collection:
                     self.store.roll_back()
                 self.stage_one.discard()
                 self.stage_one_source.bring_in_step(self.stage_one, self.store.snapshot)
+                self.learned = self._committed_learned()
                 self._unsettled = False
+
+    def _committed_learned(self) -> LearnedSettings:
+        """What is committed about scores. If that is damaged, nothing, which is logged: documents are not affected."""
+        try:
+            return LearnedSettings.from_text(self.store.get_state(LEARNED_NAME))
+        except InvalidInputError as error:
+            _log.warning("%s searches without its calibration until it is calibrated again: %s", self.folder, error)
+            return LearnedSettings()
 
     # Opening and closing
 

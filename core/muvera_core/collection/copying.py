@@ -12,11 +12,13 @@ import numpy as np
 from muvera_core.collection.collection import Collection
 from muvera_core.collection.opening import new_index_id, remove_new_index
 from muvera_core.metadata import metadata_as_text
-from muvera_core.storage import Snapshot, StaleError, Store, claim_new_folder
+from muvera_core.storage import LEARNED_NAME, Change, Snapshot, StaleError, Store, claim_new_folder
 from muvera_core.token_embeddings import IntArray
 
 # Documents that are copied in one transaction. They are in memory together.
 _COPIED_TOGETHER = 1024
+# Named values that belong to the documents.
+_COPIED_VALUES = ("mean_token", LEARNED_NAME)
 # Attempts to copy one snapshot before the writer, which is another process, is made to wait.
 _ATTEMPTS = 4
 
@@ -50,9 +52,15 @@ def _copy_documents(collection: Collection, copy: Store) -> None:
         missing = np.setdiff1d(snapshot.keys, copy.snapshot.keys, assume_unique=True)
         for start in range(0, len(missing), _COPIED_TOGETHER):
             _copy_page(collection.store, snapshot, missing[start : start + _COPIED_TOGETHER], copy)
-        mean = collection.store.get_state("mean_token")
-        if mean != copy.get_state("mean_token"):
-            copy.apply(lambda change: change.put_state("mean_token", mean))
+        committed, copied = collection.store.get_states(), copy.get_states()
+        new = {name: committed[name] for name in _COPIED_VALUES if committed.get(name) != copied.get(name)}
+
+        def copy_values(change: Change) -> None:
+            for name, value in new.items():
+                change.put_state(name, value)
+
+        if new:
+            copy.apply(copy_values)
 
     def catch_up_and_copy() -> None:
         collection.catch_up()

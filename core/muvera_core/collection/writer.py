@@ -17,7 +17,16 @@ from muvera_core.lexical import LexicalConfig
 from muvera_core.metadata import metadata_as_text
 from muvera_core.set_encoders import LearnedSetEncoder, SetEncoder
 from muvera_core.stage_one import Candidates, Tuning, remove_other_weights, save_weights
-from muvera_core.storage import COPY_BATCH, AppendedTokens, Change, TokenPrecision, follow_up, log_failure
+from muvera_core.storage import (
+    COPY_BATCH,
+    LEARNED_NAME,
+    AppendedTokens,
+    Change,
+    LearnedSettings,
+    TokenPrecision,
+    follow_up,
+    log_failure,
+)
 from muvera_core.token_embeddings import IntArray
 
 # A mean over fewer tokens says little about the corpus. Until then a centring index encodes without one.
@@ -184,6 +193,21 @@ class Writer:
             self._try(lambda: remove_other_weights(folder, tuning), "earlier weights could not be removed")
         collection.update_accelerator()
         return tuning
+
+    def learn(self, learned: LearnedSettings) -> None:
+        """Replace what was learned about scores, for searches and for the next opening, all or nothing.
+
+        The caller holds ``locks.writing``.
+        """
+        collection = self._collection
+
+        def publish(removed: IntArray) -> None:
+            collection.publish(removed)
+            collection.learned = learned
+
+        collection.write(
+            lambda: self._store.apply(lambda change: change.put_state(LEARNED_NAME, learned.as_text()), then=publish)
+        )
 
     def store_tokens_as(self, precision: TokenPrecision) -> None:
         """Rewrite all tokens in another precision, all or nothing. The caller holds ``locks.writing``.

@@ -1,4 +1,4 @@
-"""Token encoders turn a text, in windows if it is long, into one vector per token; pooling merges similar tokens."""
+"""Token encoders turn a text, in windows if it is long, into a vector per token; pruning and pooling leave fewer."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from muvera_core.encoders.token_pooling import (
     require_pool_factor,
     require_scipy,
 )
+from muvera_core.encoders.token_pruning import prune_tokens, require_keep_tokens
+from muvera_core.encoders.token_reduction import TokenReduction
 
 if TYPE_CHECKING:
     from muvera_core.encoders.colbert_ai.encoder import ColBERTEncoder
@@ -48,6 +50,7 @@ __all__ = [
     "PrecomputedEmbeddings",
     "SentenceTransformerEncoder",
     "TokenEncoder",
+    "TokenReduction",
     "default_encoder",
     "describe_encoder",
     "describe_mismatch",
@@ -59,8 +62,10 @@ __all__ = [
     "packaged_encoder",
     "pool_tokens",
     "pooled_length",
+    "prune_tokens",
     "require_encoder",
     "require_image_encoder",
+    "require_keep_tokens",
     "require_pool_factor",
     "require_scipy",
     "unreported",

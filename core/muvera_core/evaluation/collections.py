@@ -60,8 +60,10 @@ def read_queries(
     """Read queries, and their relevant documents.
 
     Args:
-        path: a .txt file with one query per line, or a .jsonl file with ``{"_id": ..., "text": ...}`` on each line.
-        relevant: a file in the format of BEIR's qrels.tsv. Queries without a relevant document are then left out.
+        path: a .txt file with one query per line, or a .jsonl file with ``{"_id": ..., "text": ...}`` on each line,
+            gzipped (.txt.gz, .jsonl.gz) or not.
+        relevant: a file in the format of BEIR's qrels.tsv, gzipped or not. Queries without a relevant document are then
+            left out.
 
     Returns:
         The queries, and for each query the grades of its relevant documents by id. The latter is None without
@@ -73,19 +75,22 @@ def read_queries(
     file = require_path("path", path)
     judged = None if relevant is None else require_path("relevant", relevant)
     grades = None if judged is None else _relevance(judged.parent, judged.name)
-    if file.suffix == ".txt":
+    kind = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+    if kind == ".txt":
         if grades is not None:
             raise InvalidInputError(f"{file} has no question ids, which {judged} refers to: use a .jsonl file")
         queries = [line.strip() for line in _lines(file.parent, file.name) if line.strip()]
         relevance = None
-    elif file.suffix == ".jsonl":
+    elif kind == ".jsonl":
         lines = list(_json_lines(file.parent, file.name))
         if grades is not None:
             lines = [(line, query) for line, query in lines if _id(line, query) in grades]
         queries = [_string(line, query, "text") for line, query in lines]
         relevance = None if grades is None else [grades[_id(line, query)] for line, query in lines]
     else:
-        raise InvalidInputError(f"{file} must end in .txt (one question per line) or .jsonl (BEIR's queries.jsonl)")
+        raise InvalidInputError(
+            f"{file} must end in .txt (one question per line) or .jsonl (BEIR's queries.jsonl), or the same with .gz"
+        )
     if not queries:
         raise InvalidInputError(
             f"{file} has no questions" + ("" if judged is None else f" with a relevant document in {judged}")
@@ -147,16 +152,16 @@ def _id(line: str, content: dict[str, Any]) -> str:
 
 
 def _lines(folder: Path, name: str) -> Iterator[str]:
-    plain, packed = folder / name, folder / f"{name}.gz"
+    """The lines of a file, or if there is none with this name, of its gzipped twin. A name in .gz is a gzipped file."""
+    named = folder / name
+    is_packed = name.endswith(".gz") or not named.is_file()
+    file = named if named.is_file() else folder / f"{name}.gz"
     try:
-        if packed.is_file():
-            with gzip.open(packed, "rt", encoding="utf-8") as file:
-                yield from file
-            return
-        if plain.is_file():
-            with plain.open(encoding="utf-8") as file:
-                yield from file
+        if file.is_file():
+            with gzip.open(file, "rt", encoding="utf-8") if is_packed else file.open(encoding="utf-8") as lines:
+                yield from lines
             return
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{folder / name} cannot be read: {error}") from error
-    raise InvalidInputError(f"{folder} has neither {name} nor {name}.gz, expected one of them in BEIR's format")
+        raise InvalidInputError(f"{file} cannot be read: {error}") from error
+    missing = f"no {name}" if name.endswith(".gz") else f"neither {name} nor {name}.gz"
+    raise InvalidInputError(f"{folder} has {missing}, expected a file in BEIR's format")

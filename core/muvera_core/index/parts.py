@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from muvera_core.collection import Accelerator, AutoRefresh, Collection, Writer
-from muvera_core.encoders import TokenEncoder
+from muvera_core.encoders import TokenEncoder, TokenReduction
 from muvera_core.hits import Document
 from muvera_core.lexical import LexicalConfig
 from muvera_core.storage import StoredDocument, TokenPrecision
@@ -52,9 +52,18 @@ class IndexParts:
         return self._collection.manifest.pool_factor
 
     @property
+    def keep_tokens(self) -> float:
+        """The share of a document's tokens that is kept before they are pooled; see ``create``."""
+        return self._collection.manifest.keep_tokens
+
+    @property
     def lexical(self) -> LexicalConfig | None:
         """Settings of the word index; see ``create``. None if there is none."""
         return self._collection.manifest.lexical
+
+    @property
+    def _reduction(self) -> TokenReduction:
+        return self._collection.manifest.reduction
 
     def _start_reading(self) -> None:
         self._collection.require_open()

@@ -14,19 +14,29 @@ from muvera_core.hits import Hit, TokenMatch
 from muvera_core.images import ImageInput, heat_map
 from muvera_core.index.parts import Filter, IndexParts
 from muvera_core.search import (
+    CrossEncoder,
+    DiversityMethod,
     Fusion,
+    JudgingOptions,
+    QueryReduction,
+    Question,
     SearchMode,
     SearchOptions,
     SearchPlan,
     StageClock,
+    cover,
     diversify,
     explain,
     make_plan,
     read_document,
     read_image,
+    require_query_reduction,
+    scoring_function,
     search,
     search_by_vector,
+    search_judged,
     similarity_maps,
+    with_neighbors,
     without_question,
 )
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
@@ -65,6 +75,7 @@ class SearchingCalls(IndexParts):
         min_score: float | None = None,
         exact: bool = False,
         with_passages: bool = False,
+        query_reduction: QueryReduction | None = None,
         clock: StageClock | None = None,
     ) -> list[Hit]:
         """The ``k`` documents that match a query best, best first.
@@ -88,12 +99,15 @@ class SearchingCalls(IndexParts):
             ids: admits only documents with these ids. Unknown ids are ignored.
             min_score: smallest ``relevance`` of a hit, from 0 to 1.
             exact: score every document. This is slow. It is the reference for every other search.
-            with_passages: find the part of each hit's text that matched best: ``hit.passage``.
+            with_passages: find the part of each hit's text that matched best, whole sentences of at most 500 characters
+                together: ``hit.passage``. For a longer text this takes about as long as tokenizing it.
+            query_reduction: makes the query shorter for the choice of the documents that are then reranked by all its
+                tokens. This saves time with models whose queries have many tokens alike. None leaves it as it is.
             clock: collects the time of each stage.
 
         Raises:
-            InvalidInputError: ``k`` or ``n_candidates`` is below 1, ``min_score`` is outside [0, 1], or the filter is
-                invalid.
+            InvalidInputError: ``k`` or ``n_candidates`` is below 1, ``min_score`` is outside [0, 1], the filter is
+                invalid, or ``query_reduction`` is given with ``exact`` or mode "lexical", which have no use for it.
         """
         query = require_string("query", query)
         return self.search_batch(
@@ -108,6 +122,7 @@ class SearchingCalls(IndexParts):
             min_score=min_score,
             exact=exact,
             with_passages=with_passages,
+            query_reduction=query_reduction,
             clock=clock,
         )[0]
 
@@ -125,6 +140,7 @@ class SearchingCalls(IndexParts):
         min_score: float | None = None,
         exact: bool = False,
         with_passages: bool = False,
+        query_reduction: QueryReduction | None = None,
         clock: StageClock | None = None,
     ) -> list[list[Hit]]:
         """The hits of each query. Scores can differ from those of ``search`` in their last bits."""
@@ -141,16 +157,25 @@ class SearchingCalls(IndexParts):
             lexical_weight=lexical_weight,
             fusion=fusion,
             with_passages=with_passages,
+            query_reduction=query_reduction,
         )
         clock = _require_clock(clock)
         is_asked = [has_visible_text(query) for query in queries]
         asked = [query for query, is_one in zip(queries, is_asked, strict=True) if is_one]
         hits: Iterator[list[Hit]] = iter(())
         if asked:
-            with clock.stage("encode"):
-                encoded = require_encoded(self._encoder.encode_queries(asked), len(asked), self._encoder.dimension)
-            hits = iter(search(self._collection, list(encoded), options, clock))
+            questions = self._questions(asked, options, clock)
+            hits = iter(search(self._collection, questions, options, clock, self._encoder))
         return [next(hits) if is_one else without_question(self._collection, options) for is_one in is_asked]
+
+    def _questions(self, queries: Sequence[str], options: SearchOptions, clock: StageClock) -> list[Question]:
+        """The queries with their token vectors; without, if only their words count."""
+        if options.mode == "lexical" and not options.with_passages:
+            nothing = np.empty((0, self._encoder.dimension), dtype=np.float32)
+            return [Question(nothing, query) for query in queries]
+        with clock.stage("encode"):
+            encoded = require_encoded(self._encoder.encode_queries(queries), len(queries), self._encoder.dimension)
+        return [Question(tokens, query) for tokens, query in zip(encoded, queries, strict=True)]
 
     def search_embeddings(
         self,
@@ -163,6 +188,7 @@ class SearchingCalls(IndexParts):
         min_score: float | None = None,
         exact: bool = False,
         with_passages: bool = False,
+        query_reduction: QueryReduction | None = None,
         clock: StageClock | None = None,
     ) -> list[Hit]:
         """The hits of a query that is given by its token embeddings, shape (tokens, dimension). See ``search``."""
@@ -175,6 +201,7 @@ class SearchingCalls(IndexParts):
             min_score=min_score,
             exact=exact,
             with_passages=with_passages,
+            query_reduction=query_reduction,
             clock=clock,
         )[0]
 
@@ -189,13 +216,24 @@ class SearchingCalls(IndexParts):
         min_score: float | None = None,
         exact: bool = False,
         with_passages: bool = False,
+        query_reduction: QueryReduction | None = None,
         clock: StageClock | None = None,
     ) -> list[list[Hit]]:
         """The hits of several queries that are given by their token embeddings. See ``search``."""
         self._start_reading()
         queries = require_queries(query_tokens, self._encoder.dimension)
-        options = _options(k, n_candidates, filter, ids, min_score, exact=exact, with_passages=with_passages)
-        return search(self._collection, queries, options, _require_clock(clock))
+        options = _options(
+            k,
+            n_candidates,
+            filter,
+            ids,
+            min_score,
+            exact=exact,
+            with_passages=with_passages,
+            query_reduction=query_reduction,
+        )
+        questions = [Question(query) for query in queries]
+        return search(self._collection, questions, options, _require_clock(clock), self._encoder)
 
     def rerank(
         self, query: str, ids: Sequence[str], k: int | None = None, *, min_score: float | None = None
@@ -220,13 +258,20 @@ class SearchingCalls(IndexParts):
         query: str,
         k: int = 10,
         *,
+        mode: SearchMode = "late",
+        method: DiversityMethod = "mmr",
         fetch_k: int = 50,
         relevance_weight: float = 0.5,
+        n_neighbors: int = 0,
         filter: Filter | None = None,
         ids: Sequence[str] | None = None,
         min_score: float | None = None,
     ) -> list[Hit]:
-        """Hits that match a query well and differ from one another, by maximal marginal relevance.
+        """Hits that match a query well and differ from one another, or answer its parts together.
+
+        "mmr" is maximal marginal relevance: each hit is as unlike the hits before it as possible. Take it if the index
+        holds copies, or passages that overlap. "coverage" takes the hits that match together as much of the query as
+        possible. Take it for questions with several parts, which no single passage answers.
 
         The similarity of two documents is the cosine of their FDEs. Among the hits of one query it agrees with their
         late-interaction similarity (correlation .9), whose cost would grow with the square of their length.
@@ -234,19 +279,100 @@ class SearchingCalls(IndexParts):
         Args:
             query: the query's text.
             k: number of hits. They are returned in the order in which they are chosen.
+            mode: what ranks the hits to choose from; see ``search``.
+            method: "mmr" or "coverage".
             fetch_k: number of best hits to choose from. At least ``k`` are taken.
-            relevance_weight: from 0, which looks at diversity only, to 1, which looks at relevance only.
+            relevance_weight: from 0, which looks at diversity or coverage only, to 1, which looks at relevance only.
+            n_neighbors: number of documents to choose from as well for each of the ``k`` best hits: those whose
+                stage-one vectors are nearest to its own. They are scored by exact MaxSim, as all hits are.
             filter: see ``search``.
             ids: see ``search``.
             min_score: see ``search``.
 
         Raises:
-            InvalidInputError: the same cases as for ``search``, or ``relevance_weight`` is outside [0, 1].
+            InvalidInputError: the same cases as for ``search``, ``relevance_weight`` is outside [0, 1], or ``method``
+                is unknown.
         """
+        method = require_choice("method", method, get_args(DiversityMethod))
         relevance_weight = require_share("relevance_weight", relevance_weight)
         k, fetch_k = require_count("k", k), require_count("fetch_k", fetch_k)
-        hits = self.search(query, max(k, fetch_k), filter=filter, ids=ids, min_score=min_score)
+        n_neighbors = require_count("n_neighbors", n_neighbors, 0)
+        options = _options(max(k, fetch_k), None, filter, ids, min_score, mode=mode)
+        if n_neighbors and mode != "late":
+            raise InvalidInputError(f"n_neighbors is for mode='late', got mode={mode!r}: leave one of the two out")
+        query = repaired(require_string("query", query))
+        self._start_reading()
+        if has_visible_text(query):
+            tokens = require_encoded(self._encoder.encode_queries([query]), 1, self._encoder.dimension).vectors
+            hits = search(self._collection, [Question(tokens, query)], options, StageClock())[0]
+            hits = with_neighbors(self._collection, tokens, hits, options, k, n_neighbors)
+        else:
+            tokens = np.empty((0, self._encoder.dimension), dtype=np.float32)
+            hits = without_question(self._collection, options)
+        if method == "coverage":
+            return cover(self._collection, tokens, hits, k, relevance_weight)
         return diversify(self._collection, hits, k, relevance_weight)
+
+    def search_with_cross_encoder(
+        self,
+        query: str,
+        cross_encoder: CrossEncoder,
+        k: int = 10,
+        *,
+        n_calls: int = 50,
+        n_candidates: int = 1000,
+        batch_size: int = 8,
+        filter: Filter | None = None,
+        ids: Sequence[str] | None = None,
+        clock: StageClock | None = None,
+    ) -> list[Hit]:
+        """The documents that a cross-encoder ranks highest among many candidates, of which it judges only some.
+
+        A cross-encoder reads the query and a document together. That is slow, so it can judge some dozens of documents,
+        while the one that it likes best may be far down in MaxSim's order. Its first judgements are of the best
+        candidates by MaxSim. From its judgements the scores of all others are predicted, by what late interaction knows
+        of them: MaxSim, the match of each query token, and the documents' mean tokens. It then judges those with the
+        highest predictions, in rounds, each of which improves the predictions. See docs/how-it-works.md.
+
+        If there are no more candidates than ``n_calls``, all of them are judged.
+
+        Args:
+            query: the query's text. Without a visible character nothing is judged; see ``search``.
+            cross_encoder: a function that gets a list of (query, text) pairs and returns one number for each, the
+                higher, the more relevant; or an object with ``predict(pairs)``, such as ``CrossEncoder`` of
+                sentence-transformers, or ``score(pairs)``, such as a cross-encoder of LangChain. It has to give the
+                same pair the same score in any company. What it raises reaches the caller as it is.
+            k: number of hits.
+            n_calls: number of pairs to judge, at most.
+            n_candidates: number of candidates to judge or predict, found by late interaction. Those without a text are
+                left out.
+            batch_size: number of pairs to judge at a time. Smaller batches let each judgement improve more of the
+                next choices.
+            filter: see ``search``.
+            ids: see ``search``.
+            clock: collects the time of each stage.
+
+        Returns:
+            The hits that were judged, by falling ``judged_score``, which is the cross-encoder's; if ``k`` asks for
+            more, then others by falling prediction, with ``judged_score`` None. All other scores are those of
+            ``search``.
+
+        Raises:
+            InvalidInputError: the same cases as for ``search``; ``n_calls`` or ``batch_size`` is below 1; or
+                ``cross_encoder`` cannot be called.
+            EncoderError: the cross-encoder did not return one finite number for each pair.
+        """
+        self._start_reading()
+        query = repaired(require_string("query", query))
+        score = scoring_function(cross_encoder)
+        judging = JudgingOptions(require_count("n_calls", n_calls), require_count("batch_size", batch_size))
+        options = _options(k, require_count("n_candidates", n_candidates), filter, ids)
+        clock = _require_clock(clock)
+        if not has_visible_text(query):
+            return without_question(self._collection, options)
+        with clock.stage("encode"):
+            encoded = require_encoded(self._encoder.encode_queries([query]), 1, self._encoder.dimension)
+        return search_judged(self._collection, query, encoded[0], options, judging, score, clock)
 
     def search_by_vector(
         self,
@@ -283,13 +409,16 @@ class SearchingCalls(IndexParts):
         k: int = 10,
         n_candidates: int | None = None,
         *,
+        mode: SearchMode = "late",
         filter: Filter | None = None,
         ids: Sequence[str] | None = None,
         exact: bool = False,
+        query_reduction: QueryReduction | None = None,
     ) -> SearchPlan:
         """How a search with these arguments would find its hits, and why. Nothing is searched. See ``search``."""
         self._start_reading()
-        return make_plan(self._collection, _options(k, n_candidates, filter, ids, exact=exact))
+        options = _options(k, n_candidates, filter, ids, exact=exact, mode=mode, query_reduction=query_reduction)
+        return make_plan(self._collection, options)
 
     def explain(self, query: str, id: str) -> list[TokenMatch]:
         """The document token that matches each query token best.
@@ -298,7 +427,8 @@ class SearchingCalls(IndexParts):
 
         If the document's tokens were merged (``pool_factor``), the similarity is that of the merged token, because the
         score is made of it. Of the tokens that were merged, the match names the one that is nearest to the query token.
-        To find it, the document is encoded again. If its image's file cannot be read any more, or was changed, the
+        Tokens that were dropped (``keep_tokens``) match nothing. To find out which they are, the document is encoded
+        again, as it is for merged ones. If its image's file cannot be read any more, or was changed, the
         matches have no patch.
 
         Returns:
@@ -315,8 +445,8 @@ class SearchingCalls(IndexParts):
     def similarity_maps(self, query: str, id: str) -> FloatArray:
         """The similarity of each part of an image to each query token.
 
-        From an index without pooling, the stored token vectors are compared. If they were merged (``pool_factor``), the
-        image is read and encoded again.
+        From an index that stores all tokens, the stored token vectors are compared. If some were merged or dropped
+        (``pool_factor``, ``keep_tokens``), the image is read and encoded again.
 
         Args:
             query: the query's text.
@@ -379,8 +509,20 @@ def _options(
     lexical_weight: float | None = None,
     fusion: Fusion = "scores",
     with_passages: bool = False,
+    query_reduction: QueryReduction | None = None,
 ) -> SearchOptions:
     """The checked options of a search."""
+    mode = require_choice("mode", mode, get_args(SearchMode))
+    fusion = require_choice("fusion", fusion, get_args(Fusion))
+    if mode != "hybrid" and (lexical_weight is not None or fusion != "scores"):
+        name = "fusion" if lexical_weight is None else "lexical_weight"
+        raise InvalidInputError(f"{name} is for mode='hybrid', got mode={mode!r}: change the mode, or leave {name} out")
+    if mode == "lexical" and n_candidates is not None:
+        raise InvalidInputError("mode 'lexical' reranks no candidates: leave n_candidates out, or use mode='hybrid'")
+    query_reduction = require_query_reduction(query_reduction)
+    if query_reduction is not None and (exact or mode == "lexical"):
+        given = "exact=True scores all documents by all" if exact else 'mode="lexical" scores no'
+        raise InvalidInputError(f"{given} tokens of the query: leave query_reduction out")
     return SearchOptions(
         k=require_count("k", k),
         n_candidates=None if n_candidates is None else require_count("n_candidates", n_candidates),
@@ -388,10 +530,11 @@ def _options(
         ids=None if ids is None else tuple(require_texts("ids", ids)),
         min_score=None if min_score is None else require_share("min_score", min_score),
         exact=exact,
-        mode=require_choice("mode", mode, get_args(SearchMode)),
+        mode=mode,
         lexical_weight=None if lexical_weight is None else require_share("lexical_weight", lexical_weight),
-        fusion=require_choice("fusion", fusion, get_args(Fusion)),
+        fusion=fusion,
         with_passages=with_passages,
+        query_reduction=query_reduction,
     )
 
 

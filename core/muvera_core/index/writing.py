@@ -19,7 +19,7 @@ from muvera_core.collection import (
     warn_of_images,
     warn_of_skipped_images,
 )
-from muvera_core.encoders import pool_tokens, require_image_encoder, warn
+from muvera_core.encoders import require_image_encoder, warn
 from muvera_core.errors import InvalidInputError, SkippedTextWarning
 from muvera_core.filters import compile_filter
 from muvera_core.images import ImageInput, ImageSource, UnreadableImageError, require_images
@@ -89,7 +89,7 @@ class WritingCalls(IndexParts):
             (visible if has_visible_text(record.text or "") else blank).append(record)
         if blank:
             _warn_of_skipped([record.id for record in blank], len(records))
-        tokens = EncodedTexts(self._encoder, visible, self.pool_factor, batch_size, show_progress)
+        tokens = EncodedTexts(self._encoder, visible, self._reduction, batch_size, show_progress)
         self._writer.add(visible, tokens, skip_unchanged=not force)
         return [record.id for record in records]
 
@@ -139,7 +139,7 @@ class WritingCalls(IndexParts):
         records = _records(shown_texts, ids, metadatas, len(given))
         self._collection.require_writable()
         readable, sources = _read_headers(records, given)
-        tokens = EncodedImages(encoder, readable, sources, self.pool_factor, batch_size, show_progress)
+        tokens = EncodedImages(encoder, readable, sources, self._reduction, batch_size, show_progress)
         self._writer.add(readable, tokens, skip_unchanged=not force)
         return [record.id for record in records]
 
@@ -167,7 +167,7 @@ class WritingCalls(IndexParts):
         require_dimension(token_embeddings, self._encoder.dimension, "this index")
         n = len(token_embeddings)
         records = _records([None] * n if texts is None else require_strings("texts", texts), ids, metadatas, n)
-        tokens = GivenTokens(pool_tokens(token_embeddings, self.pool_factor))
+        tokens = GivenTokens(self._reduction.apply(token_embeddings))
         self._writer.add(records, tokens, skip_unchanged=False)
         return [record.id for record in records]
 

@@ -20,6 +20,7 @@ from muvera_core.storage import (
     Manifest,
     Store,
     claimed,
+    noted_lexical,
     noted_precision,
     read_manifest,
     token_generations,
@@ -65,6 +66,7 @@ def check_claimed(folder: Path, work: Path) -> IndexReport:
         except MuveraError as error:
             problems.append(Problem(DATABASE_NAME, str(error)))
         problems += salvage.problems()
+        problems += salvage.word_problems(manifest.lexical)
         generation = find_generation(folder, salvage, manifest)
         no_record, no_tokens = [], []
         for document in salvage.documents(manifest.codec, generation):
@@ -123,9 +125,11 @@ def read_settings(folder: Path, salvage: Salvage) -> Manifest:
     """
     with suppress(CorruptIndexError, NotAnIndexError):
         manifest = Manifest.read(folder)
-        with suppress(CorruptIndexError):  # the precision is committed before the manifest is written
-            precision = noted_precision(salvage.state.get("manifest"), manifest.token_precision)
-            return replace(manifest, token_precision=precision)
+        with suppress(CorruptIndexError):  # both are committed before the manifest is written
+            copy = salvage.state.get("manifest")
+            precision = noted_precision(copy, manifest.token_precision)
+            lexical = manifest.lexical if copy is None else noted_lexical(copy)
+            return replace(manifest, token_precision=precision, lexical=lexical)
         return manifest
     try:
         return Manifest.from_copy(salvage.state.get("manifest"), folder / MANIFEST_NAME)
@@ -152,7 +156,7 @@ def require_index(folder: Path) -> None:
             raise
         return
     with suppress(CorruptIndexError):
-        if content.get("format_version") not in (1, 2, 3):
+        if content.get("format_version") not in (1, 2, 3, 4):
             Manifest.from_json(content, folder / MANIFEST_NAME)
 
 

@@ -55,8 +55,10 @@ class IndexInfo:
             "format_version": FORMAT_VERSION,
             "token_precision": self.manifest.token_precision,
             "pool_factor": self.manifest.pool_factor,
+            "keep_tokens": self.manifest.keep_tokens,
             "fde": asdict(self.manifest.fde),
             "tuning": None if self.manifest.tuning is None else asdict(self.manifest.tuning),
+            "lexical": None if self.manifest.lexical is None else asdict(self.manifest.lexical),
             "bytes": self.n_bytes,
             "bytes_per_document": round(self.bytes_per_document, 1),
             "files": self.sizes,
@@ -77,7 +79,8 @@ def read_info(path: str | os.PathLike[str]) -> IndexInfo:
     manifest = Manifest.read(folder)
     with closing(Store(folder, manifest.codec, read_only=True)) as store:
         n_documents, n_tokens = len(store.snapshot), store.snapshot.n_tokens
-        manifest = replace(manifest, token_precision=store.codec.precision)  # committed before the manifest is written
+        # Both are committed before the manifest is written.
+        manifest = replace(manifest, token_precision=store.codec.precision, lexical=store.snapshot.lexical)
     with storage_errors(folder):
         sizes = {
             file.relative_to(folder).as_posix(): file.lstat().st_size

@@ -1,14 +1,16 @@
 """Converts indexes of older formats to the present one.
 
-Format 3 had no tokens in slices of bits; only its number differs. Format 2 noted nothing about images. Format 1 had no
-checksums and no generation in the token file's name either, and stored the places of tokens in the table ``documents``.
+Format 4 had no word index, which is made from the documents' texts. Format 3 had no tokens in slices of bits either;
+its database was the same. Format 2 noted nothing about images. Format 1 had no checksums and no generation in the token
+file's name either, and stored the places of tokens in the table ``documents``.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,25 +18,32 @@ from typing import Any
 import numpy as np
 
 from muvera_core.errors import CorruptIndexError, MuveraError
-from muvera_core.files import storage_errors
+from muvera_core.files import DATABASE_ERRORS, storage_errors
 from muvera_core.maintenance.rebuild import Rebuild, remove_unfinished_rebuild, replace_database, work_folder
 from muvera_core.set_encoders import FDEConfig
 from muvera_core.storage import (
     DATABASE_NAME,
     MANIFEST_NAME,
     SCHEMA_VERSION,
+    WORD_RULES,
+    WORDS_SCHEMA,
     FileTokenLog,
     Manifest,
     connect,
     connect_to_any,
     create_database,
+    default_lexical,
+    has_fts5,
+    insert_words,
     read_manifest,
     read_state,
     require_checksum,
+    rules_after,
     schema_version,
     write_state,
 )
 
+_log = logging.getLogger(__name__)
 _BATCH = 1024
 _OLD_TOKENS = "tokens.bin"
 _OLD_DOCUMENTS = (
@@ -64,21 +73,16 @@ def migrate_index(folder: Path) -> None:
     remove_unfinished_rebuild(folder)
     content = read_manifest(folder)
     version = content.get("format_version")
-    if version not in (1, 2, 3):
+    if version not in (1, 2, 3, 4):
         return
     require_checksum(content, folder / MANIFEST_NAME)  # the number of the version may be damaged
     database = folder / DATABASE_NAME
     schema = schema_version(database)
-    if schema == SCHEMA_VERSION:  # format 3, or a conversion that was interrupted after the new database was in place
-        # Not through a store, which refuses a damaged index: repair converts it first.
+    if schema == SCHEMA_VERSION:  # a conversion that was interrupted after the new database was in place
         with storage_errors(database), closing(connect(database, write=True)) as db:
-            if version != 3:
-                content = _copied_manifest(db, database)
-            manifest = Manifest.from_earlier_format(content, folder / MANIFEST_NAME)
-            manifest.require_copy(read_state(db).get("manifest"), folder)
-            db.execute("BEGIN IMMEDIATE")
-            write_state(db, {"manifest": manifest.as_text()})
-            db.execute("COMMIT")
+            manifest = Manifest.from_copy(read_state(db).get("manifest"), database)
+    elif schema == 3:
+        manifest = _add_words(folder, content, version)
     elif version == 2 or schema == 2:  # the latter: an earlier version was interrupted as above
         if version == 1:
             with storage_errors(database), closing(connect_to_any(database)) as db:
@@ -96,6 +100,59 @@ def migrate_index(folder: Path) -> None:
     manifest.write(folder)  # last: until it is written, the next opening repeats the steps above
 
 
+def _add_words(folder: Path, content: dict[str, Any], version: int) -> Manifest:
+    """Give a database of format 3 or 4 the table of words, in one transaction. Returns the manifest.
+
+    Not through a store, which refuses a damaged index: repair converts it first.
+    """
+    database = folder / DATABASE_NAME
+    with storage_errors(database), closing(connect_to_any(database)) as db:
+        _require_tables(db, database, _TABLES)
+        copy = read_state(db).get("manifest")
+        if version in (1, 2):  # an earlier version was interrupted before it wrote the manifest
+            content = _copied_manifest(db, database)
+        manifest = Manifest.from_earlier_format(content, folder / MANIFEST_NAME)
+        manifest.require_copy(copy, folder)
+        if copy is not None:  # it is committed with the tokens, before the manifest is written
+            manifest = Manifest.from_copy(copy, database)
+        db.execute("PRAGMA cache_spill = ON")  # nobody reads an index of an older format meanwhile
+        db.execute("BEGIN IMMEDIATE")
+        if has_fts5():
+            db.execute(WORDS_SCHEMA)
+        _fill_words(db, manifest, database)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        write_state(db, {"manifest": manifest.as_text(), WORD_RULES: rules_after(None)})
+        db.execute("COMMIT")
+    return manifest
+
+
+def _fill_words(db: sqlite3.Connection, manifest: Manifest, database: Path) -> None:
+    """Index the words of all documents that can be read. A check finds the others."""
+    if manifest.lexical is None:
+        return
+    for documents in _texts_in_batches(db, database):
+        insert_words(db, manifest.lexical, documents)
+
+
+def _texts_in_batches(db: sqlite3.Connection, database: Path) -> Iterator[list[tuple[int, str | None, dict[str, Any]]]]:
+    keys = [key for (key,) in db.execute("SELECT key FROM directory ORDER BY key").fetchall()]
+    n_damaged = 0
+    for start in range(0, len(keys), _BATCH):
+        batch = keys[start : start + _BATCH]
+        found: list[tuple[int, str | None, dict[str, Any]]] = []
+        for key in batch:
+            try:  # one by one: an unreadable page hides its own documents only
+                ((text, metadata),) = db.execute(
+                    "SELECT text, metadata FROM documents WHERE key = ?", (key,)
+                ).fetchall()
+                found.append((key, text if isinstance(text, str) else None, dict(json.loads(metadata))))
+            except (*DATABASE_ERRORS, TypeError, ValueError, RecursionError):
+                n_damaged += 1
+        yield found
+    if n_damaged:
+        _log.warning("%s: %d documents cannot be read, so lexical search will not find them", database, n_damaged)
+
+
 def _copied_manifest(db: sqlite3.Connection, database: Path) -> dict[str, Any]:
     """The copy of the manifest in a database."""
     try:
@@ -107,7 +164,11 @@ def _copied_manifest(db: sqlite3.Connection, database: Path) -> dict[str, Any]:
 def _manifest_of_format_1(content: dict[str, Any], folder: Path) -> Manifest:
     try:
         return Manifest(
-            content["index_id"], content["encoder"], content["token_precision"], FDEConfig(**content["fde"])
+            content["index_id"],
+            content["encoder"],
+            content["token_precision"],
+            FDEConfig(**content["fde"]),
+            lexical=default_lexical(),
         )
     except (KeyError, TypeError, MuveraError) as error:
         raise CorruptIndexError(
@@ -124,7 +185,7 @@ def _convert_database(folder: Path, manifest: Manifest) -> None:
             closing(connect(work / DATABASE_NAME, write=True, create=True)) as new,
         ):
             _require_tables(old, database, _TABLES)
-            state = read_state(old) | {"manifest": manifest.as_text()}
+            state = read_state(old) | {"manifest": manifest.as_text(), WORD_RULES: rules_after(None)}
             create_database(new, state)
             for table, columns in _COPIED.items():
                 rows = old.execute(f"SELECT {columns} FROM {table}")
@@ -133,6 +194,9 @@ def _convert_database(folder: Path, manifest: Manifest) -> None:
                     new.execute("BEGIN")
                     new.executemany(f"INSERT INTO {table} VALUES ({placeholders})", batch)
                     new.execute("COMMIT")
+            new.execute("BEGIN")
+            _fill_words(new, manifest, database)
+            new.execute("COMMIT")
         replace_database(folder, work)
 
 

@@ -19,7 +19,6 @@ from muvera_core.encoders import (
     default_encoder,
     is_image_encoder,
     is_precomputed,
-    pool_tokens,
 )
 from muvera_core.errors import (
     CorruptIndexError,
@@ -39,6 +38,7 @@ from muvera_core.stage_one import DESCRIPTION_NAME, remove_unnamed_files
 from muvera_core.storage import (
     COPY_BATCH,
     DATABASE_NAME,
+    LEARNED_NAME,
     Manifest,
     Store,
     claimed,
@@ -64,8 +64,8 @@ def repair_index(path: str | os.PathLike[str], encoder: TokenEncoder | None = No
     Documents that lost their tokens are encoded again from their text. Those that were added as images are encoded
     again from the image's file, if it is still there and the same. Lost documents are removed from the index; the
     damaged files, and what is left of these documents, are copied to a quarantine folder. Damaged files of stage one
-    are removed; the next opening derives them again. If the learned encoder is damaged, the index returns to its first
-    encoding.
+    are removed; the next opening derives them again. A damaged word index is made again from the texts. If the learned
+    encoder is damaged, the index returns to its first encoding.
 
     The repair needs room for a copy of the index. If it is interrupted, run it again. Processes that read the index
     must open it again afterwards.
@@ -118,7 +118,7 @@ def _drop_lost_weights(folder: Path) -> None:
     kept = _without_lost_weights(folder, manifest)
     if kept != manifest:
         with closing(Store(folder, kept.codec)) as store:
-            kept = replace(kept, token_precision=store.codec.precision)
+            kept = replace(kept, token_precision=store.codec.precision, lexical=store.snapshot.lexical)
             store.apply(lambda change: change.put_state("manifest", kept.as_text()))
         kept.write(folder)
 
@@ -130,7 +130,8 @@ def _rebuild(folder: Path, encoder: TokenEncoder | None) -> RepairReport:
         old = find_generation(folder, salvage, manifest)
         new = max([old, *token_generations(folder)]) + 1
         kept: dict[str, Any] = {"next_key": salvage.next_key}
-        kept |= {name: salvage.state[name] for name in ("version", "mean_token") if name in salvage.state}
+        names = ("version", "mean_token", *(() if salvage.learned_damage else (LEARNED_NAME,)))
+        kept |= {name: salvage.state[name] for name in names if name in salvage.state}
         latest: dict[str, int] = {}  # of two documents with one id, the newer one replaces the older one
         without_tokens: list[SalvagedDocument] = []
         lost: list[SalvagedDocument] = []
@@ -220,7 +221,7 @@ def _add_encoded(
     """Add documents with their new tokens. Returns their ids."""
     encoded = require_encoded(encoded, len(documents), encoder.dimension)
     columns = _columns(documents)
-    rebuild.add_embeddings(*columns, pool_tokens(encoded, manifest.pool_factor))
+    rebuild.add_embeddings(*columns, manifest.reduction.apply(encoded))
     return columns[0]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from muvera_core.errors import MuveraError
+from muvera_core.errors import InvalidInputError, MuveraError
 from muvera_core.files import (
     DATABASE_ERRORS,
     copy_plain,
@@ -33,11 +33,15 @@ from muvera_core.files import (
 )
 from muvera_core.filters import damaged_paths
 from muvera_core.images import ImageRecord
+from muvera_core.lexical import LexicalConfig, document_words
 from muvera_core.maintenance.reports import Problem
 from muvera_core.storage import (
     DATABASE_NAME,
+    LEARNED_NAME,
     PAGE_SIZE,
+    WORD_RULES,
     FileTokenLog,
+    LearnedSettings,
     Rows,
     TokenCodec,
     check_journal,
@@ -45,6 +49,7 @@ from muvera_core.storage import (
     empty_database,
     has_index_schema,
     read_state,
+    rules_after,
     tokens_path,
 )
 
@@ -123,6 +128,15 @@ class Salvage:
             for key in sorted(records.keys() | places.keys()):
                 yield _salvaged(key, records.get(key), places.get(key), tokens)
 
+    @property
+    def learned_damage(self) -> str | None:
+        """The damage of what was learned about scores. None if it is intact, or if there is nothing."""
+        try:
+            LearnedSettings.from_text(self.state.get(LEARNED_NAME))
+        except InvalidInputError as error:
+            return str(error)
+        return None
+
     def problems(self) -> Iterator[Problem]:
         """Problems of the database apart from its documents."""
         if self._n_bytes_behind:
@@ -132,11 +146,48 @@ class Salvage:
         try:
             for (finding,) in self._db.execute("PRAGMA integrity_check(10)").fetchall():
                 if finding != "ok":
-                    yield Problem(DATABASE_NAME, str(finding).replace("*** in database main ***\n", ""))
+                    message = str(finding).replace("*** in database main ***\n", "")
+                    # Newer versions of SQLite also look into FTS5's index here.
+                    yield Problem(DATABASE_NAME, message, derived="FTS5" in message)
+            if damage := self.learned_damage:
+                yield Problem(DATABASE_NAME, f"{damage}, so the index has to be calibrated again", derived=True)
             for path in damaged_paths(self._db):
                 yield Problem(DATABASE_NAME, f"the index over metadata field {path!r} is damaged", derived=True)
         except DATABASE_ERRORS as error:
             yield Problem(DATABASE_NAME, str(error))
+
+    def word_problems(self, lexical: LexicalConfig | None) -> Iterator[Problem]:
+        """Problems of the word index. All of them are derived: it is made from the documents.
+
+        Words are compared with the documents' texts if all of them were made by the present rules: other versions of
+        Python or Snowball make other words of some texts.
+        """
+        if lexical is None:
+            return
+        try:
+            self._db.execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 0)")
+            comparable = self.state.get(WORD_RULES) == rules_after(None)
+            wrong = list(self._wrong_words(lexical, compare_words=comparable))
+        except DATABASE_ERRORS as error:
+            yield Problem(DATABASE_NAME, f"the word index is damaged ({error})", derived=True)
+            return
+        if wrong:
+            yield Problem(DATABASE_NAME, "the word index differs from documents", tuple(wrong), derived=True)
+
+    def _wrong_words(self, lexical: LexicalConfig, *, compare_words: bool) -> Iterator[str]:
+        """Names of the intact documents whose words are not those of their text, and of words without a document."""
+        for low in self._batch_starts():
+            found = self._select("words", "rowid, fields, text", low, key="rowid")
+            for key, record in self._select("documents", _RECORD_COLUMNS, low).items():
+                stored = found.pop(key, None)
+                document = _salvaged(key, record, None, None)
+                if document.id is None or document.metadata is None:
+                    continue
+                words = document_words(lexical, document.text, json.loads(document.metadata))
+                same = (None if stored is None else stored[1:]) == words
+                if not same and (compare_words or (words is None) != (stored is None)):
+                    yield document.id
+            yield from (f"document number {key}" for key in found)
 
     @property
     def next_key(self) -> int:
@@ -165,20 +216,22 @@ class Salvage:
             except DATABASE_ERRORS:
                 n_tries -= 1
 
-    def _select(self, table: str, columns: str, low: int) -> dict[int, tuple[Any, ...]]:
+    def _select(self, table: str, columns: str, low: int, *, key: str = "key") -> dict[int, tuple[Any, ...]]:
         """Rows by key, for ``_BATCH`` keys from ``low`` on."""
-        sql = f"SELECT {columns} FROM {table} WHERE key BETWEEN ? AND ?"
+        sql = f"SELECT {columns} FROM {table} WHERE {key} BETWEEN ? AND ?"
         with suppress(*DATABASE_ERRORS):
             return {row[0]: row for row in self._db.execute(sql, (low, low + _BATCH - 1)).fetchall()}
-        return self._select_each(table, columns, range(low, low + _BATCH))
+        return self._select_each(table, columns, range(low, low + _BATCH), key=key)
 
-    def _select_each(self, table: str, columns: str, keys: Iterable[int]) -> dict[int, tuple[Any, ...]]:
+    def _select_each(
+        self, table: str, columns: str, keys: Iterable[int], *, key: str = "key"
+    ) -> dict[int, tuple[Any, ...]]:
         """Rows by key, each read by itself: reading a range goes on to the next row, which may be damaged."""
-        sql = f"SELECT {columns} FROM {table} WHERE key = ?"
+        sql = f"SELECT {columns} FROM {table} WHERE {key} = ?"
         found: dict[int, tuple[Any, ...]] = {}
-        for key in keys:
+        for number in keys:
             with suppress(*DATABASE_ERRORS):
-                found |= {row[0]: row for row in self._db.execute(sql, (key,)).fetchall()}
+                found |= {row[0]: row for row in self._db.execute(sql, (number,)).fetchall()}
         return found
 
 

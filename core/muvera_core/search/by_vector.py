@@ -9,7 +9,7 @@ from muvera_core.collection import Collection
 from muvera_core.errors import DimensionMismatchError, InvalidInputError
 from muvera_core.hits import Hit
 from muvera_core.search.moment import take_moment
-from muvera_core.search.pipeline import scored_hits
+from muvera_core.search.pipeline import HitScores, scored_hits
 from muvera_core.search.plan import SearchOptions
 from muvera_core.set_encoders import FixedDimensionalEncoder
 from muvera_core.storage import Snapshot, StaleError, StoredDocument
@@ -33,7 +33,8 @@ def search_by_vector(collection: Collection, vector: npt.ArrayLike, options: Sea
         return collection.store.documents(snapshot, keys), cosines
 
     documents, cosines = collection.read_with_retry(read)
-    return scored_hits(documents, cosines.tolist(), np.clip(cosines, 0, 1).tolist())
+    shares = np.clip(cosines, 0, 1).tolist()
+    return scored_hits(documents, [HitScores(*each) for each in zip(cosines.tolist(), shares, shares, strict=True)])
 
 
 def without_question(collection: Collection, options: SearchOptions) -> list[Hit]:
@@ -46,8 +47,7 @@ def without_question(collection: Collection, options: SearchOptions) -> list[Hit
         return collection.store.documents(snapshot, admitted[: options.k])
 
     documents = collection.read_with_retry(read)
-    zeros = [0.0] * len(documents)
-    return scored_hits(documents, zeros, zeros)
+    return scored_hits(documents, [HitScores(0.0, 0.0, 0.0)] * len(documents))
 
 
 def _require_own_vector(collection: Collection, vector: npt.ArrayLike) -> FloatArray:

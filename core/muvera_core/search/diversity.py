@@ -15,16 +15,21 @@ from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, 
 
 def diversify(collection: Collection, hits: Sequence[Hit], k: int, relevance_weight: float) -> list[Hit]:
     """Choose ``k`` hits by ``maximal_marginal_relevance``. Hits whose documents were deleted meanwhile are left out."""
+    present, embeddings = tokens_of_hits(collection, hits)
+    relevance = np.array([hit.normalized_score for hit in present], dtype=np.float32)
+    chosen = maximal_marginal_relevance(relevance, similarities(collection, embeddings), k, relevance_weight)
+    return [present[i] for i in chosen]
 
-    def embeddings_of_hits(snapshot: Snapshot) -> tuple[list[Hit], TokenEmbeddings]:
+
+def tokens_of_hits(collection: Collection, hits: Sequence[Hit]) -> tuple[list[Hit], TokenEmbeddings]:
+    """The hits whose documents are still there, and these documents' token embeddings."""
+
+    def read(snapshot: Snapshot) -> tuple[list[Hit], TokenEmbeddings]:
         keys = collection.store.keys_of(snapshot, [hit.id for hit in hits])
         present = [hit for hit in hits if hit.id in keys]
         return present, collection.store.embeddings(snapshot, [keys[hit.id] for hit in present])
 
-    present, embeddings = collection.read_with_retry(embeddings_of_hits)
-    relevance = np.array([hit.normalized_score for hit in present], dtype=np.float32)
-    chosen = maximal_marginal_relevance(relevance, similarities(collection, embeddings), k, relevance_weight)
-    return [present[i] for i in chosen]
+    return collection.read_with_retry(read)
 
 
 def similarities(collection: Collection, embeddings: TokenEmbeddings) -> FloatArray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from muvera_core.collection import Collection
-from muvera_core.encoders import ImageEncoder, TokenEncoder, is_image_encoder, pooled_length
+from muvera_core.encoders import ImageEncoder, TokenEncoder, is_image_encoder
 from muvera_core.errors import EncoderError, InvalidInputError, MissingExtraError
 from muvera_core.hits import TokenMatch
 from muvera_core.images import ImageRecord, UnreadableImageError, read_again
@@ -19,14 +19,13 @@ from muvera_core.validation import require_encoded
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_COMPARED_TOGETHER = 1024
-
 
 def explain(collection: Collection, encoder: TokenEncoder, query: str, id: str) -> list[TokenMatch]:
     """See ``MuveraIndex.explain``.
 
     A pooled token stands for several tokens of the document. A match reports the pooled token's similarity, and the
-    place of the member that is nearest to the query token. To find the members, the document is encoded again.
+    place of the member that is nearest to the query token. To find the members, or the tokens that pruning kept, the
+    document is encoded again.
     """
     query_tokens = _encode_query(encoder, query)
     document, tokens = read_document(collection, id)
@@ -35,12 +34,7 @@ def explain(collection: Collection, encoder: TokenEncoder, query: str, id: str) 
 
     def members(n_tokens: int, encode: Callable[[], FloatArray | None]) -> IntArray | None:
         """The place of each match among the document's ``n_tokens`` tokens. None if it cannot be known."""
-        if pooled_length(n_tokens, collection.manifest.pool_factor) != len(tokens):
-            return None  # this encoder has not made the tokens from this text or image
-        if collection.manifest.pool_factor == 1:
-            return best
-        own_tokens = encode()
-        return None if own_tokens is None else _nearest_members(query_tokens, own_tokens, tokens, best)
+        return collection.manifest.reduction.places(query_tokens, tokens, best, n_tokens, encode)
 
     text, record = document.text, document.image
     spans = patches = places = None
@@ -75,7 +69,7 @@ def similarity_maps(collection: Collection, encoder: TokenEncoder, query: str, i
     if not is_image_encoder(encoder):
         raise InvalidInputError("the index's encoder embeds no images: open the index with one that does")
     patches = _patches_of(encoder, record)
-    if collection.manifest.pool_factor > 1:
+    if not collection.manifest.reduction.keeps_all:
         tokens = require_encoded(encoder.encode_images([read_image(document)]), 1, encoder.dimension).vectors
     if len(patches) != len(tokens):
         raise InvalidInputError(
@@ -143,30 +137,3 @@ def _encode_image(encoder: ImageEncoder, record: ImageRecord) -> FloatArray | No
     except (UnreadableImageError, MissingExtraError):
         return None
     return require_encoded(encoder.encode_images([image]), 1, encoder.dimension).vectors
-
-
-def _nearest_members(
-    query_tokens: FloatArray, own_tokens: FloatArray, pooled_tokens: FloatArray, matched: IntArray
-) -> IntArray:
-    """For each query token the nearest member of the pooled token that it matches.
-
-    A document's own token is taken to be a member of the pooled token that is nearest to it. This holds for 99 % of
-    tokens (factors 2 and 4, Natural Questions) and avoids clustering them again.
-
-    Args:
-        query_tokens: shape (query tokens, dimension).
-        own_tokens: the document's tokens before pooling, shape (own tokens, dimension).
-        pooled_tokens: shape (pooled tokens, dimension).
-        matched: place of each query token's match among the pooled tokens, shape (query tokens,).
-
-    Returns:
-        Places among its own tokens, int64, shape (query tokens,).
-    """
-    owners = [
-        (own_tokens[start : start + _COMPARED_TOGETHER] @ pooled_tokens.T).argmax(axis=1)
-        for start in range(0, len(own_tokens), _COMPARED_TOGETHER)
-    ]
-    is_member = matched[:, None] == np.concatenate(owners)
-    is_member |= ~is_member.any(axis=1, keepdims=True)  # a pooled token without a member: any token will do
-    nearest: IntArray = np.where(is_member, query_tokens @ own_tokens.T, -np.inf).argmax(axis=1)
-    return nearest

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from muvera_core.collection import Collection
 from muvera_core.search.plan import SearchOptions, SearchPlan, plan_search
+from muvera_core.search.relevance import least_candidates
+from muvera_core.search.reranking import has_leading_bits
 from muvera_core.stage_one import StageOne, StageOneView
 from muvera_core.storage import Snapshot, StaleError
 from muvera_core.token_embeddings import FloatArray, IntArray
-
-# Two bits of each of fewer numbers say too little about a token to make a shortlist.
-_LEAST_DIMENSION = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +59,15 @@ def take_moment(collection: Collection, snapshot: Snapshot, options: SearchOptio
         view = stage_one.view()
         gpu_scans = gpu is not None and gpu.scans(stage_one, snapshot)
         codec = snapshot.tokens.codec
-        has_slices = gpu is None and codec.is_sliced and codec.dimension >= _LEAST_DIMENSION
-        plan = plan_search(stage_one, len(snapshot), len(admitted), options, gpu_scans=gpu_scans, has_slices=has_slices)
+        has_slices = gpu is None and has_leading_bits(codec)
+        least = least_candidates(collection.learned.calibration_of(options.mode))
+        plan = plan_search(
+            stage_one,
+            len(snapshot),
+            len(admitted),
+            options,
+            gpu_scans=gpu_scans,
+            has_slices=has_slices,
+            least=least,
+        )
     return Moment(snapshot, stage_one, view, admitted, options.admits_all, plan)

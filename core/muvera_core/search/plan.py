@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from muvera_core.filters import Condition
+from muvera_core.search.fusion import N_NORMALIZED
+from muvera_core.search.query_reduction import QueryReduction
 from muvera_core.stage_one import HnswCandidates, StageOne
 
 # Candidates that are reranked by all bits, at least, and per hit. Exact MaxSim's best were among them on all
@@ -15,9 +17,10 @@ _SHORTLISTED_PER_HIT = 3
 # With fewer candidates than this many times the shortlist, the leading bits save nothing.
 _WORTH_A_SHORTLIST = 2
 
-SearchPath = Literal["every document", "admitted documents", "flat scan", "graph", "GPU scan"]
+SearchPath = Literal["every document", "admitted documents", "flat scan", "graph", "GPU scan", "words"]
 SearchMode = Literal["late", "hybrid", "lexical"]
 Fusion = Literal["scores", "ranks"]
+DiversityMethod = Literal["mmr", "coverage"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class SearchOptions:
         lexical_weight: BM25's share in mode "hybrid". None chooses it for each question.
         fusion: how mode "hybrid" joins the two rankings.
         with_passages: find the part of each hit's text that matched best.
+        query_reduction: makes the query shorter for the choice of a shortlist. None leaves it as it is.
     """
 
     k: int
@@ -47,6 +51,7 @@ class SearchOptions:
     lexical_weight: float | None = None
     fusion: Fusion = "scores"
     with_passages: bool = False
+    query_reduction: QueryReduction | None = None
 
     @property
     def admits_all(self) -> bool:
@@ -61,12 +66,12 @@ class SearchPlan:
     Attributes:
         path: "every document" and "admitted documents" rerank all that are admitted, without stage one. "flat scan"
             and "GPU scan" compare the query's vector with those of all admitted documents. "graph" finds most of the
-            nearest vectors and looks at a part of them.
+            nearest vectors and looks at a part of them. "words" ranks by BM25 alone (mode "lexical").
         n_documents: number of documents of the index.
         n_admitted: number of documents that the filter and the ids admit.
-        n_candidates: number of documents to rerank.
-        n_shortlisted: number of candidates that are reranked by all bits of their tokens: the best by the leading bits.
-            None if all candidates are.
+        n_candidates: number of documents to rerank. In mode "hybrid", those that BM25 finds are added to them.
+        n_shortlisted: number of candidates that are reranked by all bits of their tokens and all tokens of the query:
+            the best by the leading bits, or by the shorter query. None if all candidates are.
         ef: size of the list of best documents that a graph search keeps. None if there is no graph search.
         reason: why this path is taken, in one sentence.
     """
@@ -93,6 +98,7 @@ def plan_search(
     *,
     gpu_scans: bool,
     has_slices: bool = False,
+    least: int = 1,
 ) -> SearchPlan:
     """Choose how to find the candidates of a search.
 
@@ -103,13 +109,18 @@ def plan_search(
         options: the search's options.
         gpu_scans: whether a GPU would scan the vectors of all documents.
         has_slices: whether the CPU reranks, can read the leading bits of tokens alone, and these say enough.
+        least: the smallest number of candidates, because the calibration reads so many scores.
     """
     everything: SearchPath = "every document" if options.admits_all else "admitted documents"
-    n = max(options.k, stage_one.n_candidates(options.k) if options.n_candidates is None else options.n_candidates)
+    wanted = stage_one.n_candidates(options.k) if options.n_candidates is None else options.n_candidates
+    n = max(options.k, wanted, least)
 
     def shortlisted(n_candidates: int) -> int | None:
         least = max(_LEAST_SHORTLISTED, _SHORTLISTED_PER_HIT * options.k)
-        return least if has_slices and not options.exact and n_candidates >= _WORTH_A_SHORTLIST * least else None
+        if options.mode == "hybrid":
+            least = max(least, N_NORMALIZED)
+        is_cheaper = (has_slices or options.query_reduction is not None) and not options.exact
+        return least if is_cheaper and n_candidates >= _WORTH_A_SHORTLIST * least else None
 
     def rerank_all(reason: str) -> SearchPlan:
         return SearchPlan(everything, n_documents, n_admitted, n_admitted, None, reason, shortlisted(n_admitted))
@@ -117,6 +128,10 @@ def plan_search(
     def search(path: SearchPath, reason: str, ef: int | None = None) -> SearchPlan:
         return SearchPlan(path, n_documents, n_admitted, n, ef, reason, shortlisted(n))
 
+    if options.mode == "lexical":
+        return SearchPlan(
+            "words", n_documents, n_admitted, 0, None, "BM25 ranks all documents with a word of the query."
+        )
     if options.exact:
         return rerank_all(f"exact=True reranks {everything}.")
     if n_admitted <= n:

@@ -22,6 +22,7 @@ from muvera_core.storage.database import (
 from muvera_core.storage.documents import StaleError, StoredDocument
 from muvera_core.storage.folder_lock import claim_folder, claim_new_folder, claimed, remove_unfinished
 from muvera_core.storage.fork_guard import ForkGuard
+from muvera_core.storage.learned_settings import LEARNED_NAME, LearnedSettings
 from muvera_core.storage.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -37,13 +38,22 @@ from muvera_core.storage.snapshot import Snapshot
 from muvera_core.storage.store import Store
 from muvera_core.storage.token_codec import DEFAULT_PRECISION, PRECISIONS, Rows, TokenCodec, TokenPrecision
 from muvera_core.storage.token_log import FileTokenLog, token_generations, tokens_path
-from muvera_core.storage.words import WORD_RULES, WORDS_SCHEMA, has_fts5, insert_words, require_fts5, rules_after
+from muvera_core.storage.words import (
+    WORD_RULES,
+    WORDS_SCHEMA,
+    default_lexical,
+    has_fts5,
+    insert_words,
+    require_fts5,
+    rules_after,
+)
 
 __all__ = [
     "COPY_BATCH",
     "DATABASE_NAME",
     "DEFAULT_PRECISION",
     "FORMAT_VERSION",
+    "LEARNED_NAME",
     "MANIFEST_NAME",
     "PAGE_SIZE",
     "PRECISIONS",
@@ -54,6 +64,7 @@ __all__ = [
     "Change",
     "FileTokenLog",
     "ForkGuard",
+    "LearnedSettings",
     "Manifest",
     "Rows",
     "Snapshot",
@@ -69,6 +80,7 @@ __all__ = [
     "connect",
     "connect_to_any",
     "create_database",
+    "default_lexical",
     "empty_database",
     "follow_up",
     "has_fts5",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from muvera_core.encoders import require_pool_factor
+from muvera_core.encoders import TokenReduction
 from muvera_core.errors import (
     RUN_REPAIR,
     CorruptIndexError,
@@ -25,6 +25,7 @@ from muvera_core.set_encoders import FDEConfig
 from muvera_core.stage_one import Tuning
 from muvera_core.storage.database import DATABASE_NAME
 from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
+from muvera_core.storage.words import default_lexical
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "muvera-index"
@@ -46,6 +47,7 @@ class Manifest:
         tuning: what ``optimize`` chose for stage one. None before that.
         lexical: settings of the word index. None if there is none.
         encoder_info: name and settings of the token encoder, for people to read. Earlier versions did not note them.
+        keep_tokens: the share of a document's tokens that is kept before they are pooled; see ``token_pruning``.
 
     Raises:
         InvalidInputError: a setting is invalid.
@@ -59,10 +61,11 @@ class Manifest:
     tuning: Tuning | None = None
     lexical: LexicalConfig | None = None
     encoder_info: dict[str, Any] = field(default_factory=dict)
+    keep_tokens: float = 1.0
 
     def __post_init__(self) -> None:
         _ = self.codec  # raises if the precision is unknown
-        require_pool_factor(self.pool_factor)
+        _ = self.reduction  # raises if a setting is out of its range
         learned = None if self.tuning is None else self.tuning.set_encoder
         if learned is not None and learned.dimension != self.fde.dimension:
             raise InvalidInputError(f"set_encoder must have dimension {self.fde.dimension}, got {learned.dimension}")
@@ -71,6 +74,11 @@ class Manifest:
     def codec(self) -> TokenCodec:
         """Codec of the token rows."""
         return TokenCodec(self.token_precision, self.fde.dimension)
+
+    @property
+    def reduction(self) -> TokenReduction:
+        """What is done to a document's tokens before they are stored."""
+        return TokenReduction(self.keep_tokens, self.pool_factor)
 
     def write(self, folder: Path) -> None:
         """Write the manifest. After an interruption the file holds the old content or the new one."""
@@ -153,9 +161,9 @@ class Manifest:
 
     @classmethod
     def from_earlier_format(cls, content: dict[str, Any], source: Path) -> Manifest:
-        """Parse a manifest of format 2, 3 or 4, which lacks some entries. Raises like ``read``."""
+        """Parse a manifest of format 2, 3 or 4, for an index with a word index now. Raises like ``read``."""
         require_checksum(content, source)
-        return cls._parsed(content, source)
+        return replace(cls._parsed(content, source), lexical=default_lexical())
 
     @classmethod
     def _parsed(cls, content: dict[str, Any], source: Path) -> Manifest:
@@ -170,6 +178,7 @@ class Manifest:
                 tuning=None if content.get("tuning") is None else Tuning.from_json(content["tuning"]),
                 lexical=_lexical(content.get("lexical")),
                 encoder_info=dict(content.get("encoder_info", {})),
+                keep_tokens=content.get("keep_tokens", 1.0),
             )
         except (KeyError, TypeError, ValueError, MuveraError) as error:
             raise _damaged(source, error) from error

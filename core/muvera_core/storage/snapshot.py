@@ -90,7 +90,8 @@ class Snapshot:
         digest: checksum of the rows as a set.
         lexical: settings of the word index. None if there is none.
         filter_matches: for the filters used last, the keys that match in this state.
-        term_frequencies: for terms of lexical searches, the number of documents that have them in this state.
+        term_frequencies: for terms of lexical searches, the number of documents that have them in this state; for the
+            empty term, the number of documents with words.
         term_weights: for the terms used last, their weights in this state.
     """
 

@@ -177,8 +177,9 @@ class Store:
     ) -> tuple[IntArray, FloatArray]:
         """The ``n`` documents with the highest BM25, best first, ties by rising key.
 
-        BM25 is that of SQLite's FTS5 (k1 = 1.2, b = 0.75), with ``snapshot.lexical.field_weight`` for words in metadata
-        fields. Terms that more than half of the documents have are left out, unless all are such.
+        BM25 is that of SQLite's FTS5 (k1 = 1.2, b = 0.75) with Lucene's idf, and with ``snapshot.lexical.field_weight``
+        for words in metadata fields. In an index of 1,000 documents or more, terms that more than half of them have are
+        left out, unless all are such.
 
         Args:
             snapshot: the documents.

@@ -2,10 +2,14 @@
 
 BM25 adds up a document's weights for the terms of a question. SQLite's FTS5 computes the weights of one term at a time.
 They are kept with the snapshot, since the words that most documents have are also the words of most questions.
+
+FTS5 weighs a term that half of the documents have with next to nothing, which in an index of a few documents is every
+other word. So its factor is replaced by that of Lucene, ln(1 + (N - n + 0.5) / (n + 0.5)), which is always above 0.
 """
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,9 +29,15 @@ from muvera_core.token_embeddings import FloatArray, IntArray
 
 Scores = npt.NDArray[np.float64]
 
+# From this number of documents on, words of more than half of them are left out. Reading them takes most of the time of
+# a search, and adds next to nothing to its quality.
+_MANY_DOCUMENTS = 1000
+_FTS5_LEAST_IDF = 1e-6
 # Weights that are kept for a snapshot. They take 8 bytes each.
 _MOST_KEPT = 4_000_000
 _WEIGHTS = "SELECT rowid, -bm25(words, ?, 1.0) FROM words WHERE words MATCH ?"
+# Each document with words has a row there.
+_N_DOCUMENTS = "SELECT count(*) FROM words_docsize"
 _FREQUENCY = "SELECT count(*) FROM words WHERE words MATCH ?"
 
 
@@ -53,8 +63,7 @@ class WordReader:
     def scores(self, snapshot: Snapshot, query: LexicalQuery) -> Scores:
         """BM25 of all documents, float64, in the order of the snapshot's keys; 0 where nothing matches.
 
-        A term that more than half of the documents have says nothing, and FTS5 gives it next to no weight: it is left
-        out, unless all terms are such.
+        Of ``_MANY_DOCUMENTS`` or more, terms that more than half of them have are left out, unless all terms are such.
 
         Raises:
             StaleError: something was committed after this snapshot.
@@ -64,7 +73,8 @@ class WordReader:
         if len(snapshot):
             frequency = dict(zip(query.terms, self.frequencies(snapshot, query).tolist(), strict=True))
             found = [term for term in query.terms if frequency[term]]
-            telling = [term for term in found if 2 * frequency[term] <= len(snapshot)]
+            is_small = len(snapshot) < _MANY_DOCUMENTS
+            telling = [term for term in found if is_small or 2 * frequency[term] <= len(snapshot)]
             for term in telling or found:
                 weights = self._weights(snapshot, term)
                 scores[weights.places] += weights.weights
@@ -96,13 +106,19 @@ class WordReader:
         if found is None:
             field_weight = 1.0 if snapshot.lexical is None else snapshot.lexical.field_weight
             rows = self._fetch(snapshot, _WEIGHTS, (field_weight, _expression(term)))
-            found = _checked(snapshot, rows)
+            found = _checked(snapshot, rows, _idf_factor(self._n_documents(snapshot), len(rows)))
             with self._lock:
                 n = sum(len(weights.places) for weights in kept.values())
                 while kept and n + len(found.places) > _MOST_KEPT:
                     n -= len(kept.pop(next(iter(kept))).places)
                 kept[term] = found
         return found
+
+    def _n_documents(self, snapshot: Snapshot) -> int:
+        known = snapshot.term_frequencies
+        if () not in known:
+            known[()] = self._fetch(snapshot, _N_DOCUMENTS, ())[0][0]
+        return known[()]
 
     def _fetch(self, snapshot: Snapshot, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
         if self._path is None:
@@ -155,16 +171,22 @@ def _read(db: sqlite3.Connection, snapshot: Snapshot, sql: str, parameters: tupl
     return rows
 
 
-def _checked(snapshot: Snapshot, rows: list[Any]) -> TermWeights:
+def _checked(snapshot: Snapshot, rows: list[Any], factor: float) -> TermWeights:
     """The weights of a term. Raises CorruptIndexError if they are not of documents that exist."""
     try:
         keys = np.array([key for key, _ in rows], dtype=np.int64)
-        weights = np.array([weight for _, weight in rows], dtype=np.float64).astype(np.float32)
+        weights = np.array([weight for _, weight in rows], dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise damaged_words(str(error)) from None
     if not (snapshot.has(keys).all() and (np.diff(keys) > 0).all() and (weights >= 0).all()):
         raise damaged_words("it names documents that do not exist")
-    return TermWeights(snapshot.places(keys).astype(np.int32), weights)
+    return TermWeights(snapshot.places(keys).astype(np.int32), (weights * factor).astype(np.float32))
+
+
+def _idf_factor(n_documents: int, n: int) -> float:
+    """What turns FTS5's weights of a term that ``n`` documents have into those with Lucene's idf."""
+    odds = max(0.0, n_documents - n + 0.5) / (n + 0.5)
+    return math.log1p(odds) / max(math.log(odds) if odds > 0 else 0.0, _FTS5_LEAST_IDF)
 
 
 def damaged_words(problem: str) -> CorruptIndexError:

@@ -45,6 +45,11 @@ def has_fts5() -> bool:
     return True
 
 
+def default_lexical() -> LexicalConfig | None:
+    """The settings that an index of an older format gets. None if Python's SQLite cannot make a word index."""
+    return LexicalConfig() if has_fts5() else None
+
+
 def require_fts5() -> None:
     """Raise InvalidInputError if Python's SQLite lacks FTS5."""
     if not has_fts5():

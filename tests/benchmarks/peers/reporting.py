@@ -20,7 +20,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """A Markdown table with a row per system. A system without results has its reason there."""
     k = results[0]["inputs"]["k"]
     header = (
-        f"| system | recall@{k} | nDCG@{k} | CPU ms | 95 % | wall ms | wall ms, all cores | bytes a token | "
+        f"| system | fidelity@{k} | nDCG@{k} | CPU ms | 95 % | wall ms | wall ms, all cores | bytes a token | "
         "build CPU s | MB to build | MB to search |"
     )
     return "\n".join([header, "|---" * 11 + "|", *map(_row, results)])
@@ -37,7 +37,7 @@ def settings(results: Sequence[dict[str, Any]]) -> str:
 
 
 def draw(results: Sequence[dict[str, Any]], title: str, path: Path) -> None:
-    """Draw recall against CPU time, for the systems that have results."""
+    """Draw fidelity against CPU time, for the systems that have results."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
 
