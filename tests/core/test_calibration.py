@@ -309,6 +309,13 @@ def test_min_score_compares_with_the_probability(index: MuveraIndex, question: s
     assert index.search(question, min_score=0.01) == []
 
 
+def test_hits_that_are_fused_by_ranks_keep_the_normalized_score(index: MuveraIndex, question: str) -> None:
+    learn(index)
+    by_scores, by_ranks = (index.search(question, mode="hybrid", fusion=fusion) for fusion in ("scores", "ranks"))
+    assert all(hit.relevance != hit.normalized_score for hit in by_scores)
+    assert [hit.relevance for hit in by_ranks] == [hit.normalized_score for hit in by_ranks]
+
+
 def test_searches_without_tokens_keep_the_normalized_score(index: MuveraIndex, nq: BeirCollection) -> None:
     learn(index)
     (blank,) = index.search(" ", 1, ids=[nq.ids[0]])

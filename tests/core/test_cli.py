@@ -410,6 +410,45 @@ def test_searches_are_restricted_as_asked(shared_index: Path) -> None:
     assert (nothing.stdout, nothing.stderr) == ("", "no document matches the filter\n")
 
 
+def test_words_can_rank_alone_or_together_with_late_interaction(shared_index: Path) -> None:
+    (found,) = hits(shared_index, "colonies", "--mode", "lexical", "--explain")
+    assert (found["id"], found["score"]) == ("ants.txt", found["lexical_score"])
+    assert found["matches"][0]["document"] == "colonies"
+    both = hits(shared_index, "colonies", "--mode", "hybrid")
+    assert [(hit["id"], hit["lexical_score"] > 0) for hit in both] == [("ants.txt", True), ("owls.md", False)]
+    assert [hit["lexical_score"] for hit in hits(shared_index, "colonies")] == [None, None]
+    late, words = (hits(shared_index, "night colonies", "--mode", "hybrid", "--lexical-weight", w)[1] for w in (0, 1))
+    assert late["score"] < words["score"]
+    by_ranks = hits(shared_index, "colonies", "--mode", "hybrid", "--fusion", "ranks")
+    assert [hit["score"] for hit in by_ranks] != [hit["score"] for hit in both]
+
+
+def test_options_that_a_mode_has_no_use_for_are_refused(shared_index: Path) -> None:
+    for options, problem in (
+        (["--lexical-weight", 0.5], "lexical_weight is for mode='hybrid'"),
+        (["--fusion", "ranks"], "fusion is for mode='hybrid'"),
+        (["--mode", "lexical", "--n-candidates", 5], "reranks no candidates"),
+    ):
+        assert problem in muvera("search", shared_index, "owls", *options, status=1).stderr
+    muvera("search", shared_index, "owls", "--mode", "dense", status=2)
+    nothing = muvera("search", shared_index, "zeppelin", "--mode", "lexical")
+    assert (nothing.stdout, nothing.stderr) == ("", "no document has a word of the query\n")
+
+
+def test_the_best_passage_is_printed_instead_of_the_beginning(tmp_path: Path, index: Path) -> None:
+    text = "This page is about many things. " * 30 + "Owls hunt at night. " + "It ends with other things. " * 30
+    (tmp_path / "page.txt").write_text(text)
+    muvera("index", index, tmp_path / "page.txt")
+    question = "Which bird is active after dark?"
+    assert "Owls hunt" not in " ".join(muvera("search", index, question).stdout.split())
+    assert "Owls hunt" in " ".join(muvera("search", index, question, "--passages", columns=300).stdout.split())
+    (found,) = hits(index, question, "--passages")
+    passage = found["passage"]
+    assert "Owls hunt at night." in passage["text"]
+    assert passage["text"] == found["text"][passage["start"] : passage["end"]]
+    assert "passage" not in hits(index, question)[0]
+
+
 def test_the_device_is_asked_for_by_name(shared_index: Path, tmp_path: Path) -> None:
     questions = tmp_path / "questions.txt"
     questions.write_text("owls\n")
@@ -417,6 +456,7 @@ def test_the_device_is_asked_for_by_name(shared_index: Path, tmp_path: Path) -> 
         ["search", shared_index, "owls"],
         ["evaluate", shared_index, questions],
         ["optimize", shared_index],
+        ["calibrate", shared_index],
     ):
         refused = muvera(*command, "--device", "abacus", status=1)
         assert "device must be 'cpu', 'cuda', 'cuda:N' or 'auto', got 'abacus'" in " ".join(refused.stderr.split())
@@ -468,7 +508,7 @@ def test_output_is_utf8_whatever_the_locale(encoding: str, tmp_path: Path, index
 
 def test_information_adds_up(shared_index: Path) -> None:
     information = json.loads(muvera("info", shared_index, "--json").stdout)
-    assert (information["documents"], information["format_version"]) == (2, 4)
+    assert (information["documents"], information["format_version"]) == (2, 5)
     assert information["tokens"] > 20
     on_disk = {file.name: file.stat().st_size for file in shared_index.iterdir()}
     assert information["files"] == on_disk
@@ -481,6 +521,55 @@ def test_information_names_the_kernel_that_ranks(shared_index: Path, monkeypatch
     monkeypatch.setenv("MUVERA_KERNEL", "numpy")
     assert json.loads(muvera("info", shared_index, "--json").stdout)["kernel"] == "numpy"
     assert "kernel     numpy" in muvera("info", shared_index).stdout
+
+
+def test_the_word_index_is_made_as_asked_and_changed_later(notes: Path, index: Path) -> None:
+    muvera("index", index, notes, "--language", "none", "--search-field", "title", "--search-field", "path")
+    assert "words      words as they are, of the texts and of title, path (counted 2 times)" in (
+        muvera("info", index).stdout
+    )
+    search = ("--mode", "lexical")
+    assert hits(index, "colony", *search) == []
+    assert {hit["id"] for hit in hits(index, "sub", *search)} == {"sub/ants.txt"}
+    said = muvera("words", index, "--language", "english").stdout
+    assert said == "word index: words, by the stems of english, of the texts and of title, path (counted 2 times)\n"
+    assert [hit["id"] for hit in hits(index, "colony", *search)] == ["sub/ants.txt"]
+    muvera("words", index, "--tokenizer", "trigram", "--search-field", "title")
+    assert [hit["id"] for hit in hits(index, "loni", *search)] == ["sub/ants.txt"]
+    settings = json.loads(muvera("info", index, "--json").stdout)["lexical"]
+    assert (settings["tokenizer"], settings["fields"]) == ("trigram", ["title"])
+    assert muvera("words", index, "--remove").stdout == "word index: none\n"
+    assert "words      none" in muvera("info", index).stdout
+    assert "`muvera words INDEX`" in muvera("search", index, "ants", *search, status=1).stderr
+    assert "leave out --language" in muvera("words", index, "--remove", "--language", "none", status=1).stderr
+    muvera("words", index, "--language", "elvish", status=2)
+    muvera("check", index)
+
+
+def test_an_index_keeps_the_words_and_the_share_of_tokens_that_it_was_made_with(notes: Path, index: Path) -> None:
+    muvera("index", index, notes, "--keep-tokens", 0.5, "--language", "german")
+    assert "0.5 of them kept" in muvera("info", index).stdout
+    summary(muvera("index", index, notes, "--keep-tokens", 0.5, "--language", "german", "--tokenizer", "words"))
+    assert "--keep-tokens 0.5" in muvera("index", index, notes, "--keep-tokens", 0.75, status=1).stderr
+    for options in (["--language", "none"], ["--search-field", "title"], ["--no-words"]):
+        message = muvera("index", index, notes, *options, status=1).stderr
+        assert f"than {options[0]} asks for" in message
+        assert "`muvera words`" in message
+    muvera("index", index, notes, "--keep-tokens", 0.05, status=2)
+
+
+def test_an_index_without_words_is_made_if_asked(notes: Path, index: Path) -> None:
+    assert "leave out --tokenizer" in (
+        muvera("index", index, notes, "--no-words", "--tokenizer", "words", status=1).stderr
+    )
+    muvera("index", index, notes, "--no-words")
+    muvera("index", index, notes, "--no-words")
+    assert json.loads(muvera("info", index, "--json").stdout)["lexical"] is None
+    assert "has other words (none) than --tokenizer" in (
+        muvera("index", index, notes, "--tokenizer", "words", status=1).stderr
+    )
+    assert "stems of english" in muvera("words", index).stdout
+    assert hits(index, "colony", "--mode", "lexical")
 
 
 def test_damage_is_listed_and_repaired(notes: Path, index: Path) -> None:
@@ -525,8 +614,17 @@ def test_an_index_of_token_vectors_says_that_it_takes_no_text(notes: Path, index
 
 @pytest.mark.parametrize(
     "command",
-    [["search", "{}", "x"], ["info", "{}"], ["check", "{}"], ["repair", "{}"], ["compact", "{}"]],
-    ids=lambda command: command[0],
+    [
+        ["search", "{}", "x"],
+        ["words", "{}"],
+        ["calibrate", "{}"],
+        ["calibrate", "{}", "--remove"],
+        ["info", "{}"],
+        ["check", "{}"],
+        ["repair", "{}"],
+        ["compact", "{}"],
+    ],
+    ids="-".join,
 )
 def test_a_folder_without_an_index_gives_one_line_and_status_1(tmp_path: Path, command: list[str]) -> None:
     result = muvera(*[argument.format(tmp_path) for argument in command], status=1)
@@ -673,6 +771,23 @@ def test_optimize_takes_questions(birds: Path, quick: None, questions: Path, tmp
     assert "no text can" in muvera("evaluate", tmp_path / "vectors", questions, status=1).stderr
 
 
+def test_optimize_chooses_the_share_of_words_by_judged_questions(
+    birds: Path, quick: None, questions: Path, tmp_path: Path
+) -> None:
+    judged = tmp_path / "qrels.tsv"
+    judged.write_text("query-id\tcorpus-id\tscore\nq1\tb3\t1\nq2\tb4\t1\n")
+    said = muvera("optimize", birds, "--questions", questions, "--relevant", judged).stdout
+    assert "; BM25's share chosen for each question: nDCG " in said
+    with MuveraIndex.open(birds) as opened:
+        opened._writer.learn(replace(opened._collection.learned, lexical_weight=0.3))
+    assert "hybrid     BM25's share 0.3" in muvera("info", birds).stdout
+    assert json.loads(muvera("info", birds, "--json").stdout)["lexical_weight"] == 0.3
+    assert "give --questions, too" in muvera("optimize", birds, "--relevant", judged, status=1).stderr
+    muvera("words", birds, "--remove")
+    refused = muvera("optimize", birds, "--questions", questions, "--relevant", judged, status=1)
+    assert "which --relevant needs: `muvera words INDEX`" in refused.stderr
+
+
 def test_optimize_says_that_few_documents_gain_nothing(birds: Path) -> None:
     result = muvera("optimize", birds)
     assert "400 candidates for 10 hits" in result.stdout
@@ -683,6 +798,58 @@ def test_optimize_says_that_few_documents_gain_nothing(birds: Path) -> None:
 def test_optimize_needs_documents(shared_index: Path) -> None:
     assert "got 2" in muvera("optimize", shared_index, status=1).stderr
     muvera("optimize", shared_index, "--target-recall", 2, status=2)
+
+
+def test_a_calibrated_index_prints_probabilities(birds: Path) -> None:
+    asked = "Bird number 7 is seen in month 7."
+    before = hits(birds, asked)[0]
+    assert before["relevance"] == before["normalized_score"]
+    assert "calibrated mode" not in muvera("info", birds).stdout
+    report = muvera("calibrate", birds, "--n-queries", 30).stdout
+    assert report.startswith("mode 'late', measured on 30 parts of documents, held out")
+    found = hits(birds, asked)[0]
+    assert (found["id"], found["score"], found["normalized_score"]) == (
+        "b7",
+        before["score"],
+        before["normalized_score"],
+    )
+    assert found["relevance"] != found["normalized_score"]
+    assert muvera("search", birds, asked).stdout.startswith(f"1. {found['relevance']:.3f}  b7\n")
+    assert "calibrated mode late, by 0 judged questions and 30 parts of documents" in muvera("info", birds).stdout
+    assert json.loads(muvera("info", birds, "--json").stdout)["calibration"]["late"]["n_made"] == 30
+    least = (found["relevance"] + hits(birds, asked)[1]["relevance"]) / 2
+    assert [hit["id"] for hit in hits(birds, asked, "--min-score", least)] == ["b7"]
+    assert muvera("calibrate", birds, "--remove").stdout == "the calibration was removed\n"
+    assert hits(birds, asked)[0] == before
+    assert json.loads(muvera("calibrate", birds, "--remove", "--json").stdout) == {"removed": False}
+
+
+def test_calibrate_takes_judged_questions_also_some_without_an_answer(birds: Path, tmp_path: Path) -> None:
+    asked = [{"_id": f"q{i}", "text": f"When is bird number {i} seen?"} for i in range(12)]
+    questions, judged = tmp_path / "questions.jsonl", tmp_path / "qrels.tsv"
+    questions.write_text("\n".join(map(json.dumps, asked)))
+    rows = [f"q{i}\tb{i}\t{int(i < 8)}" for i in range(10)]  # 8 with an answer, 2 without, 2 without a judgement
+    judged.write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]))
+    arguments = ("--questions", questions, "--relevant", judged, "--n-queries", 20)
+    report = json.loads(muvera("calibrate", birds, *arguments, "--json").stdout)
+    assert (report["mode"], report["n_judged"], report["n_made"]) == ("late", 10, 20)
+    assert "give both, or neither" in muvera("calibrate", birds, "--questions", questions, status=1).stderr
+    assert "leave out --n-queries" in muvera("calibrate", birds, "--remove", "--n-queries", 30, status=1).stderr
+    hybrid = json.loads(muvera("calibrate", birds, *arguments, "--mode", "hybrid", "--json").stdout)
+    assert (hybrid["mode"], hybrid["n_judged"]) == ("hybrid", 10)
+    assert "mode hybrid, by 10 judged questions and" in muvera("info", birds).stdout
+    assert "give --questions and --relevant" in muvera("calibrate", birds, "--mode", "hybrid", status=1).stderr
+    assert "n_queries must be at least 20" in muvera("calibrate", birds, "--n-queries", 5, status=1).stderr
+
+
+def test_calibrate_encodes_no_text_for_token_vectors_that_were_made_elsewhere(questions: Path, tmp_path: Path) -> None:
+    rng, folder = np.random.default_rng(1), tmp_path / "vectors"
+    with MuveraIndex.create(folder, PrecomputedEmbeddings(8, "mine")) as made:
+        vectors = rng.standard_normal((30, 6, 8))
+        made.add_embeddings(list(vectors / np.linalg.norm(vectors, axis=2, keepdims=True)))
+    assert "parts of documents" in muvera("calibrate", folder, "--n-queries", 20).stdout
+    given = ("--questions", questions, "--relevant", questions)
+    assert "no text can" in muvera("calibrate", folder, *given, status=1).stderr
 
 
 def test_texts_that_are_cut_give_one_line_of_warning(tmp_path: Path, index: Path) -> None:

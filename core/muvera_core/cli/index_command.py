@@ -23,9 +23,11 @@ from muvera_core.cli.corpus_sync import Comparison, compare, find_missing, write
 from muvera_core.cli.group import Failure, Interrupted, say
 from muvera_core.cli.options import ENCODER, INDEX, bundled_encoder, load_encoder, progress_bar, require_text_encoder
 from muvera_core.cli.passages import Splitting
-from muvera_core.encoders import BUNDLED_DIMENSION, MAX_POOL_FACTOR, TokenEncoder, is_image_encoder
+from muvera_core.cli.word_options import WordOptions, word_options, words_as_text
+from muvera_core.encoders import BUNDLED_DIMENSION, LEAST_KEPT, MAX_POOL_FACTOR, TokenEncoder, is_image_encoder
 from muvera_core.errors import InvalidInputError, NotAnIndexError
 from muvera_core.index import MuveraIndex
+from muvera_core.lexical import LexicalConfig, Tokenizer
 from muvera_core.storage import DEFAULT_PRECISION, PRECISIONS, TokenCodec, TokenPrecision
 from muvera_core.validation import counted
 
@@ -52,6 +54,13 @@ _T = TypeVar("_T")
     "little less. Only for a new INDEX.",
 )
 @click.option(
+    "--keep-tokens",
+    type=click.FloatRange(LEAST_KEPT, 1),
+    metavar="SHARE",
+    help="Share of a document's tokens to keep, before any are merged. Dropped are those that others can stand in for. "
+    "Only for a new INDEX.",
+)
+@click.option(
     "--token-precision",
     type=click.Choice(PRECISIONS),
     help="How token vectors are stored. Fewer bits make the index smaller, and it finds a little less. Only for a new "
@@ -64,6 +73,12 @@ _T = TypeVar("_T")
     help=f"Width of a token vector of the bundled encoder, up to {BUNDLED_DIMENSION}. With 64, the index is half as "
     "large and faster, and finds slightly less. Only for a new INDEX.",
 )
+@word_options
+@click.option(
+    "--no-words",
+    is_flag=True,
+    help="Make no word index, so that INDEX is searched in mode late only. `muvera words` makes or changes it later.",
+)
 @click.option(
     "--delete-missing", is_flag=True, help="Delete documents that were read from these PATHs and are no longer there."
 )
@@ -75,8 +90,13 @@ def index(
     split: str | None,
     max_words: int | None,
     pool_factor: int | None,
+    keep_tokens: float | None,
     token_precision: TokenPrecision | None,
     dimension: int | None,
+    tokenizer: Tokenizer | None,
+    language: str | None,
+    search_fields: tuple[str, ...],
+    no_words: bool,
     delete_missing: bool,
     skip_bad: bool,
     checkpoint: Path | None,
@@ -95,8 +115,13 @@ def index(
     splitting = Splitting(split == "paragraphs", max_words)
     if dimension is not None and checkpoint is not None and str(checkpoint) != "bundled":
         raise InvalidInputError("--dimension is for the bundled encoder: leave out --dimension or --encoder")
+    words = WordOptions(tokenizer, language, search_fields)
+    if no_words and words.given:
+        raise InvalidInputError(f"--no-words makes no word index: leave out {' and '.join(words.given)}")
     encoder = load_encoder(checkpoint, folder)
-    index = _open_for_writing(folder, encoder, pool_factor, token_precision, dimension)
+    index = _open_for_writing(folder, encoder, pool_factor, keep_tokens, token_precision, dimension)
+    if index is not None:
+        _require_same_words(index, folder, words, no_words)
     n_added = n_replaced = n_deleted = 0
     try:
         files = _find_files(paths, folder, may_be_none=delete_missing, with_images=is_image_encoder(encoder))
@@ -107,7 +132,12 @@ def index(
             if dimension is not None:
                 encoder = bundled_encoder(dimension)
             index = MuveraIndex.create(
-                folder, encoder, token_precision=token_precision or DEFAULT_PRECISION, pool_factor=pool_factor or 1
+                folder,
+                encoder,
+                token_precision=token_precision or DEFAULT_PRECISION,
+                pool_factor=pool_factor or 1,
+                keep_tokens=keep_tokens or 1.0,
+                lexical=False if no_words else words.change(LexicalConfig()),
             )
         wanted = found.new | found.changed
         with progress_bar(desc="indexing", unit="doc", total=len(wanted)) as bar:
@@ -137,6 +167,7 @@ def _open_for_writing(
     folder: Path,
     encoder: TokenEncoder | None,
     pool_factor: int | None,
+    keep_tokens: float | None,
     token_precision: TokenPrecision | None,
     dimension: int | None,
 ) -> MuveraIndex | None:
@@ -151,6 +182,7 @@ def _open_for_writing(
         token_precision = None  # the index was narrowed
     for option, made_with, given in (
         ("--pool-factor", index.pool_factor, pool_factor),
+        ("--keep-tokens", index.keep_tokens, keep_tokens),
         ("--token-precision", index.token_precision, token_precision),
         ("--dimension", index.encoder.dimension, dimension),
     ):
@@ -161,6 +193,22 @@ def _open_for_writing(
                 "leave the option out, or make another index"
             )
     return index
+
+
+def _require_same_words(index: MuveraIndex, folder: Path, words: WordOptions, no_words: bool) -> None:
+    """Raise InvalidInputError, and close the index, unless its word index is as it was asked for."""
+    has, given = index.lexical, words.given
+    if no_words:
+        given = {} if has is None else {"--no-words": ("", None)}
+    differing = [
+        option for option, (name, value) in given.items() if has is None or no_words or getattr(has, name) != value
+    ]
+    if differing:
+        index.close()
+        raise InvalidInputError(
+            f"{folder} has other words ({words_as_text(has)}) than {' and '.join(differing)} asks for: leave that out, "
+            "or change the words with `muvera words` first"
+        )
 
 
 def _find_files(

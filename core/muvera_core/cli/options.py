@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from tqdm import tqdm
@@ -13,6 +13,8 @@ from tqdm import tqdm
 from muvera_core.encoders import PACKAGED_ENCODERS, TokenEncoder, is_precomputed, packaged_encoder
 from muvera_core.encoders import load_encoder as open_model
 from muvera_core.errors import InvalidInputError, MuveraError
+from muvera_core.index import MuveraIndex
+from muvera_core.search import SearchMode
 from muvera_core.storage import read_encoder
 
 INDEX = click.argument("folder", metavar="INDEX", type=click.Path(path_type=Path))
@@ -37,6 +39,21 @@ N_CANDIDATES = click.option(
     metavar="N",
     show_default="chosen by the index",
     help="Number of candidates to rerank by exact MaxSim. More candidates find more and take longer.",
+)
+MODE = click.option(
+    "--mode",
+    type=click.Choice(get_args(SearchMode)),
+    default="late",
+    show_default=True,
+    help="What ranks documents: exact MaxSim (late), BM25 (lexical), or both (hybrid). `muvera words` says what the "
+    "words are.",
+)
+LEXICAL_WEIGHT = click.option(
+    "--lexical-weight",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    show_default="chosen by the index or for each question",
+    help="BM25's share in mode hybrid.",
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 QUESTIONS_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -98,6 +115,12 @@ def require_text_encoder(folder: Path) -> None:
             f"{folder} holds token vectors that were made elsewhere ({encoder}), so no text can be encoded for it: "
             "use add_embeddings and search_embeddings of muvera_core.MuveraIndex in Python"
         )
+
+
+def require_words(index: MuveraIndex, option: str) -> None:
+    """Raise InvalidInputError unless the index has a word index, which an option needs."""
+    if index.lexical is None:
+        raise InvalidInputError(f"{index.path} has no word index, which {option} needs: `muvera words INDEX` makes one")
 
 
 def progress_bar(**settings: Any) -> Any:

@@ -6,17 +6,20 @@ import json
 import shutil
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
 
+from muvera_core.calibration import Calibration
 from muvera_core.cli.corpus_files import as_unicode
+from muvera_core.cli.word_options import words_as_text
 from muvera_core.hits import Hit, TokenMatch
 from muvera_core.maintenance import IndexInfo
 from muvera_core.stage_one import Tuning
 from muvera_core.storage import FORMAT_VERSION, Manifest
+from muvera_core.validation import counted
 
 _SNIPPET_LINES = 3
 _EXPLAINED_WORDS = 6
@@ -31,16 +34,20 @@ class WordMatch:
     similarity: float
 
 
-def hit_as_json(rank: int, hit: Hit, matches: Sequence[WordMatch] | None) -> str:
-    """A hit as a line of JSON."""
+def hit_as_json(rank: int, hit: Hit, matches: Sequence[WordMatch] | None, *, with_passage: bool = False) -> str:
+    """A hit as a line of JSON. Its passage, which can be null, is there if it was asked for."""
     content: dict[str, Any] = {
         "rank": rank,
         "id": hit.id,
         "score": round(hit.score, 4),
         "normalized_score": round(hit.normalized_score, 4),
+        "relevance": round(hit.relevance, 4),
+        "lexical_score": None if hit.lexical_score is None else round(hit.lexical_score, 4),
         "text": hit.text,
         "metadata": hit.metadata,
     }
+    if with_passage:
+        content["passage"] = None if hit.passage is None else asdict(hit.passage)
     if hit.image_size is not None:
         content["image"] = None if hit.image is None else as_unicode(hit.image)
     if matches is not None:
@@ -52,15 +59,16 @@ def hit_as_json(rank: int, hit: Hit, matches: Sequence[WordMatch] | None) -> str
 
 
 def hit_as_text(rank: int, hit: Hit, matches: Sequence[WordMatch] | None) -> str:
-    """A hit as lines of text: rank, normalized score and id, then its image's path and the beginning of its text."""
-    head = f"{rank}. {hit.normalized_score:.3f}  {on_one_line(hit.id)}"
+    """A hit as lines of text: rank, relevance and id, then its image's path and its best passage or its beginning."""
+    head = f"{rank}. {hit.relevance:.3f}  {on_one_line(hit.id)}"
     lines = [click.style(head, bold=True)]
     if hit.image_size is not None:
         lines.append(
             "   " + ("(an image that is in no file)" if hit.image is None else on_one_line(as_unicode(hit.image)))
         )
     if hit.text is not None or hit.image_size is None:
-        lines += _snippet("(no text)" if hit.text is None else hit.text)
+        text = hit.text if hit.passage is None else hit.passage.text
+        lines += _snippet("(no text)" if text is None else text)
     if matches:
         words = (f"{match.query} → {match.document} {match.similarity:.2f}" for match in matches[:_EXPLAINED_WORDS])
         lines += _snippet(f"[{', '.join(words)}]")
@@ -130,11 +138,22 @@ def info_as_text(info: IndexInfo) -> str:
         "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}{pruned}{pooled}",
         "stage one": settings,
         **({} if manifest.tuning is None else {"optimized": tuning_as_text(manifest.tuning)}),
+        "words": words_as_text(manifest.lexical),
+        **({} if info.learned.lexical_weight is None else {"hybrid": f"BM25's share {info.learned.lexical_weight:g}"}),
+        **({"calibrated": _calibrations_as_text(info.learned.calibrations)} if info.learned.calibrations else {}),
         "kernel": f"{info.kernel} (exact MaxSim on this machine's CPU)",
         "size": f"{size_as_text(info.n_bytes)}, {size_as_text(info.bytes_per_document)} per document",
     }
     lines = [f"{name:<11}{on_one_line(value)}" for name, value in rows.items()]
     return "\n".join(lines + [f"{size_as_text(size):>13}  {on_one_line(name)}" for name, size in info.sizes.items()])
+
+
+def _calibrations_as_text(calibrations: Mapping[str, Calibration]) -> str:
+    """Which modes are calibrated, and by what."""
+    return "; ".join(
+        f"mode {mode}, by {counted(each.n_judged, 'judged question')} and {each.n_made} parts of documents"
+        for mode, each in calibrations.items()
+    )
 
 
 def _encoder_as_text(manifest: Manifest) -> str:
@@ -159,6 +178,12 @@ def tuning_as_text(tuning: Tuning) -> str:
         text += f": recall {measured['recall']:.3f}{margin}, {measured['milliseconds']:.1f} ms a search"
     if {"bytes_per_token", "bytes_per_token_before"} <= tuning.measured.keys():
         text += "; {bytes_per_token} bytes a token, before {bytes_per_token_before}".format_map(tuning.measured)
+    if "hybrid_ndcg" in tuning.measured:
+        ndcg, by_question = tuning.measured["hybrid_ndcg"], tuning.measured["hybrid_ndcg_by_question"]
+        share = tuning.measured.get("lexical_weight")
+        text += f"; BM25's share chosen for each question: nDCG {by_question:.3f}"
+        if share is not None:
+            text += f", now {share:g} for all: {ndcg:.3f}"
     return text
 
 

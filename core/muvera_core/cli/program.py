@@ -1,19 +1,22 @@
 """The program ``muvera`` and its list of commands.
 
 ``index_command.py`` builds and updates indexes, ``search_commands.py`` searches, measures and optimizes,
-``maintenance_commands.py`` inspects and repairs, ``export_command.py`` exports models. ``options.py`` has the options
-that they share.
+``words_command.py`` changes the word index, ``calibrate_command.py`` learns what scores mean,
+``maintenance_commands.py`` inspects and repairs, ``export_command.py`` exports models. ``options.py`` and
+``word_options.py`` have the options that they share.
 """
 
 from __future__ import annotations
 
 import click
 
+from muvera_core.cli.calibrate_command import calibrate
 from muvera_core.cli.export_command import export_onnx
 from muvera_core.cli.group import CommandGroup
 from muvera_core.cli.index_command import index
 from muvera_core.cli.maintenance_commands import check, compact, info, repair
 from muvera_core.cli.search_commands import evaluate, optimize, search
+from muvera_core.cli.words_command import words
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,5 +25,5 @@ def main() -> None:
     """Late-interaction search: index text files, search them, and maintain the index."""
 
 
-for _command in (index, search, evaluate, optimize, info, check, repair, compact, export_onnx):
+for _command in (index, search, words, calibrate, evaluate, optimize, info, check, repair, compact, export_onnx):
     main.add_command(_command)

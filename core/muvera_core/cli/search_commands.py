@@ -17,19 +17,23 @@ from muvera_core.cli.options import (
     DEVICE,
     ENCODER,
     INDEX,
+    LEXICAL_WEIGHT,
+    MODE,
     N_CANDIDATES,
     QUESTIONS_FILE,
     json_object,
     load_encoder,
     require_text_encoder,
+    require_words,
     takes_text,
     text,
 )
 from muvera_core.cli.output import hit_as_json, hit_as_text, matched_words, tuning_as_text
 from muvera_core.collection import Writer, open_collection
+from muvera_core.errors import InvalidInputError
 from muvera_core.evaluation import read_queries
 from muvera_core.index import MuveraIndex, accelerator_of
-from muvera_core.search import SearchMode
+from muvera_core.search import Fusion, SearchMode
 from muvera_core.stage_one import Tuning
 from muvera_core.tuning import optimize as optimize_collection
 from muvera_core.validation import has_visible_text
@@ -49,11 +53,21 @@ from muvera_core.validation import has_visible_text
     "--min-score",
     type=click.FloatRange(0, 1),
     metavar="SCORE",
-    help="Leave out hits with a lower score.",
+    help="Leave out hits with a lower relevance, which is the score that is printed.",
+)
+@MODE
+@LEXICAL_WEIGHT
+@click.option(
+    "--fusion",
+    type=click.Choice(get_args(Fusion)),
+    default="scores",
+    show_default=True,
+    help="How mode hybrid joins the two: by both scores, or by both ranks (reciprocal rank fusion).",
 )
 @N_CANDIDATES
 @click.option("--exact", is_flag=True, help="Score every document by exact MaxSim: slow, but misses nothing.")
-@click.option("--explain", is_flag=True, help="List the words that matched best.")
+@click.option("--passages", is_flag=True, help="Print the part of each text that matched best, not its beginning.")
+@click.option("--explain", is_flag=True, help="List the words that late interaction matched best, in every mode.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per hit and line.")
 @DEVICE
 @ENCODER
@@ -63,8 +77,12 @@ def search(
     k: int,
     filter: dict[str, Any] | None,
     min_score: float | None,
+    mode: SearchMode,
+    lexical_weight: float | None,
+    fusion: Fusion,
     n_candidates: int | None,
     exact: bool,
+    passages: bool,
     explain: bool,
     as_json: bool,
     device: str,
@@ -72,28 +90,52 @@ def search(
 ) -> None:
     """Print the documents of INDEX that match QUERY best.
 
-    The score is the mean per query token, from 0 to 1.
+    The score that is printed is the hit's relevance, from 0 to 1: the probability that the document is relevant, if
+    `muvera calibrate` was run for this index and mode; or else the normalized score, which is the mean per query token.
+    In mode lexical that is the share of the highest score that is possible. For example:
+
+    muvera search notes.muvera "error ERR-4012 at login" --mode hybrid --passages
     """
     require_text_encoder(folder)
     progress = sys.stderr.isatty()
     encoder = load_encoder(checkpoint, folder)
     with MuveraIndex.open(folder, encoder, read_only=True, show_progress=progress, device=device) as index:
-        hits = index.search(query, k, n_candidates, filter=filter, min_score=min_score, exact=exact)
+        if mode != "late":
+            require_words(index, f"--mode {mode}")
+        hits = index.search(
+            query,
+            k,
+            n_candidates,
+            mode=mode,
+            lexical_weight=lexical_weight,
+            fusion=fusion,
+            filter=filter,
+            min_score=min_score,
+            exact=exact,
+            with_passages=passages,
+        )
         can_explain = explain and has_visible_text(query)
         for rank, hit in enumerate(hits, start=1):
             matches = matched_words(query, hit, index.explain(query, hit.id)) if can_explain else None
-            click.echo(hit_as_json(rank, hit, matches) if as_json else hit_as_text(rank, hit, matches))
+            line = (
+                hit_as_json(rank, hit, matches, with_passage=passages) if as_json else hit_as_text(rank, hit, matches)
+            )
+            click.echo(line)
         if not hits:
-            say(_why_nothing(query, len(index), filter, min_score))
+            say(_why_nothing(query, len(index), filter, min_score, mode))
 
 
-def _why_nothing(query: str, n_documents: int, filter: dict[str, Any] | None, min_score: float | None) -> str:
+def _why_nothing(
+    query: str, n_documents: int, filter: dict[str, Any] | None, min_score: float | None, mode: SearchMode
+) -> str:
     """Why a search has no hits."""
     if not n_documents:
         return "the index has no documents"
     if not filter and not has_visible_text(query):
         return "the query is empty, so nothing matches it"
     limits = ["the filter"] * bool(filter) + [f"a score of {min_score}"] * (min_score is not None)
+    if mode == "lexical" and not limits:
+        return "no document has a word of the query"
     return f"no document matches {' and '.join(limits)}"
 
 
@@ -115,19 +157,8 @@ def _why_nothing(query: str, n_documents: int, filter: dict[str, Any] | None, mi
     metavar="FILE",
     help="Draw fidelity against time to FILE, such as curve.svg.",
 )
-@click.option(
-    "--mode",
-    type=click.Choice(get_args(SearchMode)),
-    default="late",
-    show_default=True,
-    help="What ranks documents: exact MaxSim, BM25 (lexical), or both.",
-)
-@click.option(
-    "--lexical-weight",
-    type=click.FloatRange(0, 1),
-    metavar="SHARE",
-    help="BM25's share in mode hybrid.",
-)
+@MODE
+@LEXICAL_WEIGHT
 @AS_JSON
 @DEVICE
 @ENCODER
@@ -154,6 +185,8 @@ def evaluate(
     progress = sys.stderr.isatty()
     encoder = load_encoder(checkpoint, folder)
     with MuveraIndex.open(folder, encoder, read_only=True, show_progress=progress, device=device) as index:
+        if mode != "late":
+            require_words(index, f"--mode {mode}")
         measured = index.evaluate(
             queries,
             grades,
@@ -184,6 +217,13 @@ def evaluate(
     metavar="FILE",
     help="Example questions, like those that users ask, one per line (.txt or .jsonl, .gz or not).",
 )
+@click.option(
+    "--relevant",
+    type=QUESTIONS_FILE,
+    metavar="QRELS",
+    help="File that names the relevant documents of the --questions, in the format of BEIR's qrels.tsv (.gz or not). "
+    "BM25's share in mode hybrid is then chosen, too. Questions without a relevant document are left out.",
+)
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Number of hits.")
 @click.option(
     "--n-queries",
@@ -206,6 +246,7 @@ def optimize(
     folder: Path,
     target_recall: float,
     questions: Path | None,
+    relevant: Path | None,
     k: int,
     n_queries: int,
     max_bytes_per_token: int | None,
@@ -217,15 +258,20 @@ def optimize(
     Learns encodings from the documents, tries several, and keeps the fastest one that reaches the target recall.
     """
     progress = sys.stderr.isatty()
-    queries = None if questions is None else read_queries(questions)[0]
+    if questions is None and relevant is not None:
+        raise InvalidInputError("--relevant names the documents that answer questions: give --questions, too")
+    queries, grades = (None, None) if questions is None else read_queries(questions, relevant)
     if queries is None and checkpoint is None and not takes_text(folder):
         tuning = _optimize_without_encoder(folder, target_recall, k, n_queries, max_bytes_per_token, progress, device)
     else:
         require_text_encoder(folder)
         with MuveraIndex.open(folder, load_encoder(checkpoint, folder), show_progress=progress, device=device) as index:
+            if grades is not None:
+                require_words(index, "--relevant")
             tuning = index.optimize(
                 target_recall,
                 queries,
+                grades,
                 k=k,
                 n_queries=n_queries,
                 max_bytes_per_token=max_bytes_per_token,

@@ -26,7 +26,7 @@ from muvera_core.encoders.token_pooling import (
     require_pool_factor,
     require_scipy,
 )
-from muvera_core.encoders.token_pruning import prune_tokens, require_keep_tokens
+from muvera_core.encoders.token_pruning import LEAST_KEPT, prune_tokens, require_keep_tokens
 from muvera_core.encoders.token_reduction import TokenReduction
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUNDLED_DIMENSION",
+    "LEAST_KEPT",
     "MAX_POOL_FACTOR",
     "PACKAGED_ENCODERS",
     "BundledEncoder",

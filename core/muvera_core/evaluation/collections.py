@@ -55,7 +55,7 @@ def read_beir(folder: str | os.PathLike[str]) -> BeirCollection:
 
 
 def read_queries(
-    path: str | os.PathLike[str], relevant: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str], relevant: str | os.PathLike[str] | None = None, *, with_unanswered: bool = False
 ) -> tuple[list[str], list[dict[str, float]] | None]:
     """Read queries, and their relevant documents.
 
@@ -64,6 +64,7 @@ def read_queries(
             gzipped (.txt.gz, .jsonl.gz) or not.
         relevant: a file in the format of BEIR's qrels.tsv, gzipped or not. Queries without a relevant document are then
             left out.
+        with_unanswered: keep queries whose judgements all have the score 0: nothing answers them.
 
     Returns:
         The queries, and for each query the grades of its relevant documents by id. The latter is None without
@@ -74,7 +75,7 @@ def read_queries(
     """
     file = require_path("path", path)
     judged = None if relevant is None else require_path("relevant", relevant)
-    grades = None if judged is None else _relevance(judged.parent, judged.name)
+    grades = None if judged is None else _relevance(judged.parent, judged.name, with_unanswered=with_unanswered)
     kind = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
     if kind == ".txt":
         if grades is not None:
@@ -98,10 +99,12 @@ def read_queries(
     return queries, relevance
 
 
-def _relevance(folder: Path, name: str) -> dict[str, dict[str, float]]:
+def _relevance(folder: Path, name: str, *, with_unanswered: bool = False) -> dict[str, dict[str, float]]:
     """By query id, the grades above 0, by passage id."""
     relevance: dict[str, dict[str, float]] = {}
     for query_id, passage_id, score in _judgements(folder, name):
+        if with_unanswered:
+            relevance.setdefault(query_id, {})
         if score > 0:
             relevance.setdefault(query_id, {})[passage_id] = score
     return relevance

@@ -6,7 +6,7 @@ A document's words are computed here, in Python, and stored as words separated b
 
 from __future__ import annotations
 
-from muvera_core.lexical.config import LexicalConfig, resolve_lexical
+from muvera_core.lexical.config import LexicalConfig, Tokenizer, resolve_lexical
 from muvera_core.lexical.documents import document_words
 from muvera_core.lexical.query import LexicalQuery, Term, parse_query
 from muvera_core.lexical.stemming import languages, rules
@@ -16,6 +16,7 @@ __all__ = [
     "LexicalConfig",
     "LexicalQuery",
     "Term",
+    "Tokenizer",
     "document_words",
     "languages",
     "parse_query",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from muvera_core.errors import InvalidInputError
 from muvera_core.files import storage_errors
 from muvera_core.native import kernel_name
-from muvera_core.storage import FORMAT_VERSION, Manifest, Store
+from muvera_core.storage import FORMAT_VERSION, LEARNED_NAME, LearnedSettings, Manifest, Store
 from muvera_core.validation import require_path
 
 
@@ -25,6 +26,7 @@ class IndexInfo:
         n_tokens: number of token vectors of all documents.
         sizes: bytes of each file, by its path relative to the folder.
         kernel: what computes exact MaxSim on this machine's CPU: a compiled kernel's name, or "numpy".
+        learned: what it learned about scores. If that is damaged, nothing, as in searches.
     """
 
     path: Path
@@ -33,6 +35,7 @@ class IndexInfo:
     n_tokens: int
     sizes: dict[str, int]
     kernel: str
+    learned: LearnedSettings = field(default_factory=LearnedSettings)
 
     @property
     def n_bytes(self) -> int:
@@ -59,6 +62,8 @@ class IndexInfo:
             "fde": asdict(self.manifest.fde),
             "tuning": None if self.manifest.tuning is None else asdict(self.manifest.tuning),
             "lexical": None if self.manifest.lexical is None else asdict(self.manifest.lexical),
+            "calibration": {mode: each.as_json() for mode, each in self.learned.calibrations.items()},
+            "lexical_weight": self.learned.lexical_weight,
             "bytes": self.n_bytes,
             "bytes_per_document": round(self.bytes_per_document, 1),
             "files": self.sizes,
@@ -79,6 +84,7 @@ def read_info(path: str | os.PathLike[str]) -> IndexInfo:
     manifest = Manifest.read(folder)
     with closing(Store(folder, manifest.codec, read_only=True)) as store:
         n_documents, n_tokens = len(store.snapshot), store.snapshot.n_tokens
+        learned = _learned(store)
         # Both are committed before the manifest is written.
         manifest = replace(manifest, token_precision=store.codec.precision, lexical=store.snapshot.lexical)
     with storage_errors(folder):
@@ -87,4 +93,11 @@ def read_info(path: str | os.PathLike[str]) -> IndexInfo:
             for file in sorted(folder.rglob("*"))
             if file.is_file()
         }
-    return IndexInfo(folder, manifest, n_documents, n_tokens, sizes, kernel_name())
+    return IndexInfo(folder, manifest, n_documents, n_tokens, sizes, kernel_name(), learned)
+
+
+def _learned(store: Store) -> LearnedSettings:
+    try:
+        return LearnedSettings.from_text(store.get_state(LEARNED_NAME))
+    except InvalidInputError:
+        return LearnedSettings()

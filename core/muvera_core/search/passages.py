@@ -30,8 +30,8 @@ def add_passages(
     again. Nothing is encoded a second time; the text is tokenized again, to know the tokens' places.
 
     A passage is None if the places of a document's tokens are not known: it has no text, or was added as an image; or
-    its text is long, and its tokens were merged (``pool_factor``), dropped (``keep_tokens``) or are not those that ``encoder`` gives this text. A
-    merged token has no single place, and only encoding the text again would tell which tokens were merged.
+    its text is long, and its tokens were merged (``pool_factor``), some were dropped (``keep_tokens``), or they are not
+    those that ``encoder`` gives this text. Only encoding the text again would tell which tokens were merged or dropped.
 
     Args:
         collection: the documents.

@@ -39,7 +39,9 @@ def search(
     """The best documents for each question, best first. ``encoder`` tells where passages are."""
 
     def search_group(group: Sequence[Question]) -> list[list[Hit]]:
-        calibration = collection.learned.calibration_of(options.mode)
+        # Ranks are on no scale that a calibration was learned on.
+        by_scores = options.fusion == "scores"
+        calibration = collection.learned.calibration_of(options.mode) if by_scores else None
         moment, ranked = rank(collection, group, options, n_ranked(options.k, calibration), clock)
         with clock.stage("fetch"):
             hits = _fetch(collection, moment, ranked, options, calibration)
