@@ -63,6 +63,14 @@ CALLS: dict[str, tuple[Call, str, str]] = {
     "by_vector": (lambda s, kw: s.similarity_search_by_vector([0.0], **kw), "where", "'filter'"),
     "with_score_by_vector": (lambda s, kw: s.similarity_search_with_score_by_vector([0.0], **kw), "top_k", "'k'"),
     "search": (lambda s, kw: s.search("stove", "similarity", **kw), "filters", "'filter'"),
+    "search, hybrid": (lambda s, kw: s.search("stove", "hybrid", **kw), "mode", "search_type='hybrid' sets it"),
+    "search, coverage": (lambda s, kw: s.search("stove", "coverage", **kw), "exact", "one of"),
+    "search_kwargs, words": (lambda s, kw: s.as_retriever(search_type="lexical", search_kwargs=kw), "mode", "sets it"),
+    "cross_encoder": (lambda s, kw: s.search_with_cross_encoder("stove", len, **kw), "max_calls", "'n_calls'"),
+    "MuveraRetriever, alpha": (lambda s, kw: MuveraRetriever(index=s.index, **kw), "alpha", "which is 1 - alpha"),
+    "MuveraRetriever, mode": (lambda s, kw: MuveraRetriever(index=s.index, **kw), "search_type", "'mode'"),
+    "MuveraRetriever, words": (lambda s, kw: MuveraRetriever(index=s.index, **kw), "bm25_weight", "'lexical_weight'"),
+    "as_retriever, mode": (lambda s, kw: s.as_retriever(**kw), "mode", "put 'mode' into search_kwargs"),
     "as_retriever": (lambda s, kw: s.as_retriever(**kw), "filter", "put 'filter' into search_kwargs"),
     "as_retriever, alias": (lambda s, kw: s.as_retriever(**kw), "where", "put 'filter' into search_kwargs"),
     "as_retriever, score": (lambda s, kw: s.as_retriever(**kw), "score_threshold", "into search_kwargs"),
@@ -114,14 +122,29 @@ def test_every_call_of_the_store_that_takes_any_keyword_is_tried() -> None:
     tried = {
         "from_texts", "from_documents", "add_texts", "add_documents", "delete", "similarity_search", "as_retriever",
         "similarity_search_with_score", "max_marginal_relevance_search", "similarity_search_by_vector",
-        "afrom_texts", "afrom_documents",
+        "afrom_texts", "afrom_documents", "search", "asearch",
     }  # fmt: skip
     assert loose - {"max_marginal_relevance_search_by_vector"} == tried
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("k", 0), ("k", "many"), ("n_candidates", 0), ("filter", 5), ("min_score", 1.5), ("index", None), ("filters", {})],
+    [
+        ("k", 0),
+        ("k", "many"),
+        ("n_candidates", 0),
+        ("filter", 5),
+        ("min_score", 1.5),
+        ("index", None),
+        ("filters", {}),
+        ("mode", "dense"),
+        ("lexical_weight", 2),
+        ("fusion", "rrf"),
+        ("query_reduction", 0.7),
+        ("passage", "highlight"),
+        ("cross_encoder", "a model"),
+        ("n_calls", 0),
+    ],
 )
 def test_a_retriever_cannot_be_set_to_what_it_cannot_be(name: str, value: Any, store: MuveraVectorStore) -> None:
     retriever = MuveraRetriever(index=store.index, k=1)

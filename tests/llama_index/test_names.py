@@ -63,6 +63,13 @@ MISNAMED: dict[str, tuple[Callable[[MuveraVectorStore], object], str]] = {
         lambda s: _vector_index(s).as_retriever(vector_store_kwargs={"filter": FOUR_LEGS}).retrieve("swim"),
         "set filters of the VectorStoreQuery",
     ),
+    "query's share": (lambda s: s.query(_query(), lexical_weight=0.3), "one of"),
+    "query's mode": (lambda s: s.query(_query(), mode="hybrid"), "set mode of the VectorStoreQuery"),
+    "query's alpha": (lambda s: s.query(_query(mode="hybrid"), alpha=0.3), "set alpha of the VectorStoreQuery"),
+    "diverse passages": (lambda s: s.query(_query(mode="mmr"), passage="text"), "mode 'mmr'"),
+    "retriever's alpha": (lambda s: MuveraRetriever(s.client, alpha=0.3), "which is 1 - alpha"),
+    "retriever's search_mode": (lambda s: MuveraRetriever(s.client, search_mode="hybrid"), "'mode'"),
+    "retriever's bm25_weight": (lambda s: MuveraRetriever(s.client, bm25_weight=0.3), "'lexical_weight'"),
     "reranker's top_k": (lambda s: MaxSimRerank(s.client.encoder, top_k=1), "'top_n'"),
     "embedding's typo": (lambda s: MuveraEmbedding(normalise=False), "'normalize'"),
     "embedding's FDE": (lambda s: MuveraEmbedding(fde={"dims": 128, "reps": 2}), "dimension"),
@@ -88,6 +95,9 @@ def test_a_wrong_name_is_refused_and_the_right_one_suggested(filled: MuveraVecto
         {"output_fields": ["text"]},
         {"embedding_field": "title"},
         {"mmr_threshold": 0.5},
+        {"alpha": 0.5, "mode": "sparse"},
+        {"hybrid_top_k": 1, "mode": "mmr"},
+        {"sparse_top_k": 1, "mode": "hybrid"},
     ],
     ids=lambda fields: next(iter(fields)),
 )
@@ -98,9 +108,9 @@ def test_a_field_of_a_query_that_has_no_meaning_here_is_refused(
         filled.query(_query(**fields))
 
 
-@pytest.mark.parametrize("mode", ["hybrid", "text_search", "everything", VectorStoreQueryMode.SEMANTIC_HYBRID, None])
+@pytest.mark.parametrize("mode", ["svm", "everything", VectorStoreQueryMode.SEMANTIC_HYBRID, None])
 def test_a_mode_that_cannot_be_searched_in_is_refused(filled: MuveraVectorStore, mode: Any) -> None:
-    with pytest.raises(InvalidInputError, match="use 'default' or 'mmr'"):
+    with pytest.raises(InvalidInputError, match="use 'default', 'hybrid', 'text_search', 'sparse' or 'mmr'"):
         filled.query(_query(mode=mode))
     assert filled.query(_query(mode="default")).ids == filled.query(_query(mode="mmr")).ids
 
@@ -122,7 +132,18 @@ def test_what_llama_index_itself_passes_is_accepted(filled: MuveraVectorStore) -
 # Assigning
 
 
-RETRIEVER_VALUES = {"similarity_top_k": 0, "n_candidates": 1.5, "filters": [MetadataFilter(key="legs", value=4)]}
+RETRIEVER_VALUES = {
+    "similarity_top_k": 0,
+    "n_candidates": 1.5,
+    "filters": [MetadataFilter(key="legs", value=4)],
+    "mode": "dense",
+    "lexical_weight": 2,
+    "fusion": "rrf",
+    "query_reduction": 0.7,
+    "passage": "highlight",
+    "cross_encoder": "a model",
+    "n_calls": 0,
+}
 
 
 @pytest.mark.parametrize("name", list(RETRIEVER_VALUES))

@@ -46,6 +46,22 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
     "embed_model": ("encoder", "embedding"),
     "model": ("encoder",),
     "model_name": ("encoder",),
+    "search_mode": ("mode",),
+    "query_mode": ("mode",),
+    "vector_store_query_mode": ("mode",),
+    "search_type": ("mode",),
+    "hybrid": ("mode",),
+    "bm25_weight": ("lexical_weight",),
+    "sparse_weight": ("lexical_weight",),
+    "keyword_weight": ("lexical_weight",),
+    "fusion_type": ("fusion",),
+    "fusion_method": ("fusion",),
+    "with_passages": ("passage",),
+    "highlight": ("passage",),
+    "diversity_method": ("method",),
+    "reranker": ("cross_encoder",),
+    "max_calls": ("n_calls",),
+    "bm25": ("lexical",),
     "vectorstore": ("index",),
     "store": ("index",),
 }
@@ -69,7 +85,9 @@ def refuse_unknown(owner: str, given: Iterable[str], known: Iterable[str], advic
         InvalidInputError: it does not know a name. The message suggests another one.
     """
     known = list(known)
-    require_known_names(owner, given, known, {**_ADVICE, **translations_to(known), **advice})
+    # Elsewhere alpha is the share of the vectors.
+    alpha = {"alpha": "give lexical_weight, which is 1 - alpha"} if "lexical_weight" in known else {}
+    require_known_names(owner, given, known, {**_ADVICE, **translations_to(known), **alpha, **advice})
 
 
 def translations_to(known: Collection[str]) -> dict[str, str]:

@@ -9,27 +9,32 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import run_in_executor
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from langchain_muvera.documents import to_scored_document
+from langchain_muvera.documents import PassageUse, require_passage, to_scored_document
 from langchain_muvera.keywords import StrictModel, refuse_unknown
-from muvera_core import MuveraIndex
+from muvera_core import Hit, MuveraIndex
+from muvera_core.errors import InvalidInputError
+from muvera_core.search import Fusion, QueryReduction, SearchMode, scoring_function
 
 # What the retriever and a call may set: keywords of the index's search.
-_SETTINGS = ("k", "n_candidates", "filter", "min_score")
+_HYBRIDS: dict[str, Any] = {"lexical_weight": None, "fusion": "scores"}  # with what they are in other modes
+_SETTINGS = ("k", "n_candidates", "filter", "min_score", "mode", *_HYBRIDS, "query_reduction")
+_OF_CROSS_ENCODER = ("k", "n_candidates", "filter", "n_calls")
 
 
 class MuveraRetriever(StrictModel, BaseRetriever):
     """Finds the documents of a ``MuveraIndex`` that match a query best, by late interaction.
 
-    ``invoke`` and ``ainvoke`` also take ``k``, ``n_candidates``, ``filter`` and ``min_score``, for one call:
+    ``invoke`` and ``ainvoke`` also take each setting but ``index`` and ``cross_encoder``, for one call:
     ``retriever.invoke(query, k=3)``. The retriever's own value is used for each that is missing or None. They also take
     ``ids``, which admits only documents with these ids. Unknown names and invalid values are refused, also in an
     assignment such as ``retriever.k = 0``.
 
     Each document is a ``ScoredDocument`` with the id, the text and the metadata that were stored. It has a ``score``,
-    the raw MaxSim sum, and a ``normalized_score``: the mean per query token, clipped to [0, 1], which can be compared
-    between queries. The scores do not count when documents are compared.
+    the raw MaxSim sum; a ``normalized_score``: the mean per query token, clipped to [0, 1]; and a ``relevance``: the
+    probability that it is relevant, if the index was calibrated, or else the normalized score. The last two can be
+    compared between queries. The scores do not count when documents are compared.
 
     Example:
         .. code-block:: python
@@ -53,7 +58,31 @@ class MuveraRetriever(StrictModel, BaseRetriever):
     filter: dict[str, Any] | None = None
     """Conditions on metadata, such as ``{"year": {"$gte": 2020}}``. Pass ``{}`` to search without them in one call."""
     min_score: float | None = Field(default=None, ge=0, le=1)
-    """Smallest normalized score of a returned document. Pass 0 to search without a limit in one call."""
+    """Smallest relevance of a returned document. Pass 0 to search without a limit in one call."""
+    mode: SearchMode = "late"
+    """What ranks documents: "late" late interaction, "lexical" the words alone (BM25), "hybrid" both."""
+    lexical_weight: float | None = Field(default=None, ge=0, le=1)
+    """BM25's share in mode "hybrid". None lets the index choose."""
+    fusion: Fusion = "scores"
+    """How mode "hybrid" joins the two: by "scores" or by "ranks"."""
+    query_reduction: QueryReduction | None = None
+    """Makes the query shorter for the choice of a shortlist; see ``MuveraIndex.search``."""
+    passage: PassageUse | None = None
+    """What to do with the part of a text that matched best. "metadata" puts it into the metadata, as "passage", with
+    its place in the text, "passage_start" and "passage_end". "text" also makes it the ``page_content``. Both make
+    another document of it for each query, so retrievers that join the results of several queries return it several
+    times. None leaves documents as they were stored."""
+    cross_encoder: Any = None
+    """Ranks the documents; see ``MuveraVectorStore.search_with_cross_encoder``. None leaves it to MaxSim."""
+    n_calls: int | None = Field(default=None, ge=1)
+    """Number of documents that the cross-encoder judges, at most. None takes 50."""
+
+    @field_validator("cross_encoder")
+    @classmethod
+    def _can_score(cls, cross_encoder: Any) -> Any:
+        if cross_encoder is not None:
+            scoring_function(cross_encoder)
+        return cross_encoder
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
@@ -67,9 +96,31 @@ class MuveraRetriever(StrictModel, BaseRetriever):
 
     def _search(self, query: str, given: Mapping[str, Any]) -> list[Document]:
         # LangChain's ``invoke`` reads ``verbose``, and passes it on.
-        refuse_unknown(f"{type(self).__name__}.invoke", given, [*_SETTINGS, "ids", "verbose"])
-        settings = {name: getattr(self, name) if given.get(name) is None else given[name] for name in _SETTINGS}
-        return [to_scored_document(hit) for hit in self.index.search(query, ids=given.get("ids"), **settings)]
+        known = [*_SETTINGS, "passage", "n_calls", "ids", "verbose"]
+        refuse_unknown(f"{type(self).__name__}.invoke", given, known)
+        # A call in another mode does without the retriever's own settings of hybrid searches.
+        other = {} if given.get("mode") in (None, "hybrid") else _HYBRIDS
+        names = (*_SETTINGS, "passage", "n_calls")
+        own = {name: other[name] if name in other else getattr(self, name) for name in names}
+        settings = {name: own[name] if given.get(name) is None else given[name] for name in names}
+        passage = require_passage(settings["passage"])
+        return [to_scored_document(hit, passage) for hit in self._hits(query, given.get("ids"), settings)]
+
+    def _hits(self, query: str, ids: Any, settings: Mapping[str, Any]) -> list[Hit]:
+        if self.cross_encoder is None:
+            if settings["n_calls"] is not None:
+                raise InvalidInputError("n_calls is for a cross_encoder: set the retriever's, or leave n_calls out")
+            options = {name: settings[name] for name in _SETTINGS}
+            return self.index.search(query, ids=ids, with_passages=settings["passage"] is not None, **options)
+        usual = {**_HYBRIDS, "min_score": None, "mode": "late", "query_reduction": None, "passage": None}
+        for name, value in usual.items():
+            if settings[name] != value and not (name == "min_score" and settings[name] == 0):
+                raise InvalidInputError(
+                    f"{name}={settings[name]!r} has no meaning with a cross_encoder, which ranks by its own scores: "
+                    f"leave {name} out"
+                )
+        options = {name: settings[name] for name in _OF_CROSS_ENCODER if settings[name] is not None}
+        return self.index.search_with_cross_encoder(query, self.cross_encoder, ids=ids, **options)
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         """Describe the index and its encoder for traces."""

@@ -13,14 +13,17 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
-from langchain_muvera.documents import ScoredDocument, to_document, to_scored_document
+from langchain_muvera.documents import PassageUse, ScoredDocument, require_passage, to_document, to_scored_document
 from langchain_muvera.embeddings import MuveraEmbeddings
 from langchain_muvera.keywords import names_of, refuse_unknown, refuses_unknown, translations_to
+from langchain_muvera.search_types import LANGCHAINS_TYPES, OWN_TYPES, MuveraStoreRetriever
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
 from muvera_core.errors import InvalidInputError
 from muvera_core.images import ImageInput
+from muvera_core.lexical import LexicalConfig
+from muvera_core.search import CrossEncoder, DiversityMethod, Fusion, QueryReduction, SearchMode
 from muvera_core.storage import DEFAULT_PRECISION, TokenPrecision
-from muvera_core.validation import require_path, require_share
+from muvera_core.validation import require_choice, require_path, require_share
 
 Filter = Mapping[str, Any]
 
@@ -28,9 +31,10 @@ Filter = Mapping[str, Any]
 class MuveraVectorStore(VectorStore):
     """Stores documents in a ``MuveraIndex`` and finds them by late interaction.
 
-    Searches return a ``ScoredDocument`` for each document, with its ``score`` and its ``normalized_score``. The
-    normalized score is the relevance score: the mean per query token, clipped to [0, 1]. It can be compared between
-    queries, so a smallest score is meaningful. Filters are MongoDB-style conditions on metadata:
+    Searches return a ``ScoredDocument`` for each document, with its scores. LangChain's relevance score is its
+    ``relevance``: the probability that it is relevant, if the index was calibrated (``store.index.calibrate()``), or
+    else the normalized score, the mean per query token, clipped to [0, 1]. Both can be compared between queries, so a
+    smallest score is meaningful. Filters are MongoDB-style conditions on metadata:
     ``{"year": {"$gte": 2020}, "author.name": "Ada"}``. Every method has an async version, which runs in a thread.
     Unknown keywords are refused. Calls of the index that the store lacks are at hand in ``store.index``.
 
@@ -72,6 +76,8 @@ class MuveraVectorStore(VectorStore):
         fde: FDEConfig | None = None,
         token_precision: TokenPrecision = DEFAULT_PRECISION,
         pool_factor: int = 1,
+        keep_tokens: float = 1.0,
+        lexical: LexicalConfig | bool = True,
         device: str = "cpu",
         batch_size: int = 64,
         show_progress: bool = False,
@@ -90,6 +96,9 @@ class MuveraVectorStore(VectorStore):
             fde: settings of the FDE that stage one starts with. None takes the defaults.
             token_precision: how token vectors are stored; see ``MuveraIndex.create``.
             pool_factor: about one in ``pool_factor`` tokens is stored; see ``MuveraIndex.create``.
+            keep_tokens: the share of a document's tokens that is kept; see ``MuveraIndex.create``.
+            lexical: settings of the word index, which lexical and hybrid searches need. True takes the defaults, False
+                makes none.
             device: the device to search on; see ``MuveraIndex.open``.
             batch_size: texts per call of the encoder.
             show_progress: show a bar on standard error.
@@ -107,7 +116,14 @@ class MuveraVectorStore(VectorStore):
                 "per text: pass a token encoder as encoder=, or leave both out for the bundled one"
             )
         with MuveraIndex.creating(
-            path, encoder, fde, token_precision=token_precision, pool_factor=pool_factor, device=device
+            path,
+            encoder,
+            fde,
+            token_precision=token_precision,
+            pool_factor=pool_factor,
+            keep_tokens=keep_tokens,
+            lexical=lexical,
+            device=device,
         ) as index:
             store = cls(index)
             store.add_texts(texts, metadatas, ids=ids, batch_size=batch_size, show_progress=show_progress)
@@ -150,6 +166,8 @@ class MuveraVectorStore(VectorStore):
         *,
         token_precision: TokenPrecision | None = None,
         pool_factor: int | None = None,
+        keep_tokens: float | None = None,
+        lexical: LexicalConfig | bool | None = None,
         device: str = "cpu",
     ) -> Self:
         """Open the index in a folder for writing. Make it if there is none. See ``MuveraIndex.open_or_create``.
@@ -160,6 +178,8 @@ class MuveraVectorStore(VectorStore):
             fde: settings of the FDE that stage one starts with. None takes the index's own, or the defaults.
             token_precision: how token vectors are stored. None takes the index's own, or "int8".
             pool_factor: about one in ``pool_factor`` tokens is stored. None takes the index's own, or 1.
+            keep_tokens: the share of a document's tokens that is kept. None takes the index's own, or 1.
+            lexical: settings of the word index. None takes the index's own, or the defaults.
             device: the device to search on; see ``MuveraIndex.open``.
 
         Raises:
@@ -167,7 +187,14 @@ class MuveraVectorStore(VectorStore):
             IndexFolderError: the folder holds something else, another process writes to it, or files are damaged.
         """
         index = MuveraIndex.open_or_create(
-            path, encoder, fde, token_precision=token_precision, pool_factor=pool_factor, device=device
+            path,
+            encoder,
+            fde,
+            token_precision=token_precision,
+            pool_factor=pool_factor,
+            keep_tokens=keep_tokens,
+            lexical=lexical,
+            device=device,
         )
         return cls(index)
 
@@ -411,6 +438,11 @@ class MuveraVectorStore(VectorStore):
         min_score: float | None = None,
         n_candidates: int | None = None,
         exact: bool = False,
+        mode: SearchMode = "late",
+        lexical_weight: float | None = None,
+        fusion: Fusion = "scores",
+        query_reduction: QueryReduction | None = None,
+        passage: PassageUse | None = None,
         **kwargs: Any,
     ) -> list[Document]:
         """The ``k`` documents that match a query best, best first.
@@ -423,20 +455,42 @@ class MuveraVectorStore(VectorStore):
             k: number of documents. If fewer match, all of them are returned.
             filter: conditions on metadata.
             ids: admits only documents with these ids.
-            min_score: smallest normalized score of a returned document, from 0 to 1.
+            min_score: smallest relevance of a returned document, from 0 to 1.
             n_candidates: number of candidates to rerank by exact MaxSim. None leaves it to the index.
             exact: score every document. This is slow. It is the reference for every other search.
+            mode: what ranks documents. "late" takes late interaction, "lexical" the words alone (BM25), "hybrid" both.
+            lexical_weight: BM25's share in mode "hybrid", from 0 to 1. None lets the index choose.
+            fusion: how mode "hybrid" joins the two: by "scores" or by "ranks".
+            query_reduction: makes the query shorter for the choice of a shortlist; see ``MuveraIndex.search``.
+            passage: what to do with the part of a text that matched best. "metadata" puts it into the metadata, as
+                "passage", with its place in the text, "passage_start" and "passage_end". "text" also makes it the
+                ``page_content``. Both make another document of it for each query, so retrievers that join the results
+                of several queries return it several times. None leaves documents as they were stored.
             **kwargs: refused.
 
         Returns:
             A ``ScoredDocument`` for each document.
 
         Raises:
-            InvalidInputError: ``k`` or ``n_candidates`` is below 1, ``min_score`` is outside [0, 1], or the filter is
-                invalid.
+            InvalidInputError: ``k`` or ``n_candidates`` is below 1, ``min_score`` is outside [0, 1], the filter is
+                invalid, an option has no meaning in this mode, or the index has no words to search.
         """
-        hits = self.index.search(query, k, n_candidates, filter=filter, ids=ids, min_score=min_score, exact=exact)
-        return [to_scored_document(hit) for hit in hits]
+        passage = require_passage(passage)
+        hits = self.index.search(
+            query,
+            k,
+            n_candidates,
+            mode=mode,
+            lexical_weight=lexical_weight,
+            fusion=fusion,
+            filter=filter,
+            ids=ids,
+            min_score=min_score,
+            exact=exact,
+            with_passages=passage is not None,
+            query_reduction=query_reduction,
+        )
+        return [to_scored_document(hit, passage) for hit in hits]
 
     @refuses_unknown
     def similarity_search_with_score(
@@ -449,17 +503,33 @@ class MuveraVectorStore(VectorStore):
         min_score: float | None = None,
         n_candidates: int | None = None,
         exact: bool = False,
+        mode: SearchMode = "late",
+        lexical_weight: float | None = None,
+        fusion: Fusion = "scores",
+        query_reduction: QueryReduction | None = None,
+        passage: PassageUse | None = None,
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
-        """The documents of ``similarity_search``, each with its normalized score."""
+        """The documents of ``similarity_search``, each with its relevance."""
         return _with_scores(
             self.similarity_search(
-                query, k, filter, ids=ids, min_score=min_score, n_candidates=n_candidates, exact=exact
+                query,
+                k,
+                filter,
+                ids=ids,
+                min_score=min_score,
+                n_candidates=n_candidates,
+                exact=exact,
+                mode=mode,
+                lexical_weight=lexical_weight,
+                fusion=fusion,
+                query_reduction=query_reduction,
+                passage=passage,
             )
         )
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
-        """Leaves scores as they are: a relevance score is the normalized score."""
+        """Leaves scores as they are: they are relevances already."""
         return lambda score: score
 
     @refuses_unknown
@@ -473,18 +543,25 @@ class MuveraVectorStore(VectorStore):
         *,
         ids: Sequence[str] | None = None,
         min_score: float | None = None,
+        mode: SearchMode = "late",
+        method: DiversityMethod = "mmr",
+        n_neighbors: int = 0,
         **kwargs: Any,
     ) -> list[Document]:
-        """Documents that match a query well and differ from one another, by maximal marginal relevance.
+        """Documents that match a query well and differ from one another, or that answer its parts together.
 
         Args:
             query: the query's text.
             k: number of documents. If fewer match, all of them are returned.
             fetch_k: number of best documents to choose from. At least ``k`` are taken.
-            lambda_mult: from 0, which looks at diversity only, to 1, which looks at relevance only.
+            lambda_mult: from 0, which looks at diversity or coverage only, to 1, which looks at relevance only.
             filter: conditions on metadata.
             ids: admits only documents with these ids.
-            min_score: smallest normalized score of a returned document, from 0 to 1.
+            min_score: smallest relevance of a returned document, from 0 to 1.
+            mode: what ranks the documents to choose from; see ``similarity_search``.
+            method: "mmr", maximal marginal relevance, takes documents that are unlike each other. "coverage" takes
+                those that match together as much of the query as possible, for questions with several parts.
+            n_neighbors: number of documents to choose from as well for each of the ``k`` best: its nearest ones.
             **kwargs: refused.
 
         Returns:
@@ -495,9 +572,95 @@ class MuveraVectorStore(VectorStore):
         """
         weight = require_share("lambda_mult", lambda_mult)
         hits = self.index.search_diverse(
-            query, k, fetch_k=fetch_k, relevance_weight=weight, filter=filter, ids=ids, min_score=min_score
+            query,
+            k,
+            mode=mode,
+            method=method,
+            fetch_k=fetch_k,
+            relevance_weight=weight,
+            n_neighbors=n_neighbors,
+            filter=filter,
+            ids=ids,
+            min_score=min_score,
         )
         return [to_scored_document(hit) for hit in hits]
+
+    def search(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
+        """The documents of the call that a search type stands for.
+
+        Args:
+            query: the query's text.
+            search_type: "similarity", "similarity_score_threshold" or "mmr", as everywhere in LangChain; or "hybrid",
+                "lexical" or "coverage".
+            **kwargs: keywords of that call.
+
+        Raises:
+            InvalidInputError: the type is unknown, or its search does not know a keyword.
+        """
+        require_choice("search_type", search_type, (*LANGCHAINS_TYPES, *OWN_TYPES))
+        if search_type not in OWN_TYPES:
+            return super().search(query, search_type, **kwargs)
+        self._refuse_unknown(f"search type {search_type!r}", search_type, kwargs)
+        call, fixed = OWN_TYPES[search_type]
+        found: list[Document] = getattr(self, call)(query, **kwargs, **fixed)
+        return found
+
+    async def asearch(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
+        """See ``search``. Runs in a thread."""
+        return await run_in_executor(None, self.search, query, search_type, **kwargs)
+
+    @refuses_unknown
+    def search_with_cross_encoder(
+        self,
+        query: str,
+        cross_encoder: CrossEncoder,
+        k: int = 4,
+        *,
+        n_calls: int = 50,
+        n_candidates: int = 1000,
+        batch_size: int = 8,
+        filter: Filter | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> list[Document]:
+        """The documents that a cross-encoder ranks highest among many candidates, of which it judges only some.
+
+        Args:
+            query: the query's text.
+            cross_encoder: LangChain's, such as ``HuggingFaceCrossEncoder``, the ``CrossEncoder`` of
+                sentence-transformers, or a function of (query, text) pairs that returns one number for each.
+            k: number of documents.
+            n_calls: number of pairs to judge, at most.
+            n_candidates: number of candidates to judge or predict, found by late interaction.
+            batch_size: number of pairs to judge at a time.
+            filter: conditions on metadata.
+            ids: admits only documents with these ids.
+
+        Returns:
+            A ``ScoredDocument`` for each document, by falling ``judged_score``. See
+            ``MuveraIndex.search_with_cross_encoder``.
+
+        Raises:
+            InvalidInputError: the same cases as for ``similarity_search``, ``n_calls`` or ``batch_size`` is below 1, or
+                ``cross_encoder`` cannot be called.
+            EncoderError: the cross-encoder did not return one finite number for each pair.
+        """
+        hits = self.index.search_with_cross_encoder(
+            query,
+            cross_encoder,
+            k,
+            n_calls=n_calls,
+            n_candidates=n_candidates,
+            batch_size=batch_size,
+            filter=filter,
+            ids=ids,
+        )
+        return [to_scored_document(hit) for hit in hits]
+
+    async def asearch_with_cross_encoder(
+        self, query: str, cross_encoder: CrossEncoder, k: int = 4, **kwargs: Any
+    ) -> list[Document]:
+        """See ``search_with_cross_encoder``. Runs in a thread."""
+        return await run_in_executor(None, self.search_with_cross_encoder, query, cross_encoder, k, **kwargs)
 
     @refuses_unknown
     def rerank(
@@ -509,7 +672,7 @@ class MuveraVectorStore(VectorStore):
             query: the query's text.
             ids: the documents' ids. Unknown ids are skipped.
             k: number of documents. None returns all.
-            min_score: smallest normalized score of a returned document, from 0 to 1.
+            min_score: smallest relevance of a returned document, from 0 to 1.
 
         Returns:
             A ``ScoredDocument`` for each document, best first.
@@ -587,26 +750,37 @@ class MuveraVectorStore(VectorStore):
         """A retriever that searches this store.
 
         Args:
-            **kwargs: ``search_type``: "similarity", "similarity_score_threshold" or "mmr". ``search_kwargs``: keywords
-                of the search. ``name``, ``tags`` and ``metadata`` for traces.
+            **kwargs: ``search_type``: see ``search``. ``search_kwargs``: keywords of the search. ``name``, ``tags`` and
+                ``metadata`` for traces.
 
         Raises:
             InvalidInputError: the retriever, or its search, does not know a name.
         """
-        searches = {
-            "similarity": names_of(self.similarity_search),
-            "similarity_score_threshold": [*names_of(self.similarity_search_with_score), "score_threshold"],
-            "mmr": names_of(self.max_marginal_relevance_search),
-        }
-        for_searches = {name: name for names in searches.values() for name in names}
+        types = (*LANGCHAINS_TYPES, *OWN_TYPES)
+        for_searches = {name: name for search_type in types for name in self._known_to(search_type)}
         for_searches |= translations_to(for_searches)
         advice = {name: f"put {ours!r} into search_kwargs" for name, ours in for_searches.items()}
         settings = set(VectorStoreRetriever.model_fields) - {"vectorstore"}
         refuse_unknown("MuveraVectorStore.as_retriever", kwargs, settings, advice)
-        known = searches.get(kwargs.get("search_type", "similarity"))
-        if known is not None:  # LangChain's retriever refuses other search types
-            refuse_unknown("search_kwargs", kwargs.get("search_kwargs") or {}, known)
-        return super().as_retriever(**kwargs)
+        search_type = require_choice("search_type", kwargs.get("search_type", "similarity"), types)
+        self._refuse_unknown("search_kwargs", search_type, kwargs.get("search_kwargs") or {})
+        tags = kwargs.pop("tags", None) or self._get_retriever_tags()
+        return MuveraStoreRetriever(vectorstore=self, tags=[*tags], **kwargs)
+
+    def _known_to(self, search_type: str) -> list[str]:
+        """The keywords that the search of a search type knows."""
+        if search_type in OWN_TYPES:
+            call, fixed = OWN_TYPES[search_type]
+            return [name for name in names_of(getattr(self, call)) if name not in fixed]
+        if search_type == "mmr":
+            return names_of(self.max_marginal_relevance_search)
+        with_threshold = ["score_threshold"] if search_type == "similarity_score_threshold" else []
+        return [*names_of(self.similarity_search), *with_threshold]
+
+    def _refuse_unknown(self, owner: str, search_type: str, given: Iterable[str]) -> None:
+        fixed = OWN_TYPES[search_type][1] if search_type in OWN_TYPES else {}
+        advice = dict.fromkeys(fixed, f"leave it out, because search_type={search_type!r} sets it")
+        refuse_unknown(owner, given, self._known_to(search_type), advice)
 
     @property
     def embeddings(self) -> None:
@@ -622,7 +796,7 @@ def _drawn(ids: Iterable[str | None] | None) -> Iterable[str] | None:
 
 
 def _with_scores(documents: list[Document]) -> list[tuple[Document, float]]:
-    return [(document, document.normalized_score) for document in documents if isinstance(document, ScoredDocument)]
+    return [(document, document.relevance) for document in documents if isinstance(document, ScoredDocument)]
 
 
 def _unpack(

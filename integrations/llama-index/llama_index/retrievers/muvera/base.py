@@ -12,19 +12,23 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.ingestion import run_transformations
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, Document, IndexNode, NodeWithScore, QueryBundle, TransformComponent
 from llama_index.core.settings import Settings
 from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE
 from llama_index.core.vector_stores.types import DEFAULT_PERSIST_DIR
+from llama_index.retrievers.muvera.cross_encoders import require_cross_encoder, to_cross_encoder
 from llama_index.retrievers.muvera.filters import Filters, require_filters, to_filter
-from llama_index.retrievers.muvera.names import Check, optional, refuse_unknown, require_index, require_nodes
-from llama_index.retrievers.muvera.nodes import to_scored_node
+from llama_index.retrievers.muvera.names import Check, choice, optional, refuse_unknown, require_index, require_nodes
+from llama_index.retrievers.muvera.nodes import PassageUse, require_passage, to_judged_node, to_scored_node
 from llama_index.retrievers.muvera.persistence import open_or_create_persisted, open_persisted
 from llama_index.retrievers.muvera.queries import hint_if_empty
 from llama_index.retrievers.muvera.vector_store import MuveraVectorStore
 
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
 from muvera_core.errors import InvalidInputError, MuveraError
+from muvera_core.lexical import LexicalConfig
+from muvera_core.search import CrossEncoder, Fusion, QueryReduction, SearchMode, require_query_reduction
 from muvera_core.storage import DEFAULT_PRECISION, TokenPrecision
 from muvera_core.validation import require_count, require_share
 
@@ -33,14 +37,32 @@ _CHECKS: dict[str, Check] = {
     "n_candidates": optional(require_count),
     "filters": require_filters,
     "min_score": optional(require_share),
+    "mode": choice(SearchMode),
+    "lexical_weight": optional(require_share),
+    "fusion": choice(Fusion),
+    "query_reduction": lambda _, value: require_query_reduction(value),
+    "passage": require_passage,
+    "cross_encoder": optional(require_cross_encoder),
+    "n_calls": optional(require_count),
+}
+# What has no meaning if a cross-encoder ranks, with the value that says nothing.
+_NOT_OF_CROSS_ENCODER = {
+    "min_score": None,
+    "mode": "late",
+    "lexical_weight": None,
+    "fusion": "scores",
+    "query_reduction": None,
+    "passage": None,
 }
 
 
 class MuveraRetriever(BaseRetriever):
     """Finds the nodes of a ``MuveraIndex`` that match a query best, by late interaction.
 
-    Each node is returned as it was stored. ``NodeWithScore.score`` is the normalized score: the mean per query token,
-    clipped to [0, 1]. It can be compared between queries, so a cutoff is meaningful.
+    Each node is returned as it was stored. ``NodeWithScore.score`` is the probability that it is relevant, if the index
+    was calibrated (``retriever.index.calibrate()``), or else the normalized score: the mean per query token, clipped to
+    [0, 1]. Both can be compared between queries, so a cutoff is meaningful. With a ``cross_encoder`` it is that one's
+    score, and None for a node that it did not judge.
 
     Several ``custom_embedding_strs`` in a ``QueryBundle`` are joined: MaxSim is a sum over query tokens, so each string
     counts.
@@ -65,6 +87,13 @@ class MuveraRetriever(BaseRetriever):
         filters: Filters | None = None,
         min_score: float | None = None,
         *,
+        mode: SearchMode = "late",
+        lexical_weight: float | None = None,
+        fusion: Fusion = "scores",
+        query_reduction: QueryReduction | None = None,
+        passage: PassageUse | None = None,
+        cross_encoder: CrossEncoder | BaseNodePostprocessor | None = None,
+        n_calls: int | None = None,
         callback_manager: CallbackManager | None = None,
         object_map: dict[str, Any] | None = None,
         objects: list[IndexNode] | None = None,
@@ -78,7 +107,18 @@ class MuveraRetriever(BaseRetriever):
             similarity_top_k: number of nodes to return. If fewer match, all of them are returned.
             n_candidates: number of candidates to rerank by exact MaxSim. None leaves it to the index.
             filters: conditions on metadata: ``MetadataFilters``, or a dictionary, which is a filter of muvera_core.
-            min_score: smallest normalized score of a node, from 0 to 1. A good value depends on the encoder.
+            min_score: smallest relevance of a node, from 0 to 1. Without a calibration a good value depends on the
+                encoder.
+            mode: what ranks nodes. "late" takes late interaction, "lexical" the words alone (BM25), "hybrid" both.
+            lexical_weight: BM25's share in mode "hybrid", from 0 to 1. None lets the index choose.
+            fusion: how mode "hybrid" joins the two: by "scores" or by "ranks".
+            query_reduction: makes the query shorter for the choice of a shortlist; see ``MuveraIndex.search``.
+            passage: what to do with the part of a node's text that matched best. "metadata" puts it into the metadata,
+                as "passage", with its place in the text, "passage_start" and "passage_end"; these are neither embedded
+                nor given to a language model. "text" also makes it the node's text. Both change the hash by which
+                LlamaIndex's fusion of several queries recognizes a node. None leaves nodes as they were stored.
+            cross_encoder: ranks the nodes; see ``MuveraVectorStore.search_with_cross_encoder``.
+            n_calls: number of nodes that the cross-encoder judges, at most. None takes 50.
             callback_manager: LlamaIndex's; it is told what happens.
             object_map: what the index nodes stand for, by their ``index_id``.
             objects: index nodes with what they stand for. They replace ``object_map``.
@@ -95,6 +135,13 @@ class MuveraRetriever(BaseRetriever):
         self.n_candidates = n_candidates
         self.filters = filters
         self.min_score = min_score
+        self.mode = mode
+        self.lexical_weight = lexical_weight
+        self.fusion = fusion
+        self.query_reduction = query_reduction
+        self.passage = passage
+        self.cross_encoder = cross_encoder
+        self.n_calls = n_calls
 
     def __setattr__(self, name: str, value: Any) -> None:
         check = _CHECKS.get(name)
@@ -147,6 +194,8 @@ class MuveraRetriever(BaseRetriever):
         fde: FDEConfig | None = None,
         token_precision: TokenPrecision = DEFAULT_PRECISION,
         pool_factor: int = 1,
+        keep_tokens: float = 1.0,
+        lexical: LexicalConfig | bool = True,
         device: str = "cpu",
         show_progress: bool = False,
         **kwargs: Any,
@@ -162,6 +211,10 @@ class MuveraRetriever(BaseRetriever):
             fde: settings of the FDE that stage one starts with. None takes the defaults.
             token_precision: how token vectors are stored; see ``MuveraIndex.create``.
             pool_factor: about one in ``pool_factor`` tokens is stored; see ``MuveraIndex.create``.
+            keep_tokens: the share of a node's tokens that is kept; see ``MuveraIndex.create``.
+            lexical: settings of the word index, which lexical and hybrid searches need. True takes the defaults, False
+                makes none. Its texts are those that LlamaIndex would embed. ``LexicalConfig(fields=("title",))`` gives
+                the words of a metadata field more weight.
             device: the device to search on.
             show_progress: show a bar on standard error.
             **kwargs: arguments of the constructor.
@@ -175,7 +228,14 @@ class MuveraRetriever(BaseRetriever):
         objects = [node for node in nodes if isinstance(node, IndexNode) and node.obj is not None]
         kwargs["object_map"] = {node.index_id: node.obj for node in objects} | (kwargs.get("object_map") or {})
         with MuveraIndex.creating(
-            persist_dir, encoder, fde, token_precision=token_precision, pool_factor=pool_factor, device=device
+            persist_dir,
+            encoder,
+            fde,
+            token_precision=token_precision,
+            pool_factor=pool_factor,
+            keep_tokens=keep_tokens,
+            lexical=lexical,
+            device=device,
         ) as index:
             retriever = cls(index, **kwargs)
             MuveraVectorStore(index).add(
@@ -249,6 +309,8 @@ class MuveraRetriever(BaseRetriever):
         *,
         token_precision: TokenPrecision | None = None,
         pool_factor: int | None = None,
+        keep_tokens: float | None = None,
+        lexical: LexicalConfig | bool | None = None,
         namespace: str = DEFAULT_VECTOR_STORE,
         device: str = "cpu",
         **kwargs: Any,
@@ -263,6 +325,8 @@ class MuveraRetriever(BaseRetriever):
             fde: settings of the FDE that stage one starts with. None takes the index's own, or the defaults.
             token_precision: how token vectors are stored. None takes the index's own, or "int8".
             pool_factor: about one in ``pool_factor`` tokens is stored. None takes the index's own, or 1.
+            keep_tokens: the share of a node's tokens that is kept. None takes the index's own, or 1.
+            lexical: settings of the word index. None takes the index's own, or the defaults.
             namespace: the store's name in the storage context.
             device: the device to search on.
             **kwargs: arguments of the constructor.
@@ -275,6 +339,8 @@ class MuveraRetriever(BaseRetriever):
             fde=fde,
             token_precision=token_precision,
             pool_factor=pool_factor,
+            keep_tokens=keep_tokens,
+            lexical=lexical,
             device=device,
         )
         return cls._over(index, kwargs)
@@ -294,15 +360,43 @@ class MuveraRetriever(BaseRetriever):
         return self._index
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        question = "\n".join(query_bundle.embedding_strs) or query_bundle.query_str
+        if self.cross_encoder is not None:
+            return self._judged(question, self.cross_encoder)
+        if self.n_calls is not None:
+            raise InvalidInputError("n_calls is for a cross_encoder: set the retriever's, or leave n_calls out")
         hits = self._index.search(
-            "\n".join(query_bundle.embedding_strs) or query_bundle.query_str,
+            question,
             k=self.similarity_top_k,
             n_candidates=self.n_candidates,
+            mode=self.mode,
+            lexical_weight=self.lexical_weight,
+            fusion=self.fusion,
             filter=to_filter(self.filters),
             min_score=self.min_score,
+            with_passages=self.passage is not None,
+            query_reduction=self.query_reduction,
         )
         hint_if_empty(self._index, hits)
-        return [to_scored_node(hit) for hit in hits]
+        return [to_scored_node(hit, self.passage) for hit in hits]
+
+    def _judged(self, question: str, cross_encoder: CrossEncoder | BaseNodePostprocessor) -> list[NodeWithScore]:
+        for name, value in _NOT_OF_CROSS_ENCODER.items():
+            if getattr(self, name) != value:
+                raise InvalidInputError(
+                    f"{name}={getattr(self, name)!r} has no meaning with a cross_encoder, which ranks by its own "
+                    f"scores: leave {name} out"
+                )
+        numbers: dict[str, Any] = {"n_calls": self.n_calls, "n_candidates": self.n_candidates}
+        hits = self._index.search_with_cross_encoder(
+            question,
+            to_cross_encoder(cross_encoder),
+            self.similarity_top_k,
+            filter=to_filter(self.filters),
+            **{name: value for name, value in numbers.items() if value is not None},
+        )
+        hint_if_empty(self._index, hits)
+        return [to_judged_node(hit) for hit in hits]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         # The base class would call _retrieve on the event loop and block it.

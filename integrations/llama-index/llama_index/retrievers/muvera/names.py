@@ -10,14 +10,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 from llama_index.core.bridge.pydantic import BaseModel, ValidationError
 from llama_index.core.schema import BaseNode
 
 from muvera_core import MuveraIndex
 from muvera_core.errors import InvalidInputError
-from muvera_core.validation import require_known_names, shown
+from muvera_core.validation import require_choice, require_known_names, shown
 
 Check = Callable[[str, Any], Any]
 
@@ -47,6 +47,22 @@ _MEANT: dict[str, tuple[str, ...]] = {
     "embed_model": ("encoder",),
     "embedding": ("encoder",),
     "fde_config": ("fde",),
+    "search_mode": ("mode",),
+    "query_mode": ("mode",),
+    "vector_store_query_mode": ("mode",),
+    "search_type": ("mode",),
+    "hybrid": ("mode",),
+    "bm25_weight": ("lexical_weight",),
+    "sparse_weight": ("lexical_weight",),
+    "keyword_weight": ("lexical_weight",),
+    "fusion_type": ("fusion",),
+    "fusion_method": ("fusion",),
+    "with_passages": ("passage",),
+    "highlight": ("passage",),
+    "diversity_method": ("method",),
+    "reranker": ("cross_encoder",),
+    "max_calls": ("n_calls",),
+    "bm25": ("lexical",),
 }
 
 
@@ -66,7 +82,9 @@ def refuse_unknown(
     """
     names = [name for one in known for name in ([one] if isinstance(one, str) else _parameters(one))]
     meant = {name: one for name, several in _MEANT.items() for one in several if one in names}
-    require_known_names(owner, given, names, {**meant, **(aliases or {})})
+    # In a VectorStoreQuery alpha is the share of the vectors.
+    alpha = {"alpha": "give lexical_weight, which is 1 - alpha"} if "lexical_weight" in names else {}
+    require_known_names(owner, given, names, {**meant, **alpha, **(aliases or {})})
 
 
 def _parameters(call: Callable[..., Any]) -> list[str]:
@@ -148,6 +166,11 @@ def assign(model: BaseModel, name: str, value: Any, checks: Mapping[str, Check],
 def optional(check: Check) -> Check:
     """A check that also admits None."""
     return lambda name, value: None if value is None else check(name, value)
+
+
+def choice(kind: Any) -> Check:
+    """A check that admits the names of a ``Literal`` only."""
+    return lambda name, value: require_choice(name, value, get_args(kind))
 
 
 def fixed(advice: str) -> Check:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from llama_index.core.schema import (
     BaseNode,
@@ -37,10 +37,15 @@ from pydantic_core import to_jsonable_python
 from muvera_core import Document, Hit
 from muvera_core.errors import InvalidInputError
 from muvera_core.metadata import normalize_metadata
+from muvera_core.validation import require_choice
 
 RESERVED_KEY = "_llama_index"
 REF_DOC_ID_FIELD = f"{RESERVED_KEY}.ref_doc_id"
 LISTS_FIELD = f"{RESERVED_KEY}.lists"
+_PASSAGE_KEYS = ("passage", "passage_start", "passage_end")
+
+# What becomes of the part of a text that matched best.
+PassageUse = Literal["metadata", "text"]
 
 
 class Record(NamedTuple):
@@ -154,12 +159,50 @@ def to_node(document: Document) -> BaseNode:
     return json_to_doc({"__type__": node_type, "__data__": {**data, "id_": document.id, "metadata": metadata}})
 
 
-def to_scored_node(hit: Hit) -> NodeWithScore:
-    """A hit's node with its normalized score.
+def require_passage(name: str, passage: Any) -> PassageUse | None:
+    """A use of passages, or None. Raises InvalidInputError for anything else."""
+    return None if passage is None else require_choice(name, passage, get_args(PassageUse))
 
-    Nothing about the query is written into the node: LlamaIndex recognizes a node by a hash over text and metadata.
+
+def to_found_node(hit: Hit, passage: PassageUse | None = None) -> BaseNode:
+    """A hit's node, with its passage if that is wanted.
+
+    Without a passage, nothing about the query is written into the node: LlamaIndex recognizes a node by a hash over
+    text and metadata.
+
+    Args:
+        hit: the hit.
+        passage: "metadata" puts the part of the node's text that matched best into a copy's metadata, in place of what
+            is stored under these keys, and keeps it out of what is embedded or given to a language model. "text" also
+            makes it the copy's text. The node stays as it is if the passage is not known, or lies in its metadata.
     """
-    return NodeWithScore(node=to_node(hit), score=hit.normalized_score)
+    node = to_node(hit)
+    if passage is None or hit.passage is None:
+        return node
+    text = node.get_content(metadata_mode=MetadataMode.NONE)
+    # The text that was matched has metadata before or behind the node's text, which LlamaIndex strips.
+    place = (hit.text or "").rfind(text.strip()) - (len(text) - len(text.lstrip()))
+    start, end = max(0, hit.passage.start - place), min(len(text), hit.passage.end - place)
+    if text.strip() not in (hit.text or "") or start >= end:
+        return node
+    found = dict(zip(_PASSAGE_KEYS, (text[start:end], start, end), strict=True))
+    changes: dict[str, Any] = {"metadata": {**node.metadata, **found}}
+    for name in ("excluded_embed_metadata_keys", "excluded_llm_metadata_keys"):
+        changes[name] = list(dict.fromkeys([*getattr(node, name), *_PASSAGE_KEYS]))
+    node = node.model_copy(update=changes)
+    if passage == "text":
+        node.set_content(found["passage"])
+    return node
+
+
+def to_scored_node(hit: Hit, passage: PassageUse | None = None) -> NodeWithScore:
+    """A hit's node with its relevance. See ``to_found_node``."""
+    return NodeWithScore(node=to_found_node(hit, passage), score=hit.relevance)
+
+
+def to_judged_node(hit: Hit) -> NodeWithScore:
+    """A hit's node with the cross-encoder's score; None if it was not judged."""
+    return NodeWithScore(node=to_node(hit), score=hit.judged_score)
 
 
 def is_plain(document: Document) -> bool:

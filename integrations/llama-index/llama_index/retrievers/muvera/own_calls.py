@@ -7,15 +7,18 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore
+from llama_index.retrievers.muvera.cross_encoders import to_cross_encoder
 from llama_index.retrievers.muvera.filters import Filters, to_filter
 from llama_index.retrievers.muvera.names import one_or_more
-from llama_index.retrievers.muvera.nodes import is_plain, metadata_of_image, to_node, to_scored_node
+from llama_index.retrievers.muvera.nodes import is_plain, metadata_of_image, to_judged_node, to_node, to_scored_node
 from llama_index.retrievers.muvera.threads import ThreadedVectorStore
 
 from muvera_core import MuveraIndex
 from muvera_core.images import ImageInput
 from muvera_core.metadata import normalize_metadata
+from muvera_core.search import CrossEncoder
 from muvera_core.validation import require_count, require_length
 
 
@@ -116,10 +119,60 @@ class OwnCalls(ThreadedVectorStore):
             query_str: the query's text.
             node_ids: the nodes' ids. Unknown ids are skipped.
             top_n: number of nodes. None returns all.
-            min_score: smallest normalized score of a node, from 0 to 1.
+            min_score: smallest relevance of a node, from 0 to 1.
         """
         top_n = None if top_n is None else require_count("top_n", top_n)
         return [to_scored_node(hit) for hit in self.client.rerank(query_str, node_ids, top_n, min_score=min_score)]
+
+    def search_with_cross_encoder(
+        self,
+        query_str: str,
+        cross_encoder: CrossEncoder | BaseNodePostprocessor,
+        similarity_top_k: int = 10,
+        *,
+        n_calls: int = 50,
+        n_candidates: int = 1000,
+        batch_size: int = 8,
+        filters: Filters | None = None,
+        node_ids: Sequence[str] | None = None,
+    ) -> list[NodeWithScore]:
+        """The nodes that a cross-encoder ranks highest among many candidates, of which it judges only some.
+
+        The text that it gets is the text that is matched: the node's text and its metadata without the excluded keys.
+        See ``MuveraIndex.search_with_cross_encoder``.
+
+        Args:
+            query_str: the query's text.
+            cross_encoder: a node postprocessor that scores all nodes that it gets, such as
+                ``SentenceTransformerRerank`` with a ``top_n`` of ``batch_size`` or more; the ``CrossEncoder`` of
+                sentence-transformers; or a function of (query, text) pairs that returns one number for each.
+            similarity_top_k: number of nodes.
+            n_calls: number of pairs to judge, at most.
+            n_candidates: number of candidates to judge or predict, found by late interaction.
+            batch_size: number of pairs to judge at a time.
+            filters: conditions on metadata.
+            node_ids: admits only nodes with these ids.
+
+        Returns:
+            The nodes that were judged, each with the cross-encoder's score, highest first; if ``similarity_top_k`` asks
+            for more than ``n_calls``, then others with None as score.
+
+        Raises:
+            InvalidInputError: a number is below 1, a filter is invalid, ``cross_encoder`` cannot score, or it left
+                nodes out.
+            EncoderError: the cross-encoder did not return one finite number for each pair.
+        """
+        hits = self.client.search_with_cross_encoder(
+            query_str,
+            to_cross_encoder(cross_encoder),
+            require_count("similarity_top_k", similarity_top_k),
+            n_calls=n_calls,
+            n_candidates=n_candidates,
+            batch_size=batch_size,
+            filter=to_filter(filters),
+            ids=node_ids,
+        )
+        return [to_judged_node(hit) for hit in hits]
 
     def count(self, filters: Filters | None = None) -> int:
         """The number of nodes that the filters admit."""
@@ -163,6 +216,31 @@ class OwnCalls(ThreadedVectorStore):
     ) -> list[NodeWithScore]:
         """See ``rerank``."""
         return await asyncio.to_thread(self.rerank, query_str, node_ids, top_n, min_score=min_score)
+
+    async def asearch_with_cross_encoder(
+        self,
+        query_str: str,
+        cross_encoder: CrossEncoder | BaseNodePostprocessor,
+        similarity_top_k: int = 10,
+        *,
+        n_calls: int = 50,
+        n_candidates: int = 1000,
+        batch_size: int = 8,
+        filters: Filters | None = None,
+        node_ids: Sequence[str] | None = None,
+    ) -> list[NodeWithScore]:
+        """See ``search_with_cross_encoder``."""
+        return await asyncio.to_thread(
+            self.search_with_cross_encoder,
+            query_str,
+            cross_encoder,
+            similarity_top_k,
+            n_calls=n_calls,
+            n_candidates=n_candidates,
+            batch_size=batch_size,
+            filters=filters,
+            node_ids=node_ids,
+        )
 
     async def acount(self, filters: Filters | None = None) -> int:
         """See ``count``."""

@@ -9,27 +9,42 @@ from typing import Any, NamedTuple
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
 from llama_index.retrievers.muvera.filters import Filter, to_filter
 from llama_index.retrievers.muvera.names import one_or_more, refuse_unknown
-from llama_index.retrievers.muvera.nodes import REF_DOC_ID_FIELD, is_plain
+from llama_index.retrievers.muvera.nodes import REF_DOC_ID_FIELD, is_plain, require_passage
 
 from muvera_core import Hit, MuveraIndex
 from muvera_core.errors import InvalidInputError
+from muvera_core.search import SearchMode
 from muvera_core.validation import require_count, require_share, shown
 
 logger = logging.getLogger(__name__)
 
 _MMR_FETCH_K = 50
 _MMR_FETCH_PER_HIT = 4
+_LATE = ("n_candidates", "exact", "query_reduction", "min_score", "passage")
 _OPTIONS = {
-    VectorStoreQueryMode.DEFAULT: ("n_candidates", "exact", "min_score"),
-    VectorStoreQueryMode.MMR: ("mmr_threshold", "mmr_prefetch_k", "min_score"),
+    VectorStoreQueryMode.DEFAULT: _LATE,
+    VectorStoreQueryMode.HYBRID: (*_LATE, "lexical_weight", "fusion"),
+    VectorStoreQueryMode.TEXT_SEARCH: ("min_score", "passage"),
+    VectorStoreQueryMode.SPARSE: ("min_score", "passage"),
+    VectorStoreQueryMode.MMR: ("mmr_threshold", "mmr_prefetch_k", "min_score", "method", "n_neighbors", "mode"),
+}
+_CORE_MODES: dict[VectorStoreQueryMode, SearchMode] = {
+    VectorStoreQueryMode.DEFAULT: "late",
+    VectorStoreQueryMode.HYBRID: "hybrid",
+    VectorStoreQueryMode.TEXT_SEARCH: "lexical",
+    VectorStoreQueryMode.SPARSE: "lexical",
 }
 # Fields that would change a query's meaning, but have none here. LlamaIndex leaves them out unless a user sets them.
 _MEANINGLESS = {
-    "alpha": "there is one score, not two to weigh",
-    "sparse_top_k": "there is one search, not a sparse one beside it",
-    "hybrid_top_k": "there is one search, whose number of nodes is similarity_top_k",
+    "sparse_top_k": "BM25 ranks all nodes, so it needs no number of its own",
     "output_fields": "nodes are returned whole",
     "embedding_field": "an index has one set of vectors",
+}
+# Fields that have a meaning in one mode.
+_OF_MODE = {
+    "alpha": VectorStoreQueryMode.HYBRID,
+    "hybrid_top_k": VectorStoreQueryMode.HYBRID,
+    "mmr_threshold": VectorStoreQueryMode.MMR,
 }
 _FIELDS = {
     name: f"set {field} of the VectorStoreQuery, or of the retriever"
@@ -38,6 +53,9 @@ _FIELDS = {
         "node_ids": ("ids", "node_ids"),
         "doc_ids": ("doc_ids",),
         "similarity_top_k": ("k", "top_k", "similarity_top_k"),
+        "alpha": ("alpha",),
+        "hybrid_top_k": ("hybrid_top_k",),
+        "mode": ("mode", "search_mode", "vector_store_query_mode"),
     }.items()
     for name in names
 }
@@ -72,17 +90,44 @@ def answer(index: MuveraIndex, query: VectorStoreQuery, options: Mapping[str, An
     admitted = _admitted(index, query)
     if query.query_str is None:
         return _by_vector(index, query, k, admitted, mode, options)
-    if mode == VectorStoreQueryMode.DEFAULT:
-        return index.search(query.query_str, k, **admitted._asdict(), **options)
-    threshold = options.get("mmr_threshold", query.mmr_threshold)
-    prefetch_k = options.get("mmr_prefetch_k", max(_MMR_FETCH_K, _MMR_FETCH_PER_HIT * k))
-    return index.search_diverse(
+    if mode == VectorStoreQueryMode.MMR:
+        return _diverse(index, query, query.query_str, k, admitted, options)
+    if query.hybrid_top_k is not None:
+        k = require_count("hybrid_top_k", query.hybrid_top_k)
+    passage = require_passage("passage", options.get("passage"))
+    return index.search(
         query.query_str,
+        k,
+        mode=_CORE_MODES[mode],
+        with_passages=passage is not None,
+        **_weight(query, options),
+        **admitted._asdict(),
+        **{name: value for name, value in options.items() if name != "passage"},
+    )
+
+
+def _weight(query: VectorStoreQuery, options: Mapping[str, Any]) -> dict[str, Any]:
+    """BM25's share, from the query's ``alpha``, which is that of the vectors."""
+    if query.alpha is None:
+        return {}
+    if options.get("lexical_weight") is not None:
+        raise InvalidInputError("the query sets alpha, which is 1 - lexical_weight: leave one of the two out")
+    return {"lexical_weight": 1 - require_share("alpha", query.alpha)}
+
+
+def _diverse(
+    index: MuveraIndex, query: VectorStoreQuery, text: str, k: int, admitted: Admitted, options: Mapping[str, Any]
+) -> list[Hit]:
+    given = dict(options)
+    threshold = given.pop("mmr_threshold", query.mmr_threshold)
+    prefetch_k = given.pop("mmr_prefetch_k", max(_MMR_FETCH_K, _MMR_FETCH_PER_HIT * k))
+    return index.search_diverse(
+        text,
         k,
         fetch_k=require_count("mmr_prefetch_k", prefetch_k),
         relevance_weight=0.5 if threshold is None else require_share("mmr_threshold", threshold),
-        min_score=options.get("min_score"),
         **admitted._asdict(),
+        **given,
     )
 
 
@@ -138,7 +183,8 @@ def _mode_of(query: VectorStoreQuery) -> VectorStoreQueryMode:
     mode = next((mode for mode in _OPTIONS if mode == query.mode), None)
     if mode is None:
         given = query.mode.value if isinstance(query.mode, VectorStoreQueryMode) else query.mode
-        raise InvalidInputError(f"query mode {shown(given)} is not supported: use 'default' or 'mmr'")
+        usable = "'default', 'hybrid', 'text_search', 'sparse' or 'mmr'"
+        raise InvalidInputError(f"query mode {shown(given)} is not supported: use {usable}")
     return mode
 
 
@@ -146,5 +192,8 @@ def _refuse_meaningless(query: VectorStoreQuery, mode: VectorStoreQueryMode) -> 
     for name, reason in _MEANINGLESS.items():
         if getattr(query, name) is not None:
             raise InvalidInputError(f"the query sets {name}={shown(getattr(query, name))}, but {reason}: leave it out")
-    if query.mmr_threshold is not None and mode != VectorStoreQueryMode.MMR:
-        raise InvalidInputError(f"the query sets mmr_threshold, but its mode is {mode.value!r}: use mode 'mmr'")
+    for name, of_mode in _OF_MODE.items():
+        if getattr(query, name) is not None and mode != of_mode:
+            raise InvalidInputError(
+                f"the query sets {name}, but its mode is {mode.value!r}: use mode {of_mode.value!r}"
+            )

@@ -27,7 +27,7 @@ from llama_index.retrievers.muvera.names import (
     require_index,
     require_nodes,
 )
-from llama_index.retrievers.muvera.nodes import REF_DOC_ID_FIELD, is_plain, to_node, to_record
+from llama_index.retrievers.muvera.nodes import REF_DOC_ID_FIELD, is_plain, to_found_node, to_node, to_record
 from llama_index.retrievers.muvera.own_calls import OwnCalls
 from llama_index.retrievers.muvera.persistence import open_or_create_persisted, open_persisted, write_pointer
 from llama_index.retrievers.muvera.queries import answer, hint_if_empty
@@ -35,6 +35,7 @@ from llama_index.retrievers.muvera.queries import answer, hint_if_empty
 from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
 from muvera_core.encoders import is_image_encoder
 from muvera_core.errors import InvalidInputError, MuveraError
+from muvera_core.lexical import LexicalConfig
 from muvera_core.storage import TokenPrecision
 
 _DELETE_NODES = {
@@ -47,8 +48,9 @@ _CHECKS: dict[str, Check] = {"stores_text": fixed("the index stores texts")}
 class MuveraVectorStore(OwnCalls):
     """Stores nodes in a ``MuveraIndex`` and finds them by late interaction.
 
-    A node's similarity is the normalized score: the mean per query token, clipped to [0, 1]. It can be compared between
-    queries, so a cutoff is meaningful. Every method has an async version, which runs in a thread.
+    A node's similarity is the probability that it is relevant, if the index was calibrated
+    (``store.client.calibrate()``), or else the normalized score: the mean per query token, clipped to [0, 1]. Both can
+    be compared between queries, so a cutoff is meaningful. Every method has an async version, which runs in a thread.
 
     The index makes its own token vectors and ignores the embeddings of nodes and queries. Pass ``NoEmbedding()``
     wherever LlamaIndex asks for an ``embed_model``.
@@ -143,6 +145,8 @@ class MuveraVectorStore(OwnCalls):
         *,
         token_precision: TokenPrecision | None = None,
         pool_factor: int | None = None,
+        keep_tokens: float | None = None,
+        lexical: LexicalConfig | bool | None = None,
         namespace: str = DEFAULT_VECTOR_STORE,
         device: str = "cpu",
     ) -> MuveraVectorStore:
@@ -154,6 +158,8 @@ class MuveraVectorStore(OwnCalls):
             fde: settings of the FDE that stage one starts with. None takes the index's own, or the defaults.
             token_precision: how token vectors are stored. None takes the index's own, or "int8".
             pool_factor: about one in ``pool_factor`` tokens is stored. None takes the index's own, or 1.
+            keep_tokens: the share of a node's tokens that is kept. None takes the index's own, or 1.
+            lexical: settings of the word index. None takes the index's own, or the defaults.
             namespace: the store's name in the storage context.
             device: the device to search on.
 
@@ -169,6 +175,8 @@ class MuveraVectorStore(OwnCalls):
             fde=fde,
             token_precision=token_precision,
             pool_factor=pool_factor,
+            keep_tokens=keep_tokens,
+            lexical=lexical,
             device=device,
         )
         return cls(index)
@@ -307,7 +315,7 @@ class MuveraVectorStore(OwnCalls):
         self._index.clear()
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nodes that match a query best, best first, each with its normalized score. See ``MuveraIndex.search``.
+        """The nodes that match a query best, best first, each with its relevance. See ``MuveraIndex.search``.
 
         A query with ``query_embedding`` only is answered from stage one alone, which gives a rough order: the vector
         must come from a ``MuveraEmbedding`` with the index's encoder and FDE settings, and the index must not be
@@ -315,11 +323,17 @@ class MuveraVectorStore(OwnCalls):
         ``query_str``, the vector is ignored.
 
         Args:
-            query: its ``query_str`` is searched for. ``mode`` is DEFAULT or MMR (maximal marginal relevance). In MMR,
+            query: its ``query_str`` is searched for. ``mode`` is DEFAULT (late interaction), HYBRID (late interaction
+                and BM25), TEXT_SEARCH or SPARSE (BM25 alone), or MMR (maximal marginal relevance). In HYBRID, ``alpha``
+                goes from 0, which looks at words only, to 1, which looks at late interaction only; None lets the index
+                choose. ``hybrid_top_k`` is the number of nodes there, in place of ``similarity_top_k``. In MMR,
                 ``mmr_threshold`` goes from 0, which looks at diversity only, to 1, which looks at relevance only.
-                ``filters`` can be a dictionary, too. Fields for hybrid search are refused.
-            **kwargs: ``min_score``, the smallest normalized score of a node. ``n_candidates`` and ``exact`` in the
-                default mode. In MMR ``mmr_threshold``, and ``mmr_prefetch_k``, the number of best nodes to choose from.
+                ``filters`` can be a dictionary, too. ``sparse_top_k`` is refused.
+            **kwargs: ``min_score``, the smallest relevance of a node. ``passage``, but in MMR; see ``MuveraRetriever``.
+                In the default and hybrid modes ``n_candidates``, ``exact`` and ``query_reduction``. In HYBRID
+                ``fusion``, and ``lexical_weight``, which is 1 - alpha. In MMR ``mmr_threshold``; ``mmr_prefetch_k``,
+                the number of best nodes to choose from; ``method``, "mmr" or "coverage"; ``n_neighbors``, and ``mode``,
+                "late", "hybrid" or "lexical". See ``MuveraIndex.search`` and ``MuveraIndex.search_diverse``.
 
         Raises:
             InvalidInputError: the query has neither text nor a usable vector, the mode is not supported, or another
@@ -328,8 +342,8 @@ class MuveraVectorStore(OwnCalls):
         hits = answer(self._index, query, kwargs)
         hint_if_empty(self._index, hits)
         return VectorStoreQueryResult(
-            nodes=[to_node(hit) for hit in hits],
-            similarities=[hit.normalized_score for hit in hits],
+            nodes=[to_found_node(hit, kwargs.get("passage")) for hit in hits],
+            similarities=[hit.relevance for hit in hits],
             ids=[hit.id for hit in hits],
         )
 
