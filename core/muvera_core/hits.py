@@ -59,7 +59,7 @@ class Hit(Document):
         lexical_score: BM25, at least 0. None in mode "late".
         passage: the part of the text that matched best; all of a short text. None unless the search was asked for it,
             and if it cannot be known: the document has no text, or was added as an image; or the text is long, and its
-            tokens were merged or dropped (``pool_factor``, ``keep_tokens``), or made by others than the index's encoder.
+            tokens were merged (``pool_factor``), dropped (``keep_tokens``) or made by others than the index's encoder.
         judged_score: the cross-encoder's score of the text, on its own scale. None if no cross-encoder judged it.
     """
 

@@ -97,7 +97,8 @@ def print_exact_strings(index: MuveraIndex, texts: Sequence[str]) -> None:
     def is_unique(string: str) -> bool:
         return sum(string.casefold() in text for text in folded) == 1
 
-    identifiers, phrases = [], []
+    identifiers: list[tuple[str, int]] = []
+    phrases: list[tuple[str, int]] = []
     for place in places:
         found = [string for string in _IDENTIFIER.findall(texts[place]) if is_unique(string)]
         if found and len(identifiers) < _N_EXACT:

@@ -45,7 +45,7 @@ def test_every_mode_and_its_passages(both: Any, questions: list[str], mode: Any)
             (hit.id, hit.relevance, hit.passage and (hit.passage.text, hit.passage.start, hit.passage.end))
             for hit in langchain.index.search(question, 5, mode=mode, with_passages=True)
         ]
-        documents = LangChainRetriever(index=langchain.index, k=5, mode=mode, passage="metadata").invoke(question)
+        documents: Any = LangChainRetriever(index=langchain.index, k=5, mode=mode, passage="metadata").invoke(question)
         nodes = LlamaIndexRetriever(llama_index.client, 5, mode=mode, passage="metadata").retrieve(question)
         keys = ("passage", "passage_start", "passage_end")
         assert [(each.id, each.relevance, tuple(each.metadata[key] for key in keys)) for each in documents] == expected
