@@ -423,7 +423,7 @@ def test_an_interrupted_calibrate_leaves_the_old_state_or_the_new_one(
         after = dict(index.calibration)
         assert (after == {"late": KNOWN}) is not is_late
         index.add(["It is still written to."], ids=["new"])
-    with MuveraIndex.open(folder, encoder, read_only=True) as reader:
+    with MuveraIndex.open(folder, encoder, read_only=True, refresh_interval=None) as reader:
         assert reader.calibration == after
         assert "new" in reader
     assert check_index(folder).ok
@@ -439,7 +439,7 @@ def test_a_damaged_calibration_is_left_out_and_repaired(
     folder_format.forge_state(folder, {"learned": value})
     with (
         caplog.at_level(logging.WARNING),
-        MuveraIndex.open(folder, encoder, read_only=True) as index,
+        MuveraIndex.open(folder, encoder, read_only=True, refresh_interval=None) as index,
     ):
         assert index.calibration == {}
         assert all(hit.relevance == hit.normalized_score for hit in index.search(question))

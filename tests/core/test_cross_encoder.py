@@ -231,6 +231,7 @@ def test_tensors_are_taken(dtype: str) -> None:
         (lambda n: ["1.0"] * n, "cannot be used"),
         (lambda n: "high", "returned 'high'"),
         (lambda n: None, "returned None"),
+        (lambda n: dict.fromkeys(range(n), 1.0), "must return one number per pair"),
         (lambda n: [None] * n, "cannot be used"),
         (lambda n: [{"score": 1.0}] * n, "cannot be used"),
         (lambda n: [[1.0], [1.0, 2.0]] * (n // 2), "cannot be used"),

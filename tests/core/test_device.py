@@ -286,7 +286,7 @@ def test_writes_and_compaction_are_seen(gpu: Gpu, tmp_path: Path) -> None:
         # Deleted documents were more than half of the cache, so it was rebuilt.
         assert found._reranker.n_cached == len(index) == 140
         assert answers(index) == answers(plain)
-        with MuveraIndex.open(tmp_path / "a", ENCODER, read_only=True, device="cuda") as reader:
+        with MuveraIndex.open(tmp_path / "a", ENCODER, read_only=True, refresh_interval=None, device="cuda") as reader:
             index.add_embeddings(tokens(4, 5), ids=ids(700, 705))
             assert reader.refresh()
             assert answers(reader, exact=True) == answers(index, exact=True)

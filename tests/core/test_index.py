@@ -631,7 +631,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:
         before = answers(index)
         with pytest.raises(IndexLockedError, match="already open for writing in this process"):
             MuveraIndex.open(tmp_path / "index", ENCODER)
-        with MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True) as reader:
+        with MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True, refresh_interval=None) as reader:
             assert answers(reader) == before
         index.add_embeddings(random_tokens(1, 1), ids=["x"])
     MuveraIndex.open(tmp_path / "index", ENCODER).close()

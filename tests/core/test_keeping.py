@@ -132,7 +132,7 @@ def test_a_reader_sees_what_was_added_after_a_refresh(tmp_path: Path) -> None:
     with MuveraIndex.create(tmp_path / "index", ENCODER, FDE) as index:
         index.add_embeddings(tokens(0, 10), ids=ids(10))
         assert index.refresh() is False
-        with MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True) as reader:
+        with MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True, refresh_interval=None) as reader:
             assert reader.refresh() is False
             index.add_embeddings(tokens(1, 5), ids=ids(5, 10))
             assert len(found(reader)) == len(reader) == 10

@@ -142,7 +142,7 @@ def test_a_search_of_a_replaced_snapshot_is_stale(index: MuveraIndex) -> None:
 def test_a_reader_and_a_copy_have_the_words_too(tmp_path: Path) -> None:
     with MuveraIndex.create(tmp_path / "index", ENCODER) as index:
         add(index, TEXTS)
-        with MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True) as reader:
+        with MuveraIndex.open(tmp_path / "index", ENCODER, read_only=True, refresh_interval=None) as reader:
             assert hits(reader, "fox") == ["owl", "fox"]
             index.set_lexical(LexicalConfig(language=None))
             assert reader.refresh()

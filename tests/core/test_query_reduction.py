@@ -115,7 +115,7 @@ def test_a_query_without_balls_is_not_scored_twice(monkeypatch: pytest.MonkeyPat
             kept.extend(len(request.keys) for request in requests)
             return rerank(collection, requests, k)
 
-        monkeypatch.setattr("muvera_core.search.pipeline.rerank", noted)
+        monkeypatch.setattr("muvera_core.search.modes.rerank", noted)
         assert index.search_embeddings_batch([query, pairs], k=3, query_reduction=HALF) == expected
         assert kept == [200, 50]
 

@@ -1066,7 +1066,10 @@ def test_repair_of_tokens_keeps_what_was_learned(tuned: Path) -> None:
 @pytest.fixture
 def writer_and_reader(pristine: Path, tmp_path: Path) -> Iterator[tuple[MuveraIndex, MuveraIndex]]:
     shutil.copytree(pristine / "plain", tmp_path / "index")
-    with reopen(tmp_path / "index") as writer, reopen(tmp_path / "index", read_only=True) as reader:
+    with (
+        reopen(tmp_path / "index") as writer,
+        reopen(tmp_path / "index", read_only=True, refresh_interval=None) as reader,
+    ):
         yield writer, reader
 
 
@@ -1161,7 +1164,7 @@ def test_a_reader_whose_weights_are_replaced_while_it_loads_them_takes_the_next(
         assert reader.refresh() is True  # the documents that came meanwhile
         assert answers(reader) == answers(writer)
         replaced.clear()
-        with reopen(writer.path, read_only=True) as late:
+        with reopen(writer.path, read_only=True, refresh_interval=None) as late:
             assert len(replaced) == 2
             assert is_learned(late)
             late.refresh()

@@ -120,7 +120,10 @@ def test_an_interruption_of_what_follows_a_commit_ends_the_call(
 def test_a_reader_is_up_to_date_after_what_follows_a_refresh_has_failed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with MuveraIndex.open(folder, ENCODER) as index, MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
+    with (
+        MuveraIndex.open(folder, ENCODER) as index,
+        MuveraIndex.open(folder, ENCODER, read_only=True, refresh_interval=None) as reader,
+    ):
         index.delete(DELETED)
         with monkeypatch.context() as patch:
             patch.setattr(StageOne, "compact", failing(MemoryError()))
@@ -205,7 +208,7 @@ def test_a_choice_of_optimize_is_kept_where_the_manifest_cannot_be_written(
             chosen = index.optimize(0.5, n_queries=20, k=3)
         assert index._collection.manifest.tuning == chosen
     assert Manifest.read(folder).tuning is None
-    with MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
+    with MuveraIndex.open(folder, ENCODER, read_only=True, refresh_interval=None) as reader:
         assert reader._collection.manifest.tuning == chosen
     with MuveraIndex.open(folder, ENCODER) as index:
         assert index._collection.manifest.tuning == chosen

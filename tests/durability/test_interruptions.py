@@ -316,7 +316,10 @@ class Case:
                 assert report.ok, str(report)
 
     def _refresh(self, interruption: Interruption, path: Path) -> None:
-        with MuveraIndex.open(path, ENCODER, read_only=True) as reader, MuveraIndex.open(path, ENCODER) as writer:
+        with (
+            MuveraIndex.open(path, ENCODER, read_only=True, refresh_interval=None) as reader,
+            MuveraIndex.open(path, ENCODER) as writer,
+        ):
             OPERATIONS["replace"].apply(writer)
             if self.call == "refresh after compaction":
                 writer.compact()

@@ -596,7 +596,7 @@ def open_anew_after_a_fork(path: str) -> None:
         mine: list[Any] = []
 
         def read() -> None:
-            with MuveraIndex.open(path, ENCODER, read_only=True) as reader:
+            with MuveraIndex.open(path, ENCODER, read_only=True, refresh_interval=None) as reader:
                 mine.append(answers(reader))
 
         told = {

@@ -102,7 +102,7 @@ def opened_while_the_writer_saves(folder: Path, patch: pytest.MonkeyPatch, modul
             return result
 
         patch.setattr(module, name, read_and_save)
-        with MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
+        with MuveraIndex.open(folder, ENCODER, read_only=True, refresh_interval=None) as reader:
             assert "o1" in writer, "the writer hasn't saved"
             assert_stage_one(reader)
             reader.refresh()
@@ -133,7 +133,10 @@ def test_a_refresh_after_an_interrupted_one_shows_the_latest_state(
         raise KeyboardInterrupt
 
     expected = LEFT
-    with MuveraIndex.open(folder, ENCODER, read_only=True) as reader, MuveraIndex.open(folder, ENCODER) as writer:
+    with (
+        MuveraIndex.open(folder, ENCODER, read_only=True, refresh_interval=None) as reader,
+        MuveraIndex.open(folder, ENCODER) as writer,
+    ):
         assert_answers(reader, ReferenceModel().with_documents(DOCUMENTS))
         writer.delete(DELETED)
         if change == "deleted and added":
@@ -153,7 +156,10 @@ def test_a_refresh_after_an_interrupted_one_shows_the_latest_state(
 def test_a_commit_amid_a_refresh_does_not_look_like_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.2)
     checksum = database._state_checksum
-    with MuveraIndex.open(folder, ENCODER) as writer, MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
+    with (
+        MuveraIndex.open(folder, ENCODER) as writer,
+        MuveraIndex.open(folder, ENCODER, read_only=True, refresh_interval=None) as reader,
+    ):
 
         def write() -> None:
             with contextlib.suppress(IndexLockedError):  # the reader is in its way
@@ -188,7 +194,7 @@ def test_a_journal_that_a_commit_removes_while_a_reader_looks_at_it_is_no_error(
 
     journal.write_bytes(b"")
     monkeypatch.setattr(module, "is_plain_file", found_and_removed)
-    with MuveraIndex.open(folder, ENCODER, read_only=True) as reader:
+    with MuveraIndex.open(folder, ENCODER, read_only=True, refresh_interval=None) as reader:
         assert_answers(reader, ReferenceModel().with_documents(DOCUMENTS))
 
 

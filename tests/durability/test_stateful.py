@@ -265,7 +265,7 @@ class IndexMachine(RuleBasedStateMachine):
     def open_reader(self) -> None:
         if self.reader is not None:
             self.reader.close()
-        self.reader = MuveraIndex.open(self.path, self.encoder, read_only=True)
+        self.reader = MuveraIndex.open(self.path, self.encoder, read_only=True, refresh_interval=None)
         self.reader_state = len(self.states) - 1
         self.reader_is_idle, self.reader_is_behind = True, False
 

@@ -100,6 +100,8 @@ def test_diverse_searches_take_neighbours_and_a_mode(store: MuveraVectorStore) -
         hits = store.index.search_diverse(CODE, 3, fetch_k=4, relevance_weight=0.2, **options)
         found = store.max_marginal_relevance_search(CODE, 3, fetch_k=4, lambda_mult=0.2, **options)
         assert scored(found) == [(hit.id, hit.score, hit.relevance) for hit in hits]
+    near = store.max_marginal_relevance_search(CODE, 2, fetch_k=2, lambda_mult=0, n_neighbors=9)
+    assert ids_of(near) != ids_of(store.max_marginal_relevance_search(CODE, 2, fetch_k=2, lambda_mult=0))
     with pytest.raises(InvalidInputError, match="method must be one of"):
         store.max_marginal_relevance_search(CODE, method="clusters")  # type: ignore[arg-type]
 

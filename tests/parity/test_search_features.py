@@ -13,6 +13,7 @@ from llama_index.retrievers.muvera import MuveraVectorStore as LlamaIndexStore
 
 from langchain_muvera import MuveraRetriever as LangChainRetriever
 from langchain_muvera import MuveraVectorStore as LangChainStore
+from langchain_muvera import ScoredDocument
 from muvera_core import MuveraIndex
 from muvera_core.encoders import BundledEncoder
 from muvera_core.evaluation.collections import BeirCollection
@@ -48,7 +49,11 @@ def test_every_mode_and_its_passages(both: Any, questions: list[str], mode: Any)
         documents: Any = LangChainRetriever(index=langchain.index, k=5, mode=mode, passage="metadata").invoke(question)
         nodes = LlamaIndexRetriever(llama_index.client, 5, mode=mode, passage="metadata").retrieve(question)
         keys = ("passage", "passage_start", "passage_end")
-        assert [(each.id, each.relevance, tuple(each.metadata[key] for key in keys)) for each in documents] == expected
+        assert [
+            (each.id, each.relevance, tuple(each.metadata[key] for key in keys))
+            for each in documents
+            if isinstance(each, ScoredDocument)
+        ] == expected
         assert [(each.node_id, each.score, tuple(each.metadata[key] for key in keys)) for each in nodes] == expected
         query = VectorStoreQuery(query_str=question, similarity_top_k=5, mode=VectorStoreQueryMode(QUERY_MODES[mode]))
         result = llama_index.query(query, passage="text")

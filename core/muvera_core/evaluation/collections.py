@@ -156,10 +156,10 @@ def _id(line: str, content: dict[str, Any]) -> str:
 
 def _lines(folder: Path, name: str) -> Iterator[str]:
     """The lines of a file, or if there is none with this name, of its gzipped twin. A name in .gz is a gzipped file."""
-    named = folder / name
-    is_packed = name.endswith(".gz") or not named.is_file()
-    file = named if named.is_file() else folder / f"{name}.gz"
+    file, is_packed = folder / name, name.endswith(".gz")
     try:
+        if not file.is_file() and not is_packed:
+            file, is_packed = folder / f"{name}.gz", True
         if file.is_file():
             with gzip.open(file, "rt", encoding="utf-8") if is_packed else file.open(encoding="utf-8") as lines:
                 yield from lines

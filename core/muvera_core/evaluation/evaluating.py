@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -145,7 +146,12 @@ def as_grades(ids: Mapping[str, float] | Collection[str]) -> Mapping[str, float]
     """The grade of each relevant document, by id. A collection of ids has grades of 1."""
     if isinstance(ids, str):
         raise InvalidInputError(f"relevant must hold a collection of ids for each query, got {shown(ids)}")
-    return ids if isinstance(ids, Mapping) else dict.fromkeys(ids, 1.0)
+    if not isinstance(ids, Mapping):
+        return dict.fromkeys(ids, 1.0)
+    for id, grade in ids.items():
+        if not isinstance(grade, (int, float, np.integer, np.floating)) or not math.isfinite(grade):
+            raise InvalidInputError(f"the grade of document {shown(id)} must be a finite number, got {shown(grade)}")
+    return ids
 
 
 def _searching_embeddings(

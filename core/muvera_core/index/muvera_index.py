@@ -405,6 +405,11 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
                 raise InvalidInputError(
                     "relevant chooses BM25's share, but there is no word index: call set_lexical(True)"
                 )
+            if not self.get(sorted({id for _, grades in judged for id, grade in grades.items() if grade > 0})):
+                raise InvalidInputError(
+                    f"the index has no relevant document of {counted(len(judged), 'question')}: give ids that "
+                    "documents were added with"
+                )
         tuning = optimize(
             self._collection,
             self._writer,

@@ -85,7 +85,8 @@ class SearchingCalls(IndexParts):
 
         Args:
             query: the query's text.
-            k: number of hits. A smaller index returns all its documents.
+            k: number of hits. A smaller index returns all its documents; in mode "lexical", those with a word of the
+                query.
             n_candidates: number of candidates to rerank. More candidates find more and take longer. None takes what
                 ``optimize`` chose, or else the larger of 400 and 10 * k.
             mode: what ranks documents. "late" takes late interaction: exact MaxSim. "lexical" takes the words alone:
@@ -95,10 +96,12 @@ class SearchingCalls(IndexParts):
             fusion: how mode "hybrid" joins the two. "scores" adds both scores, brought to one scale. "ranks" is
                 reciprocal rank fusion.
             filter: admits documents by their metadata, for example ``{"year": {"$gte": 2020}}``. See
-                ``muvera_core.filters``. If the filter admits at least ``k`` documents, ``k`` are returned.
+                ``muvera_core.filters``. If the filter admits at least ``k`` documents, ``k`` are returned,
+                except in mode "lexical".
             ids: admits only documents with these ids. Unknown ids are ignored.
             min_score: smallest ``relevance`` of a hit, from 0 to 1.
-            exact: score every document. This is slow. It is the reference for every other search.
+            exact: score every document. This is slow. It is the reference for every other search. Mode "lexical" always
+                does it.
             with_passages: find the part of each hit's text that matched best, whole sentences of at most 500 characters
                 together: ``hit.passage``. For a longer text this takes about as long as tokenizing it.
             query_reduction: makes the query shorter for the choice of the documents that are then reranked by all its

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -25,7 +24,7 @@ class LexicalConfig:
             English name of a language that Snowball knows (``muvera_core.lexical.languages()``). None compares words as
             they are. Trigrams are never stemmed.
         fields: metadata fields whose texts are searched, too, such as ("title", "author.name").
-        field_weight: how much a word in one of these fields counts, compared with a word in the text. Above 0.
+        field_weight: how much a word in one of these fields counts, compared with a word in the text: from 0.01 to 100.
 
     Raises:
         InvalidInputError: a setting is invalid.
@@ -46,8 +45,8 @@ class LexicalConfig:
         if "" in fields or len(set(fields)) < len(fields):
             raise InvalidInputError(f"fields must be distinct and not empty, got {shown(fields)}")
         weight = self.field_weight
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
-            raise InvalidInputError(f"field_weight must be a number above 0, got {shown(weight)}")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0.01 <= weight <= 100:
+            raise InvalidInputError(f"field_weight must be a number from 0.01 to 100, got {shown(weight)}")
         object.__setattr__(self, "fields", fields)
         object.__setattr__(self, "field_weight", float(weight))
 

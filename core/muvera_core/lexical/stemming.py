@@ -37,11 +37,13 @@ def stemmer(language: str | None) -> Callable[[str], str]:
     if language is None:
         return lru_cache(_KEPT_WORDS)(lambda word: without_accents(word[:LONGEST_WORD]))
     snowball, lock = snowballstemmer.stemmer(language), Lock()
+    # The rules of English know no accents. Those of other languages do, so accents go after the stem was found.
+    prepared = without_accents if language == "english" else str
 
     @lru_cache(_KEPT_WORDS)
     def token(word: str) -> str:
         with lock:  # a stemmer keeps the word that it works on
-            stem = snowball.stemWord(word[:LONGEST_WORD])
+            stem = snowball.stemWord(prepared(word[:LONGEST_WORD]))
         return without_accents(stem) or without_accents(word[:LONGEST_WORD])
 
     return token

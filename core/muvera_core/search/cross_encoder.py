@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -65,7 +67,7 @@ def _require_scores(returned: Any, n: int) -> Scores:
     wanted = f"it must return one number per pair, got {counted(n, 'pair')}"
     if callable(getattr(returned, "detach", None)):  # a tensor of torch, which may be on a GPU and have a gradient
         returned = returned.detach().cpu().tolist()
-    if isinstance(returned, (str, bytes)) or returned is None:
+    if isinstance(returned, (str, bytes, Mapping, AbstractSet)) or returned is None or inspect.isawaitable(returned):
         raise EncoderError(f"the cross-encoder returned {shown(returned)}: {wanted}")
     try:
         # Also lists of tensors or of NumPy's scalars.

@@ -144,7 +144,7 @@ def _fused(
     if options.fusion == "ranks":
         scores = fuse_ranks(maxsim, bm25, _EQUAL_SHARES if weight is None else weight)
     else:
-        if weight is None:
+        if weight is None and not options.weighs_each_question:
             weight = collection.learned.lexical_weight
         if weight is None:
             weight = weight_of_words(maxsim, bm25, _terms_of(collection, request.snapshot, query))

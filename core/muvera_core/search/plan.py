@@ -35,7 +35,9 @@ class SearchOptions:
         ids: admits only the documents with these ids; unknown ids are ignored. None admits every document.
         min_score: the smallest relevance of a hit. None keeps all hits.
         mode: what ranks documents: "late" exact MaxSim, "lexical" BM25, "hybrid" both.
-        lexical_weight: BM25's share in mode "hybrid". None chooses it for each question.
+        lexical_weight: BM25's share in mode "hybrid". None takes the learned one or, if there is none, one that is
+            chosen for each question.
+        weighs_each_question: choose BM25's share for each question, whatever was learned.
         fusion: how mode "hybrid" joins the two rankings.
         with_passages: find the part of each hit's text that matched best.
         query_reduction: makes the query shorter for the choice of a shortlist. None leaves it as it is.
@@ -49,6 +51,7 @@ class SearchOptions:
     min_score: float | None = None
     mode: SearchMode = "late"
     lexical_weight: float | None = None
+    weighs_each_question: bool = False
     fusion: Fusion = "scores"
     with_passages: bool = False
     query_reduction: QueryReduction | None = None

@@ -178,8 +178,8 @@ class Store:
         """The ``n`` documents with the highest BM25, best first, ties by rising key.
 
         BM25 is that of SQLite's FTS5 (k1 = 1.2, b = 0.75) with Lucene's idf, and with ``snapshot.lexical.field_weight``
-        for words in metadata fields. In an index of 1,000 documents or more, terms that more than half of them have are
-        left out, unless all are such.
+        for words in metadata fields. In an index of 1,000 documents or more, terms that more than half of them have
+        count only if fewer than ``n`` documents are found without them.
 
         Args:
             snapshot: the documents.
@@ -195,7 +195,10 @@ class Store:
             CorruptIndexError: the word index is damaged.
         """
         with self._using():
-            return top(snapshot, self._words.scores(snapshot, query), n, admitted)
+            found = top(snapshot, self._words.scores(snapshot, query), n, admitted)
+            if len(found[0]) < n:
+                found = top(snapshot, self._words.scores(snapshot, query, of_common=True), n, admitted)
+            return found
 
     def lexical_scores(self, snapshot: Snapshot, query: LexicalQuery, keys: IntArray) -> FloatArray:
         """BM25 of documents, float32, shape (keys,); 0 where nothing matches. See ``lexical_search``."""

@@ -60,10 +60,11 @@ class WordReader:
         self._lock, self._own = lock, list[sqlite3.Connection]()
         self._closed = False
 
-    def scores(self, snapshot: Snapshot, query: LexicalQuery) -> Scores:
+    def scores(self, snapshot: Snapshot, query: LexicalQuery, *, of_common: bool = False) -> Scores:
         """BM25 of all documents, float64, in the order of the snapshot's keys; 0 where nothing matches.
 
-        Of ``_MANY_DOCUMENTS`` or more, terms that more than half of them have are left out, unless all terms are such.
+        Of ``_MANY_DOCUMENTS`` or more, terms that more than half of them have are left out, unless all terms are such,
+        or ``of_common`` asks for them.
 
         Raises:
             StaleError: something was committed after this snapshot.
@@ -73,8 +74,8 @@ class WordReader:
         if len(snapshot):
             frequency = dict(zip(query.terms, self.frequencies(snapshot, query).tolist(), strict=True))
             found = [term for term in query.terms if frequency[term]]
-            is_small = len(snapshot) < _MANY_DOCUMENTS
-            telling = [term for term in found if is_small or 2 * frequency[term] <= len(snapshot)]
+            counts_all = of_common or len(snapshot) < _MANY_DOCUMENTS
+            telling = [term for term in found if counts_all or 2 * frequency[term] <= len(snapshot)]
             for term in telling or found:
                 weights = self._weights(snapshot, term)
                 scores[weights.places] += weights.weights

@@ -42,23 +42,19 @@ def choose_lexical_weight(
     """
 
     def measured(weight: float | None) -> list[float]:
-        options = SearchOptions(k, mode="hybrid", lexical_weight=weight)
+        options = SearchOptions(k, mode="hybrid", lexical_weight=weight, weighs_each_question=True)
         found = search(collection, [question for question, _ in judged], options, StageClock())
         return [ndcg_at_k([hit.id for hit in hits], grades, k) for hits, (_, grades) in zip(found, judged, strict=True)]
 
     with collection.locks.writing:
         collection.require_writable()
-        writer.learn(replace(collection.learned, lexical_weight=None))
         by_question = measured(None)
         bar = tqdm(_WEIGHTS, desc="share of words", unit="share", leave=False, disable=not show_progress)
         best, values = max(((weight, measured(weight)) for weight in bar), key=lambda each: fmean(each[1]))
         gains = [one - other for one, other in zip(values, by_question, strict=True)]
         error = stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-        if fmean(gains) <= error:
-            return {"hybrid_ndcg": fmean(by_question), "hybrid_ndcg_by_question": fmean(by_question)}
-        writer.learn(replace(collection.learned, lexical_weight=best))
-        return {
-            "hybrid_ndcg": fmean(values),
-            "hybrid_ndcg_by_question": fmean(by_question),
-            "lexical_weight": best,
-        }
+        chosen = best if fmean(gains) > error else None
+        writer.learn(replace(collection.learned, lexical_weight=chosen))
+        found = {"hybrid_ndcg": fmean(by_question if chosen is None else values)}
+        found["hybrid_ndcg_by_question"] = fmean(by_question)
+        return found if chosen is None else found | {"lexical_weight": chosen}

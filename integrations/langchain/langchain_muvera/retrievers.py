@@ -98,8 +98,10 @@ class MuveraRetriever(StrictModel, BaseRetriever):
         # LangChain's ``invoke`` reads ``verbose``, and passes it on.
         known = [*_SETTINGS, "passage", "n_calls", "ids", "verbose"]
         refuse_unknown(f"{type(self).__name__}.invoke", given, known)
-        # A call in another mode does without the retriever's own settings of hybrid searches.
+        # A call in another mode does without those of the retriever's own settings that have no meaning in it.
         other = {} if given.get("mode") in (None, "hybrid") else _HYBRIDS
+        if given.get("mode") == "lexical":
+            other = {**other, "n_candidates": None, "query_reduction": None}
         names = (*_SETTINGS, "passage", "n_calls")
         own = {name: other[name] if name in other else getattr(self, name) for name in names}
         settings = {name: own[name] if given.get(name) is None else given[name] for name in names}

@@ -128,7 +128,10 @@ def _check_state(folder: Path, before: Model | None, after: Model) -> str | None
             return f"after one more add: {reason}"
     with MuveraIndex.open(folder, ENCODER) as index:
         reason = differences(index, extended) or ""
-        return f"after one more add and reopening: {reason}" if reason else None
+        if reason:
+            return f"after one more add and reopening: {reason}"
+    problems = check_index(folder).problems  # also compares the word index with the texts
+    return f"after one more add, the check finds {problems}" if problems else None
 
 
 def _short(documents: Sequence[tuple[str, str | None, dict[str, Any]]]) -> str:
