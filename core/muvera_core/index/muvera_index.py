@@ -442,7 +442,7 @@ class MuveraIndex(WritingCalls, SearchingCalls, ReadingCalls, KeepingCalls):
         on other hits. It is that of questions half of which have an answer in the index.
 
         Without judged questions, parts of documents stand in for questions, each with and without its document in the
-        index. Judged questions correct that map, the more, the more there are; 50 are enough to be worth it.
+        index. Judged questions correct that map: the more there are, the more they count.
 
         The map is stored with the index and committed at once. Searches go on meanwhile; writes wait. Calibrate again
         when the index has grown several times over, is about something else, or after ``optimize`` with
