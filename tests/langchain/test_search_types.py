@@ -122,6 +122,14 @@ def test_options_of_hybrid_searches_reach_the_index(store: MuveraVectorStore) ->
         store.search(CODE, "nearest")
 
 
+def test_a_call_in_another_mode_does_without_settings_that_have_no_meaning_in_it(store: MuveraVectorStore) -> None:
+    reduction = QueryReduction(ball_threshold=0.7)
+    retriever = MuveraRetriever(index=store.index, k=1, n_candidates=50, query_reduction=reduction)
+    assert ids_of(retriever.invoke(CODE, mode="lexical")) == ["pump"]
+    with pytest.raises(InvalidInputError, match="n_candidates"):
+        retriever.invoke(CODE, mode="lexical", n_candidates=5)
+
+
 def test_words_of_a_field_are_searched_and_words_need_a_word_index(encoder: BundledEncoder) -> None:
     texts, metadatas = (
         ["Zebras are mentioned here.", "Stripes confuse flies."],
