@@ -165,11 +165,12 @@ def test_a_copy_encodes_alike_and_keeps_its_class(copied: Callable[[BundledEncod
 
 
 def test_pinned_similarities(encoder: BundledEncoder) -> None:
-    # Values of the shipped model. The tolerance leaves room for other processors and onnxruntime versions.
+    # Values of the shipped model. The tolerance leaves room for other onnxruntime versions and for processors without
+    # VNNI (measured: .035).
     text = "The cat sat on the mat while a dog slept."
     cls, the, cat, sat, _, _, mat, _, _, dog, slept, _, sep = encoder.encode_documents([text])[0]
     similarities = [cat @ dog, cat @ mat, sat @ slept, cls @ sep, the @ cat]
-    np.testing.assert_allclose(similarities, [0.607, 0.326, 0.517, 0.340, 0.458], atol=0.03)
+    np.testing.assert_allclose(similarities, [0.607, 0.326, 0.517, 0.340, 0.458], atol=0.05)
 
 
 def test_a_passage_that_answers_scores_above_one_that_does_not(encoder: BundledEncoder) -> None:

@@ -215,11 +215,6 @@ def test_common_words_count_where_others_find_too_few() -> None:
         assert len(store.lexical_search(snapshot, query, 3, admitted)[0]) == 3
 
 
-def test_nothing_is_relevant_to_no_question(index: MuveraIndex) -> None:
-    assert len(index.search(" ", 2, filter={"kind": "manual"})) == 2
-    assert index.search(" ", 2, filter={"kind": "manual"}, min_score=0.1) == []
-
-
 # What is refused
 
 

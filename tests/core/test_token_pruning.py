@@ -193,9 +193,9 @@ def test_explain_names_the_token_that_was_kept(encoder: BundledEncoder, keep_tok
     tokens, spans = encoder.encode_documents([OWLS])[0], encoder.document_spans(OWLS).tolist()
     kept = kept_places(tokens, keep_tokens)
     query = encoder.encode_queries([QUESTION])[0]
-    best = kept[(query @ tokens[kept].T).argmax(axis=1)]
     with MuveraIndex.create(None, encoder, keep_tokens=keep_tokens) as index:
         index.add([OWLS], ids=["owls"])
+        best = kept[(query @ index.get_embeddings("owls")["owls"].T).argmax(axis=1)]  # as they were rounded
         (hit,) = index.search(QUESTION)
         matches = index.explain(QUESTION, "owls")
     assert sum(match.similarity for match in matches) == pytest.approx(hit.score, abs=1e-3)

@@ -81,7 +81,8 @@ class SearchingCalls(IndexParts):
         """The ``k`` documents that match a query best, best first.
 
         A query without a visible character, which a model may write, matches nothing. With a filter or ids, the first
-        ``k`` documents that these admit are returned, in the order in which they were added, with a score of 0.
+        ``k`` documents that these admit are returned, in the order in which they were added, with a score of 0. Then
+        ``min_score`` does not count.
 
         Args:
             query: the query's text.

@@ -38,11 +38,8 @@ def search_by_vector(collection: Collection, vector: npt.ArrayLike, options: Sea
 
 
 def without_question(collection: Collection, options: SearchOptions) -> list[Hit]:
-    """The hits of a query without a visible character: what a filter or ids admit, with a score of 0, else nothing.
-
-    With a smallest relevance above 0, there are none: nothing is relevant to no question.
-    """
-    if options.admits_all or options.min_score:
+    """The hits of a query without a visible character: what a filter or ids admit, with a score of 0, else nothing."""
+    if options.admits_all:
         return []
 
     def read(snapshot: Snapshot) -> list[StoredDocument]:
