@@ -96,7 +96,7 @@ def test_the_vectors_are_the_projected_states_at_unit_length(script: ModuleType)
 
 
 def test_eight_bits_stay_close_to_the_trained_model(script: ModuleType) -> None:
-    """Without VNNI, sums of two products saturate at 16 bits (measured: .9965); with it they don't (.9979)."""
+    """On an AMD EPYC with AVX2 and without VNNI a text's mean was .9965. Other processors have exceeded .9975."""
     source = script.find_source()
     weights = script.load_weights(source)
     exact, rounded = (script.build_model(weights, precision) for precision in ("float32", "int8"))
@@ -104,7 +104,7 @@ def test_eight_bits_stay_close_to_the_trained_model(script: ModuleType) -> None:
         ids = script.build_tokenizer(source).encode(text).ids
         cosines = (run(exact, ids) * run(rounded, ids)).sum(axis=1)
         assert cosines.mean() > 0.995
-        assert cosines.min() > 0.98
+        assert cosines.min() > 0.99
 
 
 @pytest.mark.parametrize("changed", ["model.safetensors", "tokenizer.json"])
