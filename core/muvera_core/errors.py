@@ -9,6 +9,10 @@ The tree::
     ├── DeviceError                          the GPU cannot be used, or has too little memory
     ├── EncoderError                         an encoder cannot be loaded, or its output is invalid
     │   └── EncoderMismatchError             the encoder is not the one that the index was made with
+    ├── ServiceError                         a service or a shard does not answer, or refuses
+    │   ├── ServiceTimeoutError              no answer within the time that was allowed
+    │   └── ShardUnavailableError            no member of a shard answers
+    ├── PartialWriteError                    some shards wrote their part of a change, others did not
     └── IndexFolderError                     base of the errors about an index folder
         ├── NotAnIndexError                  the folder holds no index
         ├── IndexExistsError                 the folder for a new index is already in use
@@ -29,11 +33,14 @@ Warnings, all of them UserWarnings::
     DeviceFallbackWarning                    the GPU could not be used, so the CPU did the work
     StageOneNotSavedWarning                  the next opening has to compute stage one again
     NothingToOptimizeWarning                 the index has so few documents that optimizing it gains nothing
+    PartialResultWarning                     hits come from some of the shards only
 
 Every message says what was got, what was expected and what to do.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 # What to do about a damaged index.
 RUN_REPAIR = "run muvera_core.repair_index on the folder"
@@ -68,6 +75,52 @@ class EncoderError(MuveraError):
 
 class EncoderMismatchError(EncoderError):
     """The encoder is not the one that the index was made with, so their vectors cannot be compared."""
+
+
+class ServiceError(MuveraError):
+    """A service or a shard does not answer, or refuses the call."""
+
+
+class ServiceTimeoutError(ServiceError):
+    """There was no answer within the time that was allowed. What was to be written may be written or not."""
+
+
+class ShardUnavailableError(ServiceError):
+    """No member of a shard answers.
+
+    Attributes:
+        shards: numbers of the shards.
+    """
+
+    def __init__(self, message: str, shards: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.shards = shards
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.shards)
+
+
+class PartialWriteError(MuveraError):
+    """Some shards wrote their part of a change, others did not. Each part is written whole or not at all.
+
+    Attributes:
+        acknowledged: ids of documents whose change is durable.
+        failed: for each shard that did not acknowledge its part, by number, why.
+        unknown: ids whose change may be durable or not, because their shard did not answer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        acknowledged: tuple[str, ...] = (),
+        failed: dict[int, str] | None = None,
+        unknown: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.acknowledged, self.failed, self.unknown = acknowledged, failed or {}, unknown
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.acknowledged, self.failed, self.unknown)
 
 
 class IndexFolderError(MuveraError):
@@ -136,3 +189,7 @@ class StageOneNotSavedWarning(UserWarning):
 
 class NothingToOptimizeWarning(UserWarning):
     """``optimize`` changed nothing, because searches rerank all of the index's few documents anyway."""
+
+
+class PartialResultWarning(UserWarning):
+    """Hits come from some of the shards only, because the others did not answer. The message names those."""

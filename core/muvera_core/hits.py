@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,19 @@ class Document:
     image: str | None = field(default=None, kw_only=True)
     image_size: tuple[int, int] | None = field(default=None, kw_only=True)
     image_digest: str | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class DocumentPage:
+    """Some of an index's documents, and where the others go on.
+
+    Attributes:
+        documents: the documents.
+        next: what the next page is asked for with. None if there are no further documents.
+    """
+
+    documents: list[Document]
+    next: str | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,18 @@ class Hit(Document):
     lexical_score: float | None = None
     passage: Passage | None = None
     judged_score: float | None = None
+
+
+class Hits(list[Hit]):
+    """The hits of a query, with what is missing from them.
+
+    Attributes:
+        missing_shards: numbers of the shards that did not answer. Empty if the hits are complete.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), missing_shards: tuple[int, ...] = ()) -> None:
+        super().__init__(hits)
+        self.missing_shards = missing_shards
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from muvera_core.errors import InvalidInputError, ReadOnlyIndexError, StorageErr
 from muvera_core.evaluation.collections import BeirCollection
 from muvera_core.storage import LearnedSettings
 from muvera_core.storage.change import Change
-from muvera_core.tuning import made_questions
-from muvera_core.tuning.corpus import Corpus
+from muvera_core.tuning import Corpus, make_questions
 
 N = 200
 KNOWN = Calibration(-12.0, 11.0, 36.0, 12.0, 0.4, 0.045, N, n_judged=3, n_made=300)
@@ -214,8 +213,8 @@ def question(nq: BeirCollection) -> str:
 
 
 def learn(index: MuveraIndex, calibration: Calibration = KNOWN) -> None:
-    with index._collection.locks.writing:
-        index._writer.learn(LearnedSettings({"late": calibration}))
+    with index.engine.collection.locks.writing:
+        index.engine.writer.learn(LearnedSettings({"late": calibration}))
 
 
 def relevance(index: MuveraIndex, question: str, **options: Any) -> dict[str, float]:
@@ -320,7 +319,7 @@ def test_searches_without_tokens_keep_the_normalized_score(index: MuveraIndex, n
     learn(index)
     (blank,) = index.search(" ", 1, ids=[nq.ids[0]])
     assert (blank.score, blank.relevance) == (0, 0)
-    vector = index._collection.stage_one.candidates.vectors(np.array([1]))[0]
+    vector = index.engine.collection.stage_one.candidates.vectors(np.array([1]))[0]
     for hit in index.search_by_vector(vector, 3):
         assert hit.relevance == hit.normalized_score
 
@@ -345,8 +344,8 @@ def test_copies_of_a_document_answer_what_is_made_of_it(nq: BeirCollection, enco
 
 def test_parts_of_texts_are_made_of_documents_with_a_text_only(index: MuveraIndex, nq_tokens: TokenEmbeddings) -> None:
     index.add_embeddings([nq_tokens[i] for i in range(N, N + 50)], ids=[f"bare {i}" for i in range(50)])
-    corpus = Corpus(index._collection, index._collection.snapshot(), index.encoder)
-    questions = made_questions.made_questions(corpus, 60, 0)
+    corpus = Corpus(index.engine.collection, index.engine.collection.snapshot(), index.encoder)
+    questions = make_questions(corpus, 60, 0)
     assert 0 < len(questions) <= 60
     for each in questions:
         assert each.words

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -436,6 +437,32 @@ def test_a_reader_looks_again_after_the_interval(tmp_path: Path, encoder: Bundle
         while "owl" not in reader and time.monotonic() < deadline:
             time.sleep(0.05)
         assert "owl" in reader
+
+
+def test_reads_wait_for_commits_that_another_read_takes_in(
+    tmp_path: Path, encoder: BundledEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        MuveraIndex.create(tmp_path / "birds", encoder) as writer,
+        MuveraIndex.open(tmp_path / "birds", encoder, read_only=True, refresh_interval=0) as reader,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        collection, began, may_end = reader.engine.collection, threading.Event(), threading.Event()
+        catch_up = collection.catch_up
+
+        def slowly() -> bool:
+            began.set()
+            may_end.wait(20)
+            return catch_up()
+
+        monkeypatch.setattr(collection, "catch_up", slowly)
+        writer.add([BIRDS["owl"]], ["owl"])
+        first = pool.submit(len, reader)
+        assert began.wait(20)
+        second = pool.submit(len, reader)  # it begins after the addition was acknowledged
+        wait([second], timeout=0.5)
+        may_end.set()
+        assert (first.result(), second.result()) == (1, 1)
 
 
 def test_searches_go_on_while_one_of_them_refreshes(tmp_path: Path, encoder: BundledEncoder) -> None:

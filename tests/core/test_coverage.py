@@ -13,7 +13,8 @@ from patch_encoder import PatchEncoder
 from muvera_core import MuveraIndex, TokenEmbeddings
 from muvera_core.encoders import BundledEncoder
 from muvera_core.errors import InvalidInputError
-from muvera_core.search.coverage import best_matches, choose_covering, coverage_aspects
+from muvera_core.search.coverage import choose_covering, coverage_aspects
+from muvera_core.search.diversity import best_matches
 from muvera_core.stage_one import stage_one
 
 TEXTS = {

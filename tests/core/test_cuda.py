@@ -364,7 +364,7 @@ def test_too_little_free_memory_is_an_error_or_falls_back_to_the_cpu() -> None:
         expected = answers(index, exact=True)
     for name in ("cuda", "auto"):
         with fill(MuveraIndex.create(None, ENCODER, FDE, device=name, device_memory=1)) as index:
-            index._collection.accelerator._device.release()  # type: ignore[union-attr]
+            index.engine.collection.accelerator._device.release()  # type: ignore[union-attr]
             pool = cupy.cuda.MemoryPool()
             taken = []
             size = 1 << 33
@@ -382,7 +382,7 @@ def test_too_little_free_memory_is_an_error_or_falls_back_to_the_cpu() -> None:
             taken.clear()
             pool.free_all_blocks()
             assert_same(answers(index, exact=True), expected)
-            index._collection.accelerator._device.release()  # type: ignore[union-attr]
+            index.engine.collection.accelerator._device.release()  # type: ignore[union-attr]
 
 
 def test_a_gpu_that_does_not_exist() -> None:

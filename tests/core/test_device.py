@@ -56,7 +56,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
 
 def accelerator_of(index: MuveraIndex) -> accelerator.CudaAccelerator:
     """The accelerator of an index on the GPU."""
-    found = index._collection.accelerator
+    found = index.engine.collection.accelerator
     assert isinstance(found, accelerator.CudaAccelerator)
     return found
 
@@ -123,12 +123,12 @@ def test_tokens_in_slices_score_as_on_the_cpu(gpu: Gpu, precision: TokenPrecisio
 
 def test_the_gpu_takes_in_tokens_that_are_rewritten_in_another_precision(gpu: Gpu, tmp_path: Path) -> None:
     with filled(tmp_path / "a", device="cuda") as index:
-        request = find_candidates(index._collection, tokens(9, 1), SearchOptions(5, exact=True))[1]
-        before = rerank(index._collection, request, 5)
-        narrow_tokens(index._collection, index._writer, 12)
+        request = find_candidates(index.engine.collection, tokens(9, 1), SearchOptions(5, exact=True))[1]
+        before = rerank(index.engine.collection, request, 5)
+        narrow_tokens(index.engine.collection, index.engine.writer, 12)
         assert index.token_precision == "4bit"
         assert accelerator_of(index)._reranker.n_cached == len(index)
-        ((keys, scores),) = rerank(index._collection, request, 5)  # a search that began before
+        ((keys, scores),) = rerank(index.engine.collection, request, 5)  # a search that began before
         np.testing.assert_array_equal(keys, before[0][0])
         np.testing.assert_allclose(scores, before[0][1], atol=2e-4)
         found = answers(index, exact=True)
@@ -153,8 +153,8 @@ def test_documents_beyond_the_budget_are_uploaded_in_several_batches(gpu: Gpu, m
 
     def in_a_batch(index: MuveraIndex) -> list[list[tuple[str, float]]]:
         queries = tokens(9, 6)
-        _, requests = find_candidates(index._collection, queries, SearchOptions(10, 30))
-        rankings = rerank(index._collection, requests, 10)
+        _, requests = find_candidates(index.engine.collection, queries, SearchOptions(10, 30))
+        rankings = rerank(index.engine.collection, requests, 10)
         return [list(zip(map(str, keys), scores, strict=True)) for keys, scores in rankings]
 
     with filled(None) as index:
@@ -178,9 +178,9 @@ def test_ties_go_to_the_earlier_document_wherever_documents_are(gpu: Gpu, memory
     one = tokens(0, 1)
     with MuveraIndex.create(None, ENCODER, FDE, device="cuda", device_memory=memory) as index:
         index.add_embeddings(one * 50, ids=ids(0, 50))
-        snapshot = index._collection.snapshot()
+        snapshot = index.engine.collection.snapshot()
         for keys in (snapshot.keys, snapshot.keys.copy(), snapshot.keys[::3]):
-            ((ranked, _),) = rerank(index._collection, [RerankRequest(one[0], snapshot, keys)], 7)
+            ((ranked, _),) = rerank(index.engine.collection, [RerankRequest(one[0], snapshot, keys)], 7)
             assert ranked.tolist() == keys[:7].tolist()
 
 
@@ -190,11 +190,11 @@ def test_queries_with_shared_and_with_their_own_documents_can_be_mixed(gpu: Gpu,
     rankings = []
     for device in ("cpu", "cuda"):
         with filled(None, device=device, device_memory=memory) as index:
-            snapshot = index._collection.snapshot()
+            snapshot = index.engine.collection.snapshot()
             everything, some = snapshot.keys, snapshot.keys[5:300]
             lists = [everything, everything, some[::2], some, some, some[1::2], everything, some[:0]]
             requests = [RerankRequest(query, snapshot, keys) for query, keys in zip(queries, lists, strict=True)]
-            rankings.append(rerank(index._collection, requests, 5))
+            rankings.append(rerank(index.engine.collection, requests, 5))
     for (keys, scores), (other_keys, other_scores) in zip(*rankings, strict=True):
         assert keys.tolist() == other_keys.tolist()
         np.testing.assert_allclose(scores, other_scores, rtol=1e-4)
@@ -235,7 +235,7 @@ def test_documents_that_the_gpu_fails_to_encode_are_encoded_by_the_cpu(
 
     monkeypatch.setattr(accelerator, "on_gpu", lambda encoder, device: Failing())
     with filled(None) as plain:
-        expected = plain._collection.stage_one.candidates.vectors(plain._collection.snapshot().keys)
+        expected = plain.engine.collection.stage_one.candidates.vectors(plain.engine.collection.snapshot().keys)
     with MuveraIndex.create(None, ENCODER, FDE, device="cuda") as index:
         with pytest.raises(DeviceError, match="too little free memory"):
             index.add_embeddings(tokens(0, 3))
@@ -243,7 +243,7 @@ def test_documents_that_the_gpu_fails_to_encode_are_encoded_by_the_cpu(
     with pytest.warns(DeviceFallbackWarning, match="too little free memory"):
         index = filled(None, device="auto")
     with index:
-        found = index._collection.stage_one.candidates.vectors(index._collection.snapshot().keys)
+        found = index.engine.collection.stage_one.candidates.vectors(index.engine.collection.snapshot().keys)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -257,8 +257,8 @@ def test_queries_of_a_batch_go_to_the_gpu_together(gpu: Gpu, monkeypatch: pytest
             assert gpu.engines[0].prepared == [6]
         monkeypatch.setattr(reranker, "_SCORES_AT_ONCE", 1300)  # two queries' scores of all 600 documents
         gpu.engines[0].prepared.clear()
-        _, requests = find_candidates(index._collection, tokens(9, 6), SearchOptions(4, exact=True))
-        rankings = rerank(index._collection, requests, 4)
+        _, requests = find_candidates(index.engine.collection, tokens(9, 6), SearchOptions(4, exact=True))
+        rankings = rerank(index.engine.collection, requests, 4)
         assert gpu.engines[0].prepared == [2, 2, 2]
         assert [len(keys) for keys, _ in rankings] == [4] * 6
 
@@ -493,11 +493,11 @@ def test_row_layouts(precision: TokenPrecision, dimension: int) -> None:
 def test_a_search_that_scans_on_the_gpu_plans_to(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muvera_core.cuda.scan.CudaScan._is_faster_than_cpu", lambda *_: True)
     with filled(None, device="cuda") as index:
-        plan = make_plan(index._collection, SearchOptions(5, 40))
+        plan = make_plan(index.engine.collection, SearchOptions(5, 40))
         assert (plan.path, plan.n_candidates, plan.ef) == ("GPU scan", 40, None)
         filtered = SearchOptions(5, 40, compile_filter({"even": True}))
-        assert make_plan(index._collection, filtered).path == "flat scan"
-        assert make_plan(index._collection, SearchOptions(5, exact=True)).path == "every document"
+        assert make_plan(index.engine.collection, filtered).path == "flat scan"
+        assert make_plan(index.engine.collection, SearchOptions(5, exact=True)).path == "every document"
 
 
 @pytest.mark.parametrize("faster", [True, False])
@@ -512,7 +512,7 @@ def test_a_forgotten_index_on_a_gpu_is_gone_at_once(
         answers(index, n_candidates=40)
         index.add_embeddings(tokens(5, 20), ids=ids(900, 920))
         index.delete(ids(0, 10))
-        collection = index._collection
+        collection = index.engine.collection
         parts = (index, collection, collection.store, collection.stage_one, collection.accelerator)
         return [weakref.ref(part) for part in parts]
 

@@ -347,7 +347,7 @@ def test_k_hits_are_found_wherever_k_match(kind: str, n_matching: int, monkeypat
     with MuveraIndex.create(None, ENCODER, FDE) as index:
         metadatas = [{"n": i} for i in range(2000)]
         index.add_embeddings(random_unit(0, 2000), ids=[f"d{i}" for i in range(2000)], metadatas=metadatas)
-        assert index._collection.stage_one.candidates.kind == kind
+        assert index.engine.collection.stage_one.candidates.kind == kind
         for query in random_unit(1, 3):
             hits = index.search_embeddings(query, k=20, n_candidates=50, filter={"n": {"$lt": n_matching}})
             assert len(hits) == min(20, n_matching)
@@ -371,7 +371,7 @@ def test_filters_follow_replacements_deletions_and_reopening(tmp_path: Path) -> 
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
         assert [d.id for d in index.find()] == ["a"]
         assert [hit.id for hit in index.search_embeddings(tokens[0], filter={"x": 3})] == ["a"]
-        assert index._collection.store._db.execute("SELECT count(*) FROM fields").fetchone() == (1,)
+        assert index.engine.collection.store._db.execute("SELECT count(*) FROM fields").fetchone() == (1,)
 
 
 def test_many_filters_in_turn_and_writes_between_them_give_fresh_answers() -> None:

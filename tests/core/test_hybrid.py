@@ -206,7 +206,7 @@ def test_common_words_count_where_others_find_too_few() -> None:
     with MuveraIndex.create(None, PrecomputedEmbeddings(16, "test")) as index:
         texts = ["owl barn" if i == 5 else "owl tree" if i % 3 else "ant" for i in range(n)]
         index.add_embeddings(tokens, ids=list(map(str, range(n))), texts=texts, metadatas=[{"n": i} for i in range(n)])
-        store, snapshot = index._collection.store, index._collection.snapshot()
+        store, snapshot = index.engine.collection.store, index.engine.collection.snapshot()
         query = parse_query(LexicalConfig(), "owl barn")
         keys, bm25 = store.lexical_search(snapshot, query, 3)
         assert [store.documents(snapshot, [key])[0].text for key in keys] == ["owl barn", "owl tree", "owl tree"]
@@ -310,10 +310,10 @@ def test_optimize_chooses_the_share_of_words_by_judged_questions(tmp_path: Path)
                 queries=[f"Where is {code}?" for code in codes], relevant=[[code] for code in codes]
             )
         assert tuning.measured["hybrid_ndcg"] >= tuning.measured["hybrid_ndcg_by_question"]
-        chosen = index._collection.learned.lexical_weight
+        chosen = index.engine.collection.learned.lexical_weight
         assert chosen == tuning.measured.get("lexical_weight")
     with MuveraIndex.open(tmp_path / "index", read_only=True) as reader:
-        assert reader._collection.learned.lexical_weight == chosen
+        assert reader.engine.collection.learned.lexical_weight == chosen
         with pytest.raises(ReadOnlyIndexError):
             reader.optimize(queries=["Where is qk10?"], relevant=[["qk10"]])
 
@@ -335,7 +335,7 @@ def test_a_calibration_for_late_serves_hybrid_and_its_own_replaces_it() -> None:
         add_texts(index)
         index.add([f"Fact {i} about numbers." for i in range(12)])
         index.calibrate(n_queries=20)
-        calibration = index._collection.learned
+        calibration = index.engine.collection.learned
         assert calibration.calibration_of("hybrid") == calibration.calibrations["late"]
         assert calibration.calibration_of("lexical") is None
         index.calibrate(["ERR-4012", "owls"], [["disk"], ["owl"]], mode="hybrid", n_queries=20)

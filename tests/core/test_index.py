@@ -370,7 +370,10 @@ def test_an_interruption_after_the_commit_leaves_what_was_committed(index: Muver
     assert len(index) == 13
     index.add_embeddings(random_tokens(2, 1), ids=["last"])
     assert {id for id, _ in answers(index, 1, k=14)[0]} == {*ids(13), "last"}
-    assert index._collection.stage_one.candidates.keys().tolist() == index._collection.store.snapshot.keys.tolist()
+    assert (
+        index.engine.collection.stage_one.candidates.keys().tolist()
+        == index.engine.collection.store.snapshot.keys.tolist()
+    )
 
 
 # Folders
@@ -473,15 +476,15 @@ def test_a_graph_takes_over_from_the_flat_scan_and_survives_reopening(
     monkeypatch.setattr(stage_one, "FLAT_LIMIT", 100)
     with create(tmp_path / "index") as index:
         index.add_embeddings(random_tokens(0, 100), ids=ids(100))
-        assert index._collection.stage_one.candidates.kind == "flat"
+        assert index.engine.collection.stage_one.candidates.kind == "flat"
         index.add_embeddings(random_tokens(1, 300), ids=ids(300, 100))
-        assert index._collection.stage_one.candidates.kind == "hnsw"
+        assert index.engine.collection.stage_one.candidates.kind == "hnsw"
         index.delete(ids(50))
         exact, found = answers(index, exact=True), answers(index, n_candidates=200)
     overlap = sum(len({a for a, _ in x} & {b for b, _ in y}) for x, y in zip(exact, found, strict=True))
     assert overlap >= 45
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
-        assert index._collection.stage_one.candidates.kind == "hnsw"
+        assert index.engine.collection.stage_one.candidates.kind == "hnsw"
         assert answers(index, n_candidates=200) == found
     (tmp_path / "index" / "stage_one.hnsw").write_bytes(b"nonsense")
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
@@ -762,12 +765,12 @@ def test_centring_freezes_the_mean_once_there_are_enough_tokens(
     crowded = [tokens * 0.3 + offset for tokens in random_tokens(0, 300)]
     with MuveraIndex.create(tmp_path / "index", ENCODER, config) as index:
         index.add_embeddings(crowded[:20], ids=ids(20))
-        assert index._collection.store.get_state("mean_token") is None
+        assert index.engine.collection.store.get_state("mean_token") is None
         index.add_embeddings(crowded[20:], ids=ids(280, 20))
-        frozen = np.frombuffer(index._collection.store.get_state("mean_token"), np.float32)
+        frozen = np.frombuffer(index.engine.collection.store.get_state("mean_token"), np.float32)
         np.testing.assert_allclose(frozen, np.concatenate(crowded).mean(axis=0), atol=0.01)
         index.add_embeddings([tokens + 1 for tokens in crowded[:50]], ids=ids(50, 300))
-        assert (np.frombuffer(index._collection.store.get_state("mean_token"), np.float32) == frozen).all()
+        assert (np.frombuffer(index.engine.collection.store.get_state("mean_token"), np.float32) == frozen).all()
         before = answers(index, n_candidates=20)
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:
         assert answers(index, n_candidates=20) == before
@@ -779,7 +782,7 @@ CROWDED = [tokens * 0.3 + np.full(D, 0.8, np.float32) for tokens in random_token
 
 def stage_one_vectors(index: MuveraIndex) -> np.ndarray:
     """The vectors of all documents, by ascending key."""
-    return index._collection.stage_one.candidates.vectors(index._collection.snapshot().keys)
+    return index.engine.collection.stage_one.candidates.vectors(index.engine.collection.snapshot().keys)
 
 
 @pytest.mark.parametrize("way", ["refresh", "by itself", "search", "copy"])
@@ -824,7 +827,7 @@ def test_documents_are_encoded_anew_at_the_next_write_if_that_failed_when_the_me
         with monkeypatch.context() as patch:
             patch.setattr(Collection, "adopt_stage_one", fail)
             index.add_embeddings(CROWDED, ids=ids(300))
-        assert (index._collection.stage_one.encoder.mean == 0).all()  # type: ignore[attr-defined]
+        assert (index.engine.collection.stage_one.encoder.mean == 0).all()  # type: ignore[attr-defined]
         index.delete("d0")
         vectors = stage_one_vectors(index)
     with MuveraIndex.open(tmp_path / "index", ENCODER) as index:

@@ -73,7 +73,7 @@ def test_compacting_drops_the_tokens_of_deleted_documents_and_changes_no_answer(
         index.delete(ids(150))
         before = found(index)
         freed = index.compact()
-        assert len(index._collection.store.snapshot.tokens) == index.n_tokens == 50 * 50
+        assert len(index.engine.collection.store.snapshot.tokens) == index.n_tokens == 50 * 50
         assert found(index) == before
         index.add_embeddings(tokens(1, 1), ids=["new"])
         assert len(found(index)) == 51

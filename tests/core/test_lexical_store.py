@@ -44,7 +44,7 @@ def query(index: MuveraIndex, question: str) -> LexicalQuery:
 
 
 def hits(index: MuveraIndex, question: str, n: int = 10, ids: list[str] | None = None) -> list[str]:
-    store, snapshot = index._collection.store, index._collection.snapshot()
+    store, snapshot = index.engine.collection.store, index.engine.collection.snapshot()
     admitted = None if ids is None else store.matching(snapshot, None, ids)
     keys, scores = store.lexical_search(snapshot, query(index, question), n, admitted)
     assert scores.dtype == np.float32
@@ -65,7 +65,7 @@ def test_scores_are_those_of_bm25(index: MuveraIndex) -> None:
             idf = math.log(1 + (len(documents) - n + 0.5) / (n + 0.5))
             score += idf * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * len(document) / mean))
         expected.append(score)
-    store, snapshot = index._collection.store, index._collection.snapshot()
+    store, snapshot = index.engine.collection.store, index.engine.collection.snapshot()
     found = store.lexical_scores(snapshot, query(index, "the fox night"), snapshot.keys)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -90,8 +90,8 @@ def test_equal_documents_come_in_the_order_of_their_keys(index: MuveraIndex) -> 
 
 
 def test_the_number_of_documents_with_each_term_is_told(index: MuveraIndex) -> None:
-    store, snapshot = index._collection.store, index._collection.snapshot()
-    assert store.term_frequencies(snapshot, query(index, "fox zebra the")).tolist() == [2, 0, 3]
+    store, snapshot = index.engine.collection.store, index.engine.collection.snapshot()
+    assert store.word_statistics(snapshot, query(index, "fox zebra the")).frequencies.tolist() == [2, 0, 3]
 
 
 def test_words_follow_every_change(index: MuveraIndex) -> None:
@@ -133,7 +133,7 @@ def interrupt(*_: object) -> None:
 
 
 def test_a_search_of_a_replaced_snapshot_is_stale(index: MuveraIndex) -> None:
-    store, snapshot = index._collection.store, index._collection.snapshot()
+    store, snapshot = index.engine.collection.store, index.engine.collection.snapshot()
     index.delete("owl")
     with pytest.raises(StaleError):
         store.lexical_search(snapshot, query(index, "fox"), 10)

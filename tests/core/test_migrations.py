@@ -50,7 +50,7 @@ def format_2(tmp_path: Path) -> Path:
 
 
 def word_hits(index: MuveraIndex, question: str) -> list[str]:
-    collection = index._collection
+    collection = index.engine.collection
     assert index.lexical is not None
     query = parse_query(index.lexical, question)
     keys, _ = collection.store.lexical_search(collection.snapshot(), query, 10)
@@ -155,7 +155,7 @@ def test_a_centring_index_keeps_its_mean(format_1: Path) -> None:
     db.commit()
     db.close()
     with MuveraIndex.open(format_1, ENCODER) as index:
-        assert index._collection.store.get_state("mean_token") == mean
+        assert index.engine.collection.store.get_state("mean_token") == mean
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def options(n_admitted: int | None = None, **others: object) -> SearchOptions:
 
 
 def hits(index: MuveraIndex, options: SearchOptions) -> list[list[Hit]]:
-    return search(index._collection, list(map(Question, QUERIES)), options, StageClock())
+    return search(index.engine.collection, list(map(Question, QUERIES)), options, StageClock())
 
 
 def described(plan: SearchPlan) -> tuple[object, ...]:
@@ -71,10 +71,10 @@ def test_a_search_reranks_as_many_documents_as_its_plan_says(
     flat_limit: int, asked: SearchOptions, expected: tuple[object, ...]
 ) -> None:
     with filled(flat_limit) as index:
-        plan = make_plan(index._collection, asked)
+        plan = make_plan(index.engine.collection, asked)
         assert described(plan) == expected
         assert plan.reason.endswith(".")
-        _, found = find_candidates(index._collection, QUERIES, asked)
+        _, found = find_candidates(index.engine.collection, QUERIES, asked)
         assert [len(request.keys) for request in found] == [plan.n_candidates] * len(QUERIES)
 
 
@@ -82,9 +82,9 @@ def test_a_search_reranks_as_many_documents_as_its_plan_says(
 @pytest.mark.parametrize("asked", [options(), options(200), options(exact=True), options(ids=("d3", "d200"))])
 def test_candidates_of_a_batch_are_those_of_single_searches(flat_limit: int, asked: SearchOptions) -> None:
     with filled(flat_limit) as index:
-        _, together = find_candidates(index._collection, QUERIES, asked)
+        _, together = find_candidates(index.engine.collection, QUERIES, asked)
         for query, request in zip(QUERIES, together, strict=True):
-            _, (alone,) = find_candidates(index._collection, [query], asked)
+            _, (alone,) = find_candidates(index.engine.collection, [query], asked)
             assert request.query is query
             assert request.snapshot is alone.snapshot
             assert request.keys.tolist() == alone.keys.tolist()
@@ -92,7 +92,7 @@ def test_candidates_of_a_batch_are_those_of_single_searches(flat_limit: int, ask
 
 def test_queries_that_rerank_the_same_documents_share_them() -> None:
     with filled() as index:
-        _, requests = find_candidates(index._collection, QUERIES, options(100, exact=True))
+        _, requests = find_candidates(index.engine.collection, QUERIES, options(100, exact=True))
         assert len({id(request.keys) for request in requests}) == 1
 
 
@@ -121,7 +121,7 @@ def test_min_score_drops_the_hits_below_it() -> None:
     with filled() as index:
         for every, query in zip(hits(index, options()), QUERIES, strict=True):
             least = every[2].normalized_score
-            kept = search(index._collection, [Question(query)], options(min_score=least), StageClock())[0]
+            kept = search(index.engine.collection, [Question(query)], options(min_score=least), StageClock())[0]
             assert kept == every[:3]
         assert hits(index, options(min_score=1.0)) == [[]] * len(QUERIES)
         assert hits(index, options(min_score=0.0)) == hits(index, options())
@@ -129,6 +129,12 @@ def test_min_score_drops_the_hits_below_it() -> None:
 
 def test_the_plan_follows_the_documents() -> None:
     with filled() as index:
-        assert make_plan(index._collection, options(200)).path == "flat scan"
+        assert make_plan(index.engine.collection, options(200)).path == "flat scan"
         index.delete([f"d{i}" for i in range(190)])
-        assert described(make_plan(index._collection, options(200))) == ("admitted documents", N - 190, 10, 10, None)
+        assert described(make_plan(index.engine.collection, options(200))) == (
+            "admitted documents",
+            N - 190,
+            10,
+            10,
+            None,
+        )

@@ -90,13 +90,13 @@ def test_the_shortlist_is_scored_by_the_balls_and_the_rest_by_all_tokens(
     index: MuveraIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[tuple[int, int]] = []
-    score = type(index._collection.store).score
+    score = type(index.engine.collection.store).score
 
     def noted(store: Any, snapshot: Any, keys: Any, queries: Any, **options: Any) -> Any:
         scored.extend((len(keys), len(query)) for query in queries)
         return score(store, snapshot, keys, queries, **options)
 
-    monkeypatch.setattr(type(index._collection.store), "score", noted)
+    monkeypatch.setattr(type(index.engine.collection.store), "score", noted)
     index.search_embeddings(query_of_pairs(1000), k=5, query_reduction=HALF)
     assert scored == [(400, 4), (50, 8)]
     plan = index.plan(5, query_reduction=HALF)

@@ -51,7 +51,7 @@ def filled(path: Path | None, n: int = 60, precision: TokenPrecision = "8bit") -
 
 
 def narrow(index: MuveraIndex, max_bytes: int) -> None:
-    narrow_tokens(index._collection, index._writer, max_bytes)
+    narrow_tokens(index.engine.collection, index.engine.writer, max_bytes)
 
 
 def own_document_found(index: MuveraIndex, n: int = 60) -> bool:
@@ -244,11 +244,11 @@ def test_an_index_in_memory_can_be_narrowed(precision: TokenPrecision) -> None:
 
 def test_a_search_that_began_before_reads_the_tokens_of_its_snapshot(tmp_path: Path) -> None:
     with filled(tmp_path / "a", precision="int8") as index:
-        snapshot, keys = index._collection.snapshot(), index._collection.snapshot().keys
-        before = index._collection.store.embeddings(snapshot, keys).vectors
+        snapshot, keys = index.engine.collection.snapshot(), index.engine.collection.snapshot().keys
+        before = index.engine.collection.store.embeddings(snapshot, keys).vectors
         narrow(index, 10)
-        np.testing.assert_array_equal(index._collection.store.embeddings(snapshot, keys).vectors, before)
-        assert index._collection.store.codec.precision == "2bit"
+        np.testing.assert_array_equal(index.engine.collection.store.embeddings(snapshot, keys).vectors, before)
+        assert index.engine.collection.store.codec.precision == "2bit"
 
 
 def test_an_open_reader_follows(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_vectors_are_those_of_stage_one(encoder: BundledEncoder) -> None:
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     with MuveraIndex.create(None, encoder) as index:
         index.add(TEXTS)
-        stored = index._collection.stage_one.candidates.vectors(index._collection.store.snapshot.keys)
+        stored = index.engine.collection.stage_one.candidates.vectors(index.engine.collection.store.snapshot.keys)
     # The index encodes its stored tokens, which are rounded to 8 bits: a few move to the other side of a hyperplane.
     assert (np.sum(stored * vectors, axis=1) > 0.95).all()
 

@@ -41,7 +41,7 @@ from muvera_core.errors import (
     StorageError,
 )
 from muvera_core.maintenance.info import read_info
-from muvera_core.search.diversity import similarities as similarities_of
+from muvera_core.search.diversity import features_of
 from muvera_core.stage_one import learned_weights, saved, stage_one
 from muvera_core.stage_one.graph_parameters import DEFAULT_GRAPH, GraphParameters
 from muvera_core.stage_one.hnsw import HnswCandidates
@@ -96,7 +96,7 @@ def weights_files(path: Path) -> list[str]:
 
 
 def is_learned(index: MuveraIndex) -> bool:
-    return isinstance(index._collection.stage_one.encoder, LearnedSetEncoder)
+    return isinstance(index.engine.collection.stage_one.encoder, LearnedSetEncoder)
 
 
 def fit_quickly(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
@@ -218,13 +218,14 @@ def test_the_target_is_reached_on_other_questions(
 def test_passages_stand_in_for_questions(nq_600: MuveraIndex, passages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fit_quickly(monkeypatch, num_features=256, num_anchors=512, num_query_tokens=1024, num_sample_tokens=400_000)
     always_learn(monkeypatch, 64)
-    documents = passages.documents
-    similarities = similarities_of(nq_600._collection, documents)
+    collection, query = nq_600.engine.collection, passages.documents[0]
+    ids = [document.id for document in nq_600.find(limit=50)]
+    similarities = features_of(collection, ids, query).similarities
     chosen = nq_600.optimize(0.95, n_queries=60)
     assert chosen.n_candidates < 300
     assert recall(nq_600, passages, slice(80)) > 0.85
     # What is learned for finding says less about how alike two documents are.
-    np.testing.assert_array_equal(similarities_of(nq_600._collection, documents), similarities)
+    np.testing.assert_array_equal(features_of(collection, ids, query).similarities, similarities)
     assert len(nq_600.search_diverse(passages.questions[0], 3)) == 3
 
 
@@ -241,7 +242,7 @@ class CountingEncoder(BundledEncoder):
 
 
 def corpus_of(index: MuveraIndex, encoder: TokenEncoder | None) -> Corpus:
-    return Corpus(index._collection, index._collection.snapshot(), encoder)
+    return Corpus(index.engine.collection, index.engine.collection.snapshot(), encoder)
 
 
 def test_pseudo_queries_are_parts_of_texts_encoded_as_queries(passages: Any) -> None:
@@ -254,7 +255,8 @@ def test_pseudo_queries_are_parts_of_texts_encoded_as_queries(passages: Any) -> 
                 [passages.documents[i] for i in some], [passages.ids[i] for i in some], texts if has_text else None
             )
         drawn = tuning_queries.pseudo_queries(corpus_of(index, encoder), 200, seed=1).tokens
-        stored = index._collection.store.embeddings(index._collection.snapshot(), index._collection.snapshot().keys)
+        snapshot = index.engine.collection.snapshot()
+        stored = index.engine.collection.store.embeddings(snapshot, snapshot.keys)
     assert len(drawn) == 200
     assert 100 < len(encoder.asked) < 170
     words = [" ".join(text.split()) for i, text in enumerate(passages.texts) if i % 3]
@@ -268,7 +270,7 @@ def test_pseudo_queries_are_parts_of_texts_encoded_as_queries(passages: Any) -> 
 
 
 def test_without_a_model_pseudo_queries_are_runs_of_tokens(nq_600: MuveraIndex) -> None:
-    collection = nq_600._collection
+    collection = nq_600.engine.collection
     drawn = tuning_queries.pseudo_queries(corpus_of(nq_600, None), 200, seed=1).tokens
     stored = collection.store.embeddings(collection.snapshot(), collection.snapshot().keys)
     rows = {row.tobytes() for row in stored.vectors}
@@ -321,7 +323,7 @@ def test_a_choice_is_not_credited_with_finding_the_documents_of_its_stand_ins(
     nq_600: MuveraIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     never_learn(monkeypatch)
-    collection, corpus = nq_600._collection, corpus_of(nq_600, None)
+    collection, corpus = nq_600.engine.collection, corpus_of(nq_600, None)
     stand_ins = tuning_queries.pseudo_queries(corpus, 60, seed=1)
     first = collection.stage_one_source.first_encoder(collection.manifest.fde)
     chosen, credited = (
@@ -366,8 +368,8 @@ def test_stand_ins_keep_the_promise_on_questions_about_a_sorted_corpus(
     by_topic = sorted(range(600), key=lambda i: passages.texts[i])
     with index_in_order(remembering, passages, by_topic) as index:
         chosen = optimizing.optimize(
-            index._collection,
-            index._writer,
+            index.engine.collection,
+            index.engine.writer,
             None,
             remembering if has_encoder else None,
             target_recall=0.9,
@@ -416,7 +418,7 @@ def test_what_is_kept_is_what_would_be_encoded_anew(quickly_learned: None, monke
     with make(None) as index:
         index.add_embeddings([random_tokens(7, 1)[0] * 5], ids=["far"])
         index.optimize(n_queries=20)
-        held = index._collection
+        held = index.engine.collection
         encoder = held.stage_one.encoder
         assert isinstance(encoder, LearnedSetEncoder)
         far = encoder.encode_documents(held.store.embeddings(held.snapshot(), held.snapshot().keys[-1:]))
@@ -503,7 +505,7 @@ def test_a_graph_is_tuned_and_keeps_its_ef(
         assert before == answers(index, n_candidates=chosen.n_candidates)
     with reopen(tmp_path / "index") as index:
         for _ in range(2):
-            graph = index._collection.stage_one.candidates
+            graph = index.engine.collection.stage_one.candidates
             assert isinstance(graph, HnswCandidates)
             assert graph.ef == 250
             assert answers(index) == before
@@ -557,7 +559,7 @@ def test_a_better_graph_is_made_where_the_default_one_misses_the_target(
     for file in (tmp_path / "index").glob("stage_one*"):
         file.unlink()
     with reopen(tmp_path / "index") as index:
-        graph = index._collection.stage_one.candidates
+        graph = index.engine.collection.stage_one.candidates
         assert isinstance(graph, HnswCandidates)
         assert graph._graph.M == 24
     assert [parameters for _, parameters in made] == [good, good]
@@ -610,7 +612,7 @@ def test_a_flat_index_that_outgrows_its_scan_gets_a_graph_with_the_beam(
     forge_both(tuned, graph={"m": 7, "ef_construction": 70})
     with reopen(tuned) as index:
         index.add_embeddings(random_tokens(3, 40), ids=ids(40, N))
-        graph = index._collection.stage_one.candidates
+        graph = index.engine.collection.stage_one.candidates
         assert isinstance(graph, HnswCandidates)
         assert graph.ef == HnswCandidates.DEFAULT_EF
         assert graph.parameters == GraphParameters(7, 70)

@@ -84,7 +84,7 @@ def test_what_follows_a_commit_may_fail(call: str, place: str, folder: Path, mon
         patch.setattr(*PLACES[place], failing(ERRORS[len(call + place) % len(ERRORS)]))
         make(index)
         if call != "close":
-            index._collection.n_unsaved += 1
+            index.engine.collection.n_unsaved += 1
             index.close()
     with MuveraIndex.open(folder, ENCODER) as again:
         assert_answers(again, expected)
@@ -166,11 +166,11 @@ def test_stage_one_that_cannot_be_saved_is_a_warning_or_if_that_is_an_error_a_li
 def test_a_folder_that_is_gone_does_not_keep_an_index_from_closing(folder: Path) -> None:
     index = MuveraIndex.open(folder, ENCODER)
     add_to(index, OTHERS)
-    index._collection.n_unsaved = 1
+    index.engine.collection.n_unsaved = 1
     shutil.rmtree(folder)
     with pytest.warns(StageOneNotSavedWarning):
         index.close()
-    assert not index._collection.is_open
+    assert not index.engine.collection.is_open
 
 
 def test_documents_stay_deleted_where_there_is_no_room_to_compact(
@@ -206,12 +206,12 @@ def test_a_choice_of_optimize_is_kept_where_the_manifest_cannot_be_written(
         warnings.simplefilter("error")
         with blocked(folder / "manifest.json.tmp"):
             chosen = index.optimize(0.5, n_queries=20, k=3)
-        assert index._collection.manifest.tuning == chosen
+        assert index.engine.collection.manifest.tuning == chosen
     assert Manifest.read(folder).tuning is None
     with MuveraIndex.open(folder, ENCODER, read_only=True, refresh_interval=None) as reader:
-        assert reader._collection.manifest.tuning == chosen
+        assert reader.engine.collection.manifest.tuning == chosen
     with MuveraIndex.open(folder, ENCODER) as index:
-        assert index._collection.manifest.tuning == chosen
+        assert index.engine.collection.manifest.tuning == chosen
         assert search_exactly(index)(MODEL)
     assert Manifest.read(folder).tuning == chosen
 
@@ -227,7 +227,7 @@ def test_a_gpu_that_cannot_take_new_documents_is_a_line_in_the_log(folder: Path,
             raise RuntimeError("the context is destroyed")
 
     index = MuveraIndex.open(folder, ENCODER)
-    index._collection.accelerator = FailingGpu()  # type: ignore[assignment]
+    index.engine.collection.accelerator = FailingGpu()  # type: ignore[assignment]
     assert index.delete(DELETED) == len(DELETED)
     index.close()
     assert "new documents could not be copied to cuda:0: MemoryError" in caplog.text

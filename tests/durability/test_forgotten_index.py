@@ -81,7 +81,7 @@ def use(folder: Path, call: Callable[[MuveraIndex], object], **options: Any) -> 
     """Open the index, use it, and forget it. Returns weak references to its parts."""
     index = MuveraIndex.open(folder, ENCODER, **options)
     call(index)
-    collection = index._collection
+    collection = index.engine.collection
     return [weakref.ref(part) for part in (index, collection, collection.store, collection.stage_one)]
 
 
@@ -116,7 +116,7 @@ def test_a_forgotten_index_keeps_its_documents(folder: Path) -> None:
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_forgotten_index_closes_its_database(read_only: bool, folder: Path) -> None:
     connections: list[sqlite3.Connection] = []
-    use(folder, lambda index: connections.extend(index._collection.store._connections), read_only=read_only)
+    use(folder, lambda index: connections.extend(index.engine.collection.store._connections), read_only=read_only)
     assert len(connections) == 2
     for connection in connections:
         with pytest.raises(sqlite3.ProgrammingError, match="closed database"):

@@ -167,7 +167,7 @@ def assert_state(index: MuveraIndex, states: Sequence[State]) -> State:
 
 def assert_stage_one(index: MuveraIndex) -> None:
     """Check that stage one holds the documents that there are, each with the vector that its tokens give."""
-    collection = index._collection
+    collection = index.engine.collection
     snapshot, stage = collection.snapshot(), collection.stage_one
     assert stage.candidates.keys().tolist() == snapshot.keys.tolist()
     assert len(stage.candidates) == len(snapshot)

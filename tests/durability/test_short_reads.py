@@ -128,7 +128,7 @@ def test_documents_and_fields_are_parsed_without_the_lock_that_searches_take(
         call = getattr(module, name)
         monkeypatch.setattr(module, name, without_the_lock(opened, lambda *a, call=call: (next(parsed), call(*a))[1]))
     with MuveraIndex.open(folder, ENCODER) as index:
-        opened.append(index._collection)
+        opened.append(index.engine.collection)
         index.find()
         for filter in FILTERS:
             index.find(filter)
@@ -232,7 +232,7 @@ def test_the_last_attempt_to_read_makes_writers_wait_but_not_searches(
 ) -> None:
     crew, written = Crew(), threading.Event()
     with MuveraIndex.open(folder, ENCODER) as index:
-        collection, attempts = index._collection, count(1)
+        collection, attempts = index.engine.collection, count(1)
 
         def write() -> None:
             add_to(index, [model_document("later", 7)])

@@ -278,7 +278,7 @@ def test_files_that_noted_no_sizes_and_have_no_numbers_are_read(
 @KINDS
 def test_files_of_versions_without_codes_are_read(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with MuveraIndex.open(folder, ENCODER) as index:
-        keys, candidates = index._collection.snapshot().keys, index._collection.stage_one.candidates
+        keys, candidates = index.engine.collection.snapshot().keys, index.engine.collection.stage_one.candidates
         assert candidates.kind == {"flat": "flat", "graph": "hnsw"}[kind]
         vectors = candidates.vectors(keys)
     description = json.loads((folder / DESCRIPTION_NAME).read_text())
@@ -302,7 +302,7 @@ def test_files_of_versions_without_codes_are_read(folder: Path, kind: str, monke
     assert check_index(folder).ok
     for read_only in (True, False):
         with MuveraIndex.open(folder, ENCODER, read_only=read_only) as index:
-            np.testing.assert_allclose(index._collection.stage_one.candidates.vectors(keys), vectors, atol=0.02)
+            np.testing.assert_allclose(index.engine.collection.stage_one.candidates.vectors(keys), vectors, atol=0.02)
             assert search_all(index)(ReferenceModel().with_documents(DOCUMENTS))
 
 

@@ -379,7 +379,7 @@ def folder_size(path: Path) -> int:
 
 
 def n_graph_entries(index: MuveraIndex) -> int:
-    candidates = index._collection.stage_one.candidates
+    candidates = index.engine.collection.stage_one.candidates
     assert candidates.kind == "hnsw"
     n: int = candidates._graph.get_current_count()  # type: ignore[attr-defined]
     return n

@@ -15,7 +15,8 @@ _log = logging.getLogger(__name__)
 class AutoRefresh:
     """Looks for new commits at the start of a read, at most once in an interval.
 
-    The read that finds some takes them in first. Other reads go on with the present snapshot meanwhile.
+    The read that finds some takes them in first. Other reads go on with the present snapshot meanwhile. If every read
+    looks, they wait instead, because one of the commits may have been acknowledged before they began.
     """
 
     def __init__(self, collection: Collection, interval: float | None) -> None:
@@ -37,10 +38,11 @@ class AutoRefresh:
         """
         if self.interval is None or time.monotonic() < self._next:
             return
-        if not self._one_at_a_time.acquire(blocking=False):
+        every_time = self.interval == 0
+        if not self._one_at_a_time.acquire(blocking=every_time):
             return
         try:
-            if not self._collection.is_current():
+            if not self._collection.is_current(waits=every_time):
                 refresh(self._collection)
         except Exception as error:
             self._collection.require_open()

@@ -143,10 +143,13 @@ class Collection:
                 self.catch_up()  # most of the work, before the writer has to wait
             return self.store.read_exclusively(lambda: self._read_undisturbed(latest))
 
-    def is_current(self) -> bool:
-        """Whether no other process has committed anything since the snapshot. This is cheap."""
-        if not self.locks.writing.acquire(blocking=False):
-            return True  # another thread is taking it in
+    def is_current(self, *, waits: bool = False) -> bool:
+        """Whether no other process has committed anything since the snapshot. This is cheap.
+
+        While another thread is taking something in, the answer is True; with ``waits``, it is that afterwards.
+        """
+        if not self.locks.writing.acquire(blocking=waits):
+            return True
         try:
             self.require_open()
             return self.store.is_current()

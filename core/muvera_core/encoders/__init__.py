@@ -18,7 +18,7 @@ from muvera_core.encoders.protocol import (
     require_encoder,
     require_image_encoder,
 )
-from muvera_core.encoders.text.naming import naming, unreported, warn
+from muvera_core.encoders.text.naming import GivenWarning, collecting_warnings, naming, unreported, warn
 from muvera_core.encoders.token_pooling import (
     MAX_POOL_FACTOR,
     pool_tokens,
@@ -45,6 +45,7 @@ __all__ = [
     "BundledEncoder",
     "CallableEncoder",
     "ColBERTEncoder",
+    "GivenWarning",
     "ImageEncoder",
     "MultilingualEncoder",
     "OnnxEncoder",
@@ -52,6 +53,7 @@ __all__ = [
     "SentenceTransformerEncoder",
     "TokenEncoder",
     "TokenReduction",
+    "collecting_warnings",
     "default_encoder",
     "describe_encoder",
     "describe_mismatch",

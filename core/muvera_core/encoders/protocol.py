@@ -84,7 +84,9 @@ class ImageEncoder(TokenEncoder, Protocol):
 
 def is_image_encoder(encoder: object) -> TypeGuard[ImageEncoder]:
     """Whether an encoder embeds images."""
-    return isinstance(encoder, ImageEncoder) and bool(getattr(encoder, "embeds_images", True))
+    # Before Python 3.12, isinstance reads all members. Those of an encoder behind a service take a request.
+    could = hasattr(encoder, "encode_images") and isinstance(encoder, ImageEncoder)
+    return could and bool(getattr(encoder, "embeds_images", True))
 
 
 def require_image_encoder(encoder: TokenEncoder) -> ImageEncoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from muvera_core.images.drawing import heat_map
+from muvera_core.images.pillow import require_pillow
 from muvera_core.images.record import ImageRecord
 from muvera_core.images.sources import ImageInput, ImageSource, UnreadableImageError, read_again, require_images
 
@@ -14,4 +15,5 @@ __all__ = [
     "heat_map",
     "read_again",
     "require_images",
+    "require_pillow",
 ]

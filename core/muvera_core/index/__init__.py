@@ -9,7 +9,28 @@ Follow ``WritingCalls.add`` and ``SearchingCalls.search`` to see how a passage a
 
 from __future__ import annotations
 
+from muvera_core.index.calls import IndexCalls, call_async
+from muvera_core.index.collection_engine import CollectionEngine, to_document
+from muvera_core.index.engine import Engine, Judged, page_place
 from muvera_core.index.muvera_index import MuveraIndex
 from muvera_core.index.parts import accelerator_of
+from muvera_core.index.steps import IndexCall, Steps, awaited, perform, perform_async, steps_of, stepwise
 
-__all__ = ["MuveraIndex", "accelerator_of"]
+__all__ = [
+    "CollectionEngine",
+    "Engine",
+    "IndexCall",
+    "IndexCalls",
+    "Judged",
+    "MuveraIndex",
+    "Steps",
+    "accelerator_of",
+    "awaited",
+    "call_async",
+    "page_place",
+    "perform",
+    "perform_async",
+    "steps_of",
+    "stepwise",
+    "to_document",
+]

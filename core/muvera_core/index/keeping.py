@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from muvera_core.collection import copy_collection, refresh
 from muvera_core.index.parts import IndexParts
 from muvera_core.lexical import LexicalConfig, resolve_lexical
 from muvera_core.storage import require_fts5
@@ -31,7 +30,7 @@ class KeepingCalls(IndexParts):
         Raises:
             CorruptIndexError: files are missing or damaged.
         """
-        return refresh(self._collection)
+        return self._engine.refresh()
 
     def compact(self) -> int:
         """Give back the space of deleted and replaced documents. Searches go on meanwhile.
@@ -47,7 +46,7 @@ class KeepingCalls(IndexParts):
             StorageError: there is no room for the copy. Nothing was changed.
             CorruptIndexError: some tokens are damaged. Nothing was changed.
         """
-        return self._writer.compact()
+        return self._engine.compact()
 
     def copy_to(self, path: str | os.PathLike[str]) -> None:
         """Write an index with the same documents and settings to another folder. No text is encoded again.
@@ -58,7 +57,7 @@ class KeepingCalls(IndexParts):
             IndexExistsError: the folder is in use.
             ReadOnlyIndexError: the folder cannot be made or written.
         """
-        copy_collection(self._collection, require_path("path", path))
+        self._engine.copy_to(require_path("path", path))
 
     def set_lexical(self, lexical: LexicalConfig | bool) -> None:
         """Make the word index anew, by other settings, from the texts and metadata that the index has.
@@ -78,12 +77,12 @@ class KeepingCalls(IndexParts):
         words = resolve_lexical(lexical)
         if words is not None:
             require_fts5()
-        self._writer.set_lexical(words)
+        self._engine.set_lexical(words)
 
     def default_candidates(self, k: int = 10) -> int:
         """The number of candidates that a search for ``k`` hits reranks by default."""
-        return self._collection.stage_one.n_candidates(require_count("k", k))
+        return self._engine.default_candidates(require_count("k", k))
 
     def sizes(self) -> dict[str, int]:
         """The size of each part in bytes, on disk or in memory, by name."""
-        return self._collection.sizes()
+        return self._engine.sizes()

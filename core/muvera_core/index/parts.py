@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from muvera_core.collection import Accelerator, AutoRefresh, Collection, Writer
+from muvera_core.collection import Accelerator
 from muvera_core.encoders import TokenEncoder, TokenReduction
-from muvera_core.hits import Document
+from muvera_core.index.engine import Engine
 from muvera_core.lexical import LexicalConfig
-from muvera_core.storage import StoredDocument, TokenPrecision
+from muvera_core.storage import TokenPrecision
 from muvera_core.validation import require_count, require_texts
 
 # A filter over metadata; see ``muvera_core.filters``.
@@ -18,23 +18,21 @@ Filter = Mapping[str, Any]
 
 
 class IndexParts:
-    """The open documents and stage one, their encoder, their writer, and what keeps a reader up to date."""
+    """The engine, which has the documents, and their encoder."""
 
-    def __init__(self, collection: Collection, encoder: TokenEncoder, *, refresh_interval: float | None = None) -> None:
+    def __init__(self, engine: Engine, encoder: TokenEncoder) -> None:
         """Use ``open_or_create``, ``create`` or ``open``."""
-        self._collection, self._encoder = collection, encoder
-        self._writer = Writer(collection)
-        self._auto_refresh = AutoRefresh(collection, refresh_interval)
+        self._engine, self._encoder = engine, encoder
 
     @property
     def path(self) -> Path | None:
         """The index's folder. None if the index is in memory."""
-        return self._collection.folder
+        return self._engine.path
 
     @property
     def device(self) -> str:
         """The device that searches use: "cpu" or "cuda:N"."""
-        return self._collection.device
+        return self._engine.device
 
     @property
     def encoder(self) -> TokenEncoder:
@@ -44,30 +42,29 @@ class IndexParts:
     @property
     def token_precision(self) -> TokenPrecision:
         """How token vectors are stored; see ``create``. ``optimize`` can make it coarser."""
-        return self._collection.manifest.token_precision
+        return self._engine.manifest.token_precision
 
     @property
     def pool_factor(self) -> int:
         """About one in ``pool_factor`` tokens of a document is stored; see ``create``."""
-        return self._collection.manifest.pool_factor
+        return self._engine.manifest.pool_factor
 
     @property
     def keep_tokens(self) -> float:
         """The share of a document's tokens that is kept before they are pooled; see ``create``."""
-        return self._collection.manifest.keep_tokens
+        return self._engine.manifest.keep_tokens
 
     @property
     def lexical(self) -> LexicalConfig | None:
         """Settings of the word index; see ``create``. None if there is none."""
-        return self._collection.manifest.lexical
+        return self._engine.manifest.lexical
 
     @property
     def _reduction(self) -> TokenReduction:
-        return self._collection.manifest.reduction
+        return self._engine.manifest.reduction
 
     def _start_reading(self) -> None:
-        self._collection.require_open()
-        self._auto_refresh.refresh_if_due()
+        self._engine.start_reading()
 
 
 def accelerator_of(device: str, memory: int | None = None) -> Accelerator | None:
@@ -84,8 +81,3 @@ def accelerator_of(device: str, memory: int | None = None) -> Accelerator | None
 def one_or_more(ids: str | Sequence[str]) -> list[str]:
     """One id or several, checked, as a list."""
     return require_texts("ids", [ids] if isinstance(ids, str) else ids)
-
-
-def to_document(document: StoredDocument) -> Document:
-    """A stored document as users see it."""
-    return Document(document.id, document.text, document.metadata, **document.image_fields)

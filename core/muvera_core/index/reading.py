@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from muvera_core.errors import InvalidInputError
-from muvera_core.filters import Condition, compile_filter
-from muvera_core.hits import Document
-from muvera_core.index.parts import Filter, IndexParts, one_or_more, to_document
-from muvera_core.storage import Snapshot, StoredDocument
+from muvera_core.filters import compile_filter
+from muvera_core.hits import Document, DocumentPage
+from muvera_core.index.parts import Filter, IndexParts, one_or_more
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.validation import require_count, require_unicode
 
@@ -21,10 +18,7 @@ class ReadingCalls(IndexParts):
     def get(self, ids: str | Sequence[str]) -> list[Document]:
         """The documents with these ids, in the order of the ids. Unknown ids are skipped."""
         self._start_reading()
-        wanted = one_or_more(ids)
-        store = self._collection.store
-        found = self._collection.read_with_retry(lambda snapshot: store.documents_by_id(snapshot, wanted))
-        return [to_document(document) for document in found]
+        return self._engine.get(one_or_more(ids))
 
     def get_embeddings(self, ids: str | Sequence[str]) -> dict[str, FloatArray]:
         """The token vectors of the documents with these ids, by id. Unknown ids are skipped.
@@ -33,15 +27,7 @@ class ReadingCalls(IndexParts):
             float32 arrays of shape (tokens, dimension), as they are stored: rounded to ``token_precision``, and pooled.
         """
         self._start_reading()
-        wanted = one_or_more(ids)
-        store = self._collection.store
-
-        def read(snapshot: Snapshot) -> dict[str, FloatArray]:
-            keys = store.keys_of(snapshot, wanted)
-            found = [id for id in dict.fromkeys(wanted) if id in keys]
-            return dict(zip(found, store.embeddings(snapshot, [keys[id] for id in found]), strict=True))
-
-        return self._collection.read_with_retry(read)
+        return self._engine.get_embeddings(one_or_more(ids))
 
     def find(self, filter: Filter | None = None, limit: int | None = None, *, offset: int = 0) -> list[Document]:
         """Documents by their metadata, in the order in which they were added.
@@ -55,12 +41,7 @@ class ReadingCalls(IndexParts):
         condition = compile_filter(filter)
         offset = require_count("offset", offset, 0)
         end = None if limit is None else offset + require_count("limit", limit)
-
-        def read(snapshot: Snapshot) -> list[StoredDocument]:
-            store = self._collection.store
-            return store.documents(snapshot, store.matching(snapshot, condition)[offset:end])
-
-        return [to_document(document) for document in self._collection.read_with_retry(read)]
+        return self._engine.find(condition, offset, end)
 
     def iterate(self, filter: Filter | None = None, *, batch_size: int = 256) -> Iterator[Document]:
         """Documents by their metadata, one after the other, in memory that does not grow with their number.
@@ -73,17 +54,32 @@ class ReadingCalls(IndexParts):
             batch_size: documents that are read together.
         """
         self._start_reading()
-        return self._iterate(compile_filter(filter), require_count("batch_size", batch_size))
+        return self._engine.iterate(compile_filter(filter), require_count("batch_size", batch_size))
+
+    def page(self, filter: Filter | None = None, *, after: str | None = None, limit: int = 256) -> DocumentPage:
+        """A part of what ``iterate`` gives, for callers that cannot keep an iterator.
+
+        Args:
+            filter: see ``search``. The same for all pages.
+            after: ``next`` of the page before. None begins.
+            limit: the largest number of documents to return.
+
+        Raises:
+            InvalidInputError: ``after`` does not come from a page of this index.
+        """
+        self._start_reading()
+        if after is not None:
+            after = require_unicode("after", after)
+        return self._engine.page_after(compile_filter(filter), after, require_count("limit", limit))
 
     def count(self, filter: Filter | None = None) -> int:
         """The number of documents that a filter admits. See ``search``."""
         self._start_reading()
-        condition, store = compile_filter(filter), self._collection.store
-        return len(self._collection.read_with_retry(lambda snapshot: store.matching(snapshot, condition)))
+        return self._engine.count(compile_filter(filter))
 
     def __len__(self) -> int:
         self._start_reading()
-        return len(self._collection.snapshot())
+        return self._engine.n_documents
 
     def __contains__(self, id: object) -> bool:
         self._start_reading()
@@ -91,22 +87,9 @@ class ReadingCalls(IndexParts):
             wanted = require_unicode("id", id)
         except InvalidInputError:
             return False  # no document can have such an id
-        store = self._collection.store
-        return self._collection.read_with_retry(lambda snapshot: wanted in store.keys_of(snapshot, [wanted]))
+        return self._engine.contains(wanted)
 
     @property
     def n_tokens(self) -> int:
         """The number of token vectors of all documents."""
-        return self._collection.snapshot().n_tokens
-
-    def _iterate(self, condition: Condition | None, batch_size: int) -> Iterator[Document]:
-        store, last = self._collection.store, -1
-
-        def next_page(snapshot: Snapshot) -> list[StoredDocument]:
-            keys = store.matching(snapshot, condition)
-            start = np.searchsorted(keys, last, "right")
-            return store.documents(snapshot, keys[start : start + batch_size])
-
-        while page := self._collection.read_with_retry(next_page):
-            yield from map(to_document, page)
-            last = page[-1].key
+        return self._engine.n_tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -26,18 +27,9 @@ from muvera_core.search import (
     StageClock,
     cover,
     diversify,
-    explain,
-    make_plan,
-    read_document,
-    read_image,
+    judge,
     require_query_reduction,
     scoring_function,
-    search,
-    search_by_vector,
-    search_judged,
-    similarity_maps,
-    with_neighbors,
-    without_question,
 )
 from muvera_core.token_embeddings import FloatArray, TokenEmbeddings
 from muvera_core.validation import (
@@ -169,8 +161,8 @@ class SearchingCalls(IndexParts):
         hits: Iterator[list[Hit]] = iter(())
         if asked:
             questions = self._questions(asked, options, clock)
-            hits = iter(search(self._collection, questions, options, clock, self._encoder))
-        return [next(hits) if is_one else without_question(self._collection, options) for is_one in is_asked]
+            hits = iter(self._engine.search(questions, options, clock))
+        return [next(hits) if is_one else self._engine.without_question(options) for is_one in is_asked]
 
     def _questions(self, queries: Sequence[str], options: SearchOptions, clock: StageClock) -> list[Question]:
         """The queries with their token vectors; without, if only their words count."""
@@ -237,7 +229,7 @@ class SearchingCalls(IndexParts):
             query_reduction=query_reduction,
         )
         questions = [Question(query) for query in queries]
-        return search(self._collection, questions, options, _require_clock(clock), self._encoder)
+        return self._engine.search(questions, options, _require_clock(clock))
 
     def rerank(
         self, query: str, ids: Sequence[str], k: int | None = None, *, min_score: float | None = None
@@ -308,14 +300,24 @@ class SearchingCalls(IndexParts):
         self._start_reading()
         if has_visible_text(query):
             tokens = require_encoded(self._encoder.encode_queries([query]), 1, self._encoder.dimension).vectors
-            hits = search(self._collection, [Question(tokens, query)], options, StageClock())[0]
-            hits = with_neighbors(self._collection, tokens, hits, options, k, n_neighbors)
+            hits = self._engine.search([Question(tokens, query)], options, StageClock())[0]
+            hits = self._with_neighbors(tokens, hits, options, k, n_neighbors)
         else:
             tokens = np.empty((0, self._encoder.dimension), dtype=np.float32)
-            hits = without_question(self._collection, options)
-        if method == "coverage":
-            return cover(self._collection, tokens, hits, k, relevance_weight)
-        return diversify(self._collection, hits, k, relevance_weight)
+            hits = self._engine.without_question(options)
+        features = self._engine.features([hit.id for hit in hits], tokens)
+        return (cover if method == "coverage" else diversify)(hits, features, k, relevance_weight)
+
+    def _with_neighbors(
+        self, query_tokens: FloatArray, hits: list[Hit], options: SearchOptions, n_best: int, n: int
+    ) -> list[Hit]:
+        """The hits and ``n`` neighbours of each of the best of them, ranked together by exact MaxSim."""
+        if not hits or n == 0:
+            return hits
+        ids = [hit.id for hit in hits]
+        ids = list(dict.fromkeys([*ids, *self._engine.neighbors(ids[:n_best], options, n)]))
+        together = replace(options, ids=tuple(ids), k=len(ids), exact=True)
+        return self._engine.search([Question(query_tokens)], together, StageClock())[0]
 
     def search_with_cross_encoder(
         self,
@@ -373,10 +375,11 @@ class SearchingCalls(IndexParts):
         options = _options(k, require_count("n_candidates", n_candidates), filter, ids)
         clock = _require_clock(clock)
         if not has_visible_text(query):
-            return without_question(self._collection, options)
+            return self._engine.without_question(options)
         with clock.stage("encode"):
             encoded = require_encoded(self._encoder.encode_queries([query]), 1, self._encoder.dimension)
-        return search_judged(self._collection, query, encoded[0], options, judging, score, clock)
+        hits, features = self._engine.candidates(encoded[0], options, judging.n_calls, clock)
+        return judge(query, hits, features, options.k, judging, score, clock)
 
     def search_by_vector(
         self,
@@ -406,7 +409,7 @@ class SearchingCalls(IndexParts):
                 compared with, because it was optimized or its FDE is centred.
         """
         self._start_reading()
-        return search_by_vector(self._collection, vector, _options(k, None, filter, ids))
+        return self._engine.search_by_vector(vector, _options(k, None, filter, ids))
 
     def plan(
         self,
@@ -422,7 +425,7 @@ class SearchingCalls(IndexParts):
         """How a search with these arguments would find its hits, and why. Nothing is searched. See ``search``."""
         self._start_reading()
         options = _options(k, n_candidates, filter, ids, exact=exact, mode=mode, query_reduction=query_reduction)
-        return make_plan(self._collection, options)
+        return self._engine.plan(options)
 
     def explain(self, query: str, id: str) -> list[TokenMatch]:
         """The document token that matches each query token best.
@@ -444,7 +447,7 @@ class SearchingCalls(IndexParts):
         self._start_reading()
         query = require_text("query", repaired(require_string("query", query)))
         id = require_text("id", id)
-        return explain(self._collection, self._encoder, query, id)
+        return self._engine.explain(query, id)
 
     def similarity_maps(self, query: str, id: str) -> FloatArray:
         """The similarity of each part of an image to each query token.
@@ -466,7 +469,7 @@ class SearchingCalls(IndexParts):
         """
         self._start_reading()
         query = require_text("query", repaired(require_string("query", query)))
-        return similarity_maps(self._collection, self._encoder, query, require_text("id", id))
+        return self._engine.similarity_maps(query, require_text("id", id))
 
     def heat_map(
         self, query: str, id: str, *, token: int | None = None, image: ImageInput | None = None, opacity: float = 0.6
@@ -497,7 +500,7 @@ class SearchingCalls(IndexParts):
             if require_count("token", token, 0) >= len(maps):
                 raise InvalidInputError(f"token must be below {len(maps)}, the number of query tokens, got {token}")
             grid, value_range = maps[token], (float(np.nanmin(maps)), float(np.nanmax(maps)))
-        page = read_image(read_document(self._collection, id)[0]) if image is None else image
+        page = self._engine.image(id) if image is None else image
         return heat_map(page, grid, value_range=value_range, opacity=opacity)
 
 

@@ -90,7 +90,7 @@ class WritingCalls(IndexParts):
         if blank:
             _warn_of_skipped([record.id for record in blank], len(records))
         tokens = EncodedTexts(self._encoder, visible, self._reduction, batch_size, show_progress)
-        self._writer.add(visible, tokens, skip_unchanged=not force)
+        self._engine.add(visible, tokens, skip_unchanged=not force)
         return [record.id for record in records]
 
     def add_images(
@@ -137,10 +137,10 @@ class WritingCalls(IndexParts):
         given, batch_size = require_images(images), require_count("batch_size", batch_size)
         shown_texts = [None] * len(given) if texts is None else _texts_or_none(texts)
         records = _records(shown_texts, ids, metadatas, len(given))
-        self._collection.require_writable()
+        self._engine.require_writable()
         readable, sources = _read_headers(records, given)
         tokens = EncodedImages(encoder, readable, sources, self._reduction, batch_size, show_progress)
-        self._writer.add(readable, tokens, skip_unchanged=not force)
+        self._engine.add(readable, tokens, skip_unchanged=not force)
         return [record.id for record in records]
 
     def add_embeddings(
@@ -168,7 +168,7 @@ class WritingCalls(IndexParts):
         n = len(token_embeddings)
         records = _records([None] * n if texts is None else require_strings("texts", texts), ids, metadatas, n)
         tokens = GivenTokens(self._reduction.apply(token_embeddings))
-        self._writer.add(records, tokens, skip_unchanged=False)
+        self._engine.add(records, tokens, skip_unchanged=False)
         return [record.id for record in records]
 
     def update_metadata(
@@ -196,7 +196,7 @@ class WritingCalls(IndexParts):
         wanted = require_ids(wanted, len(wanted))
         each = [metadatas] * len(wanted) if isinstance(metadatas, Mapping) else metadatas
         texts = require_metadatas(each, len(wanted))
-        return self._writer.update_metadata(
+        return self._engine.update_metadata(
             {id: json.loads(text) for id, text in zip(wanted, texts, strict=True)}, replace=replace
         )
 
@@ -221,11 +221,11 @@ class WritingCalls(IndexParts):
         if ids is None and filter is None:
             raise InvalidInputError("delete needs ids or a filter; to delete every document call clear()")
         wanted = None if ids is None else one_or_more(ids)
-        return self._writer.delete(wanted, condition)
+        return self._engine.delete(wanted, condition)
 
     def clear(self) -> int:
         """Delete every document. Returns their number."""
-        return self._writer.delete(None, None)
+        return self._engine.delete(None, None)
 
 
 def _records(

@@ -11,41 +11,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from muvera_core.collection import Collection
 from muvera_core.hits import Hit
-from muvera_core.search.diversity import similarities, tokens_of_hits
-from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
+from muvera_core.search.diversity import HitFeatures, with_features
+from muvera_core.token_embeddings import FloatArray, IntArray
 
 # What covering the query's tokens counts, relative to covering the candidates' meaning. With it a relevance weight of
 # 0.5 is near the best on both collections that were measured; see docs/benchmarks.md.
 _TOKENS_COUNT = 3.0
 
 
-def cover(collection: Collection, query: FloatArray, hits: Sequence[Hit], k: int, relevance_weight: float) -> list[Hit]:
-    """Choose ``k`` hits by ``choose_covering``. Hits whose documents were deleted meanwhile are left out.
+def cover(hits: Sequence[Hit], features: HitFeatures, k: int, relevance_weight: float) -> list[Hit]:
+    """Choose ``k`` hits by ``choose_covering``.
 
     Args:
-        collection: the documents.
-        query: the query's token vectors, float32, shape (query tokens, dimension).
         hits: to choose from.
+        features: of the hits. Those without are left out.
         k: number of hits to choose.
         relevance_weight: 1 looks at relevance only, 0 at coverage only.
     """
-    present, embeddings = tokens_of_hits(collection, hits)
+    present = with_features(hits, features)
     if not present:
         return []
     relevance = np.array([hit.normalized_score for hit in present], dtype=np.float32)
-    matches = best_matches(query, embeddings)
-    aspects = coverage_aspects(matches, similarities(collection, embeddings))
+    aspects = coverage_aspects(features.matches, features.similarities)
     surplus = relevance - relevance.min()
     chosen = choose_covering(relevance_weight * surplus, (1 - relevance_weight) * aspects, k)
     return [present[i] for i in chosen]
-
-
-def best_matches(query: FloatArray, documents: TokenEmbeddings) -> FloatArray:
-    """Each query token's highest inner product with each document, float32, shape (query tokens, documents)."""
-    matches: FloatArray = np.maximum.reduceat(query @ documents.vectors.T, documents.offsets[:-1], axis=1)
-    return matches
 
 
 def coverage_aspects(matches: FloatArray, similarity: FloatArray) -> FloatArray:

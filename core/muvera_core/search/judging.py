@@ -41,31 +41,38 @@ class JudgingOptions:
     batch_size: int
 
 
-def search_judged(
-    collection: Collection,
+def judge(
     query: str,
-    query_tokens: FloatArray,
-    options: SearchOptions,
+    hits: Sequence[Hit],
+    features: Features | None,
+    k: int,
     judging: JudgingOptions,
     score: Callable[[str, Sequence[str]], Scores],
     clock: StageClock,
 ) -> list[Hit]:
-    """See ``MuveraIndex.search_with_cross_encoder``. ``score`` scores a question's texts."""
-    hits, features = collection.read_with_retry(
-        lambda _: _candidates(collection, query_tokens, options, judging.n_calls, clock)
-    )
+    """Let a cross-encoder judge some of the candidates, and rank them. See ``IndexCalls.search_with_cross_encoder``.
+
+    Args:
+        query: the question.
+        hits: the candidates, by falling MaxSim.
+        features: the candidates' features; None if all of them are to be judged.
+        k: number of hits to return.
+        judging: how often the cross-encoder is asked.
+        score: scores a question's texts.
+        clock: collects the time.
+    """
     scores = np.full(len(hits), np.nan)
 
-    def judge(places: IntArray) -> None:
+    def judge_places(places: IntArray) -> None:
         texts = [hits[place].text or "" for place in places]
         with clock.stage("cross-encoder"):
             scores[places] = score(query, texts)
 
-    predicted = judge_some(len(hits), features, judging, judge, scores, clock)
+    predicted = judge_some(len(hits), features, judging, judge_places, scores, clock)
     order = np.lexsort((-predicted, np.isnan(scores)))  # stable: ties keep the order by MaxSim
     return [
         replace(hits[place], judged_score=None if np.isnan(scores[place]) else float(scores[place]))
-        for place in order[: options.k].tolist()
+        for place in order[:k].tolist()
     ]
 
 
@@ -108,10 +115,16 @@ def judge_some(
             places = choose_next(predicted, scores, min(left, judging.batch_size))
 
 
-def _candidates(
-    collection: Collection, query_tokens: FloatArray, options: SearchOptions, n_calls: int, clock: StageClock
+def candidates_to_judge(
+    collection: Collection, query_tokens: FloatArray, options: SearchOptions, n_judged: int, clock: StageClock
 ) -> tuple[list[Hit], Features | None]:
-    """The candidates that have a text, by falling MaxSim, and their features, if not all of them can be judged."""
+    """The candidates that have a text, by falling MaxSim, and their features, if more than ``n_judged`` are found."""
+    return collection.read_with_retry(lambda _: _candidates(collection, query_tokens, options, n_judged, clock))
+
+
+def _candidates(
+    collection: Collection, query_tokens: FloatArray, options: SearchOptions, n_judged: int, clock: StageClock
+) -> tuple[list[Hit], Features | None]:
     with clock.stage("candidates"):
         _, requests = find_candidates(collection, [query_tokens], options)
     snapshot = requests[0].snapshot
@@ -124,7 +137,7 @@ def _candidates(
         keys, scores = keys[has_text], scores[has_text]
         shares = normalize_scores(scores, len(query_tokens)).tolist()
         hits = scored_hits(documents, [HitScores(*each) for each in zip(scores.tolist(), shares, shares, strict=True)])
-    if len(hits) <= n_calls:
+    if len(hits) <= n_judged:
         return hits, None
     with clock.stage("features"):
         return hits, _features(collection.store, snapshot, keys, query_tokens, scores)

@@ -1,54 +1,57 @@
-"""Adds to hits the documents that are nearest to the best of them: candidates that share a subject, not the words."""
+"""The documents that are nearest to some documents: candidates that share a subject, not the words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from muvera_core.collection import Collection
-from muvera_core.hits import Hit
-from muvera_core.search.modes import Question
 from muvera_core.search.moment import take_moment
-from muvera_core.search.pipeline import search
 from muvera_core.search.plan import SearchOptions
-from muvera_core.search.stage_clock import StageClock
 from muvera_core.storage import Snapshot, StaleError
 from muvera_core.token_embeddings import FloatArray
 
 
-def with_neighbors(
-    collection: Collection, query: FloatArray, hits: Sequence[Hit], options: SearchOptions, n_best: int, n: int
-) -> list[Hit]:
-    """The hits and the neighbours of the best of them, ranked together by exact MaxSim.
+def stage_one_vectors(collection: Collection, ids: Sequence[str]) -> FloatArray:
+    """Stage-one vectors of the documents that are there, float32, shape (documents, output dimension)."""
 
-    A document's neighbours are those of the highest inner product of stage-one vectors, among the documents that the
-    search admits.
+    def read(snapshot: Snapshot) -> FloatArray:
+        keys = np.array(list(collection.store.keys_of(snapshot, ids).values()), dtype=np.int64)
+        with collection.locks.state:
+            if collection.snapshot() is not snapshot:
+                raise StaleError
+            vectors: FloatArray = collection.stage_one.candidates.vectors(keys)
+        return vectors
+
+    return collection.read_with_retry(read)
+
+
+def nearest_documents(collection: Collection, vectors: FloatArray, options: SearchOptions, n: int) -> list[str]:
+    """Ids of the ``n`` documents of highest inner product with each stage-one vector, among those that are admitted.
+
+    Returns:
+        Each id once. Nothing if the vectors are of another width, because stage one was replaced.
+    """
+
+    def read(snapshot: Snapshot) -> list[str]:
+        moment = take_moment(collection, snapshot, options)
+        if not len(vectors) or vectors.shape[1] != moment.stage_one.encoder.output_dimension:
+            return []
+        found = np.unique(np.concatenate(moment.search(vectors, n)))
+        return [document.id for document in collection.store.documents(snapshot, found)]
+
+    return collection.read_with_retry(read)
+
+
+def neighbors_of(collection: Collection, ids: Sequence[str], options: SearchOptions, n: int) -> list[str]:
+    """Ids of the ``n`` nearest documents of each of these documents, which may be among them.
 
     Args:
         collection: the documents.
-        query: the query's token vectors, float32, shape (query tokens, dimension).
-        hits: best first.
-        options: of the search that found them. Neighbours have to fulfil them, too.
-        n_best: number of hits whose neighbours are added.
+        ids: documents whose neighbours are asked for.
+        options: of a search. Neighbours have to fulfil them.
         n: number of neighbours of each.
     """
-    if not hits or n == 0:
-        return list(hits)
-
-    def neighbors(snapshot: Snapshot) -> list[str]:
-        moment = take_moment(collection, snapshot, options)
-        keys = np.array(list(collection.store.keys_of(snapshot, [hit.id for hit in hits[:n_best]]).values()), np.int64)
-        if not len(keys):
-            return []
-        with collection.locks.state:
-            if collection.snapshot() is not snapshot or collection.stage_one is not moment.stage_one:
-                raise StaleError
-            vectors = moment.stage_one.candidates.vectors(keys)
-        found = np.unique(np.concatenate(moment.search(vectors, n + 1)))  # a document is its own nearest neighbour
-        return [document.id for document in collection.store.documents(snapshot, found)]
-
-    ids = dict.fromkeys([*(hit.id for hit in hits), *collection.read_with_retry(neighbors)])
-    together = replace(options, ids=tuple(ids), k=len(ids), exact=True)
-    return search(collection, [Question(query)], together, StageClock())[0]
+    # A document is its own nearest neighbour.
+    return nearest_documents(collection, stage_one_vectors(collection, ids), options, n + 1)

@@ -6,6 +6,7 @@ Mode "hybrid" adds the candidates that BM25 finds, and joins both scores; mode "
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import NamedTuple
 
@@ -16,13 +17,13 @@ from muvera_core.calibration import Calibration
 from muvera_core.collection import Collection
 from muvera_core.encoders import TokenEncoder
 from muvera_core.hits import Hit
-from muvera_core.search.modes import Question, Ranked, rank
+from muvera_core.search.modes import Question, Ranked, rank, score
 from muvera_core.search.moment import Moment, take_moment
 from muvera_core.search.passages import add_passages
 from muvera_core.search.plan import SearchOptions, SearchPlan
 from muvera_core.search.relevance import n_competing, n_ranked, relevance_of
 from muvera_core.search.stage_clock import StageClock
-from muvera_core.storage import StoredDocument
+from muvera_core.storage import LearnedSettings, StoredDocument
 
 # Queries that are searched together: their candidates are of one snapshot, and they are searched again together if a
 # document is deleted meanwhile.
@@ -39,10 +40,15 @@ def search(
     """The best documents for each question, best first. ``encoder`` tells where passages are."""
 
     def search_group(group: Sequence[Question]) -> list[list[Hit]]:
-        # Ranks are on no scale that a calibration was learned on.
-        by_scores = options.fusion == "scores"
-        calibration = collection.learned.calibration_of(options.mode) if by_scores else None
-        moment, ranked = rank(collection, group, options, n_ranked(options.k, calibration), clock)
+        calibration = calibration_for(collection.learned, options)
+        k = n_ranked(options.k, calibration)
+        moment, scored = score(collection, group, options, k, clock)
+        weight = collection.learned.lexical_weight
+        with clock.stage("fuse") if options.mode == "hybrid" else nullcontext():
+            ranked = [
+                rank(of_it, len(question.tokens), options, k, weight)
+                for question, of_it in zip(group, scored, strict=True)
+            ]
         with clock.stage("fetch"):
             hits = _fetch(collection, moment, ranked, options, calibration)
         if options.with_passages and encoder is not None:
@@ -55,6 +61,11 @@ def search(
     for group in batched(questions, _QUERIES_TOGETHER):
         hits += collection.read_with_retry(lambda _: search_group(group))  # noqa: B023
     return hits
+
+
+def calibration_for(learned: LearnedSettings, options: SearchOptions) -> Calibration | None:
+    """The calibration to use. None if there is none: ranks are on no scale that one was learned on."""
+    return learned.calibration_of(options.mode) if options.fusion == "scores" else None
 
 
 def make_plan(collection: Collection, options: SearchOptions) -> SearchPlan:
@@ -80,13 +91,13 @@ def _fetch(
 ) -> list[list[Hit]]:
     """The hits of questions that were ranked at one moment."""
     n_documents = n_competing(moment.plan, options)
-    found = [_scores_of(each, options, n_documents, calibration) for each in ranked]
+    found = [scores_of(each, options, n_documents, calibration) for each in ranked]
     keys = [each.keys[: len(scores)].tolist() for each, scores in zip(ranked, found, strict=True)]
     documents = iter(collection.store.documents(moment.snapshot, [key for some in keys for key in some]))
     return [scored_hits(list(islice(documents, len(scores))), scores) for scores in found]
 
 
-def _scores_of(
+def scores_of(
     ranked: Ranked, options: SearchOptions, n_documents: int, calibration: Calibration | None
 ) -> list[HitScores]:
     """The scores of the documents that become hits: the best ``k`` whose relevance is high enough."""

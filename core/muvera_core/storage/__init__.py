@@ -24,6 +24,7 @@ from muvera_core.storage.folder_lock import claim_folder, claim_new_folder, clai
 from muvera_core.storage.fork_guard import ForkGuard
 from muvera_core.storage.learned_settings import LEARNED_NAME, LearnedSettings
 from muvera_core.storage.manifest import (
+    CLUSTER_NAME,
     FORMAT_VERSION,
     MANIFEST_NAME,
     Manifest,
@@ -38,6 +39,7 @@ from muvera_core.storage.snapshot import Snapshot
 from muvera_core.storage.store import Store
 from muvera_core.storage.token_codec import DEFAULT_PRECISION, PRECISIONS, Rows, TokenCodec, TokenPrecision
 from muvera_core.storage.token_log import FileTokenLog, token_generations, tokens_path
+from muvera_core.storage.word_reader import WordStatistics
 from muvera_core.storage.words import (
     WORD_RULES,
     WORDS_SCHEMA,
@@ -49,6 +51,7 @@ from muvera_core.storage.words import (
 )
 
 __all__ = [
+    "CLUSTER_NAME",
     "COPY_BATCH",
     "DATABASE_NAME",
     "DEFAULT_PRECISION",
@@ -73,6 +76,7 @@ __all__ = [
     "StoredDocument",
     "TokenCodec",
     "TokenPrecision",
+    "WordStatistics",
     "check_journal",
     "claim_folder",
     "claim_new_folder",

@@ -39,6 +39,9 @@ class LearnedSettings:
             require_share("lexical_weight", self.lexical_weight)
         object.__setattr__(self, "calibrations", MappingProxyType(dict(self.calibrations)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LearnedSettings, (dict(self.calibrations), self.lexical_weight)
+
     def calibration_of(self, mode: str) -> Calibration | None:
         """The calibration for a mode of search. Hybrid scores are on MaxSim's scale, so mode "late" stands in."""
         return self.calibrations.get(mode, self.calibrations.get("late") if mode == "hybrid" else None)

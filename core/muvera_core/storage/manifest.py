@@ -28,6 +28,8 @@ from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
 from muvera_core.storage.words import default_lexical
 
 MANIFEST_NAME = "manifest.json"
+# The file that a folder has instead if it is an index over several shards.
+CLUSTER_NAME = "cluster.json"
 FORMAT = "muvera-index"
 FORMAT_VERSION = 5
 _SIZE_LIMIT = 1 << 16
@@ -244,6 +246,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         advice = "give the folder of an index, or make one first"
         if os.path.lexists(folder / DATABASE_NAME):
             advice += f"; or, if it was an index and lost that file, {RUN_REPAIR}"
+        elif os.path.lexists(folder / CLUSTER_NAME):
+            advice = "it is a sharded index, which muvera_core.distributed.ShardedMuveraIndex opens"
         raise NotAnIndexError(f"{folder} is not a muvera index (it has no {MANIFEST_NAME}): {advice}") from None
     except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error

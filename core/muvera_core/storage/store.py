@@ -44,7 +44,7 @@ from muvera_core.storage.shared_connection import SharedConnection
 from muvera_core.storage.snapshot import Snapshot, SnapshotRows
 from muvera_core.storage.token_codec import Rows, TokenCodec
 from muvera_core.storage.token_log import FileTokenLog, MemoryTokenLog, TokenLog, token_generations, tokens_path
-from muvera_core.storage.word_reader import WordReader, top
+from muvera_core.storage.word_reader import WordReader, WordStatistics, top
 from muvera_core.storage.words import merge_words
 from muvera_core.threads import kernel_calls
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings
@@ -173,7 +173,14 @@ class Store:
         return matches if named is None else np.intersect1d(named, matches, assume_unique=True)
 
     def lexical_search(
-        self, snapshot: Snapshot, query: LexicalQuery, n: int, admitted: IntArray | None = None
+        self,
+        snapshot: Snapshot,
+        query: LexicalQuery,
+        n: int,
+        admitted: IntArray | None = None,
+        whole: WordStatistics | None = None,
+        *,
+        of_common: bool | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """The ``n`` documents with the highest BM25, best first, ties by rising key.
 
@@ -186,6 +193,8 @@ class Store:
             query: made by ``parse_query`` with ``snapshot.lexical``.
             n: the number of documents to return at most. Those in which nothing matches are never returned.
             admitted: keys of the only documents that may be returned, ascending. None admits all.
+            whole: statistics of the collection that these documents are a part of. None if they are all.
+            of_common: whether terms count that more than half of the documents have. None decides it as said above.
 
         Returns:
             Keys, int64, and BM25, float32, above 0.
@@ -195,20 +204,22 @@ class Store:
             CorruptIndexError: the word index is damaged.
         """
         with self._using():
-            found = top(snapshot, self._words.scores(snapshot, query), n, admitted)
-            if len(found[0]) < n:
-                found = top(snapshot, self._words.scores(snapshot, query, of_common=True), n, admitted)
+            found = top(snapshot, self._words.scores(snapshot, query, whole, of_common=bool(of_common)), n, admitted)
+            if of_common is None and len(found[0]) < n:
+                found = top(snapshot, self._words.scores(snapshot, query, whole, of_common=True), n, admitted)
             return found
 
-    def lexical_scores(self, snapshot: Snapshot, query: LexicalQuery, keys: IntArray) -> FloatArray:
+    def lexical_scores(
+        self, snapshot: Snapshot, query: LexicalQuery, keys: IntArray, whole: WordStatistics | None = None
+    ) -> FloatArray:
         """BM25 of documents, float32, shape (keys,); 0 where nothing matches. See ``lexical_search``."""
         with self._using():
-            return self._words.scores(snapshot, query)[snapshot.places(keys)].astype(np.float32)
+            return self._words.scores(snapshot, query, whole)[snapshot.places(keys)].astype(np.float32)
 
-    def term_frequencies(self, snapshot: Snapshot, query: LexicalQuery) -> IntArray:
-        """The number of documents that have each term, int64, shape (terms,). Raises like ``lexical_search``."""
+    def word_statistics(self, snapshot: Snapshot, query: LexicalQuery) -> WordStatistics:
+        """What BM25 knows of the documents and of a query's terms. Raises like ``lexical_search``."""
         with self._using():
-            return self._words.frequencies(snapshot, query)
+            return self._words.statistics(snapshot, query)
 
     def token_rows(self, snapshot: Snapshot, keys: Sequence[int] | IntArray) -> tuple[Rows, IntArray]:
         """Token rows of documents in ``snapshot``, end to end, and their offsets, int64, shape (documents + 1,).

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,30 @@ _FTS5_LEAST_IDF = 1e-6
 _MOST_KEPT = 4_000_000
 _WEIGHTS = "SELECT rowid, -bm25(words, ?, 1.0) FROM words WHERE words MATCH ?"
 # Each document with words has a row there.
-_N_DOCUMENTS = "SELECT count(*) FROM words_docsize"
+_N_WITH_WORDS = "SELECT count(*) FROM words_docsize"
 _FREQUENCY = "SELECT count(*) FROM words WHERE words MATCH ?"
+
+
+@dataclass(frozen=True, eq=False)
+class WordStatistics:
+    """What BM25 knows of a collection and of a question's terms. Those of parts of a collection can be added up.
+
+    Attributes:
+        n_documents: number of documents.
+        n_with_words: number of those that have words.
+        frequencies: number of documents with each term, int64, shape (terms,).
+    """
+
+    n_documents: int
+    n_with_words: int
+    frequencies: IntArray
+
+    def __add__(self, other: WordStatistics) -> WordStatistics:
+        return WordStatistics(
+            self.n_documents + other.n_documents,
+            self.n_with_words + other.n_with_words,
+            self.frequencies + other.frequencies,
+        )
 
 
 class WordReader:
@@ -60,11 +83,20 @@ class WordReader:
         self._lock, self._own = lock, list[sqlite3.Connection]()
         self._closed = False
 
-    def scores(self, snapshot: Snapshot, query: LexicalQuery, *, of_common: bool = False) -> Scores:
+    def scores(
+        self, snapshot: Snapshot, query: LexicalQuery, whole: WordStatistics | None = None, *, of_common: bool = False
+    ) -> Scores:
         """BM25 of all documents, float64, in the order of the snapshot's keys; 0 where nothing matches.
 
         Of ``_MANY_DOCUMENTS`` or more, terms that more than half of them have are left out, unless all terms are such,
         or ``of_common`` asks for them.
+
+        Args:
+            snapshot: the documents.
+            query: the question.
+            whole: statistics of the collection that these documents are a part of. None if they are all. The mean
+                length of documents is that of the part.
+            of_common: count all terms.
 
         Raises:
             StaleError: something was committed after this snapshot.
@@ -72,22 +104,30 @@ class WordReader:
         """
         scores = np.zeros(len(snapshot))
         if len(snapshot):
-            frequency = dict(zip(query.terms, self.frequencies(snapshot, query).tolist(), strict=True))
-            found = [term for term in query.terms if frequency[term]]
-            counts_all = of_common or len(snapshot) < _MANY_DOCUMENTS
-            telling = [term for term in found if counts_all or 2 * frequency[term] <= len(snapshot)]
+            own = self.statistics(snapshot, query)
+            whole = own if whole is None else whole
+            of_whole = dict(zip(query.terms, whole.frequencies.tolist(), strict=True))
+            found = [term for term in query.terms if of_whole[term]]
+            counts_all = of_common or whole.n_documents < _MANY_DOCUMENTS
+            telling = [term for term in found if counts_all or 2 * of_whole[term] <= whole.n_documents]
+            n_own = dict(zip(query.terms, own.frequencies.tolist(), strict=True))
             for term in telling or found:
-                weights = self._weights(snapshot, term)
-                scores[weights.places] += weights.weights
+                if n_own[term]:
+                    factor = 1.0
+                    if whole is not own:
+                        factor = _idf(whole.n_with_words, of_whole[term]) / _idf(own.n_with_words, n_own[term])
+                    weights = self._weights(snapshot, term)
+                    scores[weights.places] += factor * weights.weights
         return scores
 
-    def frequencies(self, snapshot: Snapshot, query: LexicalQuery) -> IntArray:
-        """The number of documents that have each term, int64. Raises like ``scores``."""
+    def statistics(self, snapshot: Snapshot, query: LexicalQuery) -> WordStatistics:
+        """Statistics of the documents and of the question's terms. Raises like ``scores``."""
         known = snapshot.term_frequencies
         for term in query.terms:
             if term not in known:
                 known[term] = self._fetch(snapshot, _FREQUENCY, (_expression(term),))[0][0]
-        return np.array([known[term] for term in query.terms], dtype=np.int64)
+        frequencies = np.array([known[term] for term in query.terms], dtype=np.int64)
+        return WordStatistics(len(snapshot), self._n_with_words(snapshot), frequencies)
 
     def close(self) -> None:
         """Close the connection. A search that runs in another thread ends first."""
@@ -107,7 +147,7 @@ class WordReader:
         if found is None:
             field_weight = 1.0 if snapshot.lexical is None else snapshot.lexical.field_weight
             rows = self._fetch(snapshot, _WEIGHTS, (field_weight, _expression(term)))
-            found = _checked(snapshot, rows, _idf_factor(self._n_documents(snapshot), len(rows)))
+            found = _checked(snapshot, rows, _idf_factor(self._n_with_words(snapshot), len(rows)))
             with self._lock:
                 n = sum(len(weights.places) for weights in kept.values())
                 while kept and n + len(found.places) > _MOST_KEPT:
@@ -115,10 +155,10 @@ class WordReader:
                 kept[term] = found
         return found
 
-    def _n_documents(self, snapshot: Snapshot) -> int:
+    def _n_with_words(self, snapshot: Snapshot) -> int:
         known = snapshot.term_frequencies
         if () not in known:
-            known[()] = self._fetch(snapshot, _N_DOCUMENTS, ())[0][0]
+            known[()] = self._fetch(snapshot, _N_WITH_WORDS, ())[0][0]
         return known[()]
 
     def _fetch(self, snapshot: Snapshot, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
@@ -186,8 +226,17 @@ def _checked(snapshot: Snapshot, rows: list[Any], factor: float) -> TermWeights:
 
 def _idf_factor(n_documents: int, n: int) -> float:
     """What turns FTS5's weights of a term that ``n`` documents have into those with Lucene's idf."""
-    odds = max(0.0, n_documents - n + 0.5) / (n + 0.5)
-    return math.log1p(odds) / max(math.log(odds) if odds > 0 else 0.0, _FTS5_LEAST_IDF)
+    odds = _odds(n_documents, n)
+    return _idf(n_documents, n) / max(math.log(odds) if odds > 0 else 0.0, _FTS5_LEAST_IDF)
+
+
+def _idf(n_documents: int, n: int) -> float:
+    """Lucene's idf of a term that ``n`` documents have."""
+    return math.log1p(_odds(n_documents, n))
+
+
+def _odds(n_documents: int, n: int) -> float:
+    return max(0.0, n_documents - n + 0.5) / (n + 0.5)
 
 
 def damaged_words(problem: str) -> CorruptIndexError:

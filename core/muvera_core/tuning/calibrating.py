@@ -7,7 +7,7 @@ answers it, and without its document it is about as similar to the others as a q
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ from muvera_core.hits import Hit
 from muvera_core.search import Question, SearchMode, SearchOptions, StageClock, search
 from muvera_core.token_embeddings import FloatArray
 from muvera_core.tuning.corpus import Corpus
-from muvera_core.tuning.made_questions import MadeQuestion, made_questions
+from muvera_core.tuning.made_questions import MadeQuestion, make_questions
 from muvera_core.validation import counted
 
 # Fewer documents say nothing about what else a search finds.
@@ -36,8 +36,11 @@ _OTHERS = 30
 _MOST_HITS = 300
 # Stored copies of a document differ by less than this in their score.
 _SAME = 1e-4
-_SEED = 4
+MADE_SEED = 4
 _SEARCHED_TOGETHER = 32
+
+# Finds the hits of each question.
+Search = Callable[[Sequence[Question], SearchOptions], list[list[Hit]]]
 
 
 def calibrate(
@@ -68,18 +71,53 @@ def calibrate(
             raise InvalidInputError(
                 f"calibrate needs at least {MIN_DOCUMENTS} documents, got {len(corpus.keys)}: add documents first"
             )
-        of_judged = _rank_judged(corpus, judged, mode, show_progress)
-        if judged and not any(ranking.n_relevant for ranking in of_judged):
-            raise InvalidInputError(
-                f"the index has no relevant document of {counted(len(judged), 'question')}: give ids that documents "
-                "were added with"
-            )
-        of_made = _rank_made(corpus, made_questions(corpus, n_queries, _SEED), show_progress)
-        if judged:
-            of_made = [replace(ranking, weight=_MADE_COUNT_AS / len(of_made)) for ranking in of_made]
-        report = measure(mode, of_judged, of_made, len(corpus.keys))
+        report = measure_relevance(
+            lambda questions, options: search(collection, questions, options, StageClock()),
+            lambda ids: set(collection.store.keys_of(corpus.snapshot, ids)),
+            judged,
+            make_questions(corpus, n_queries, MADE_SEED),
+            len(corpus.keys),
+            mode=mode,
+            show_progress=show_progress,
+        )
         writer.learn(collection.learned.with_calibration(mode, report.calibration))
         return report
+
+
+def measure_relevance(
+    search: Search,
+    present: Callable[[Sequence[str]], AbstractSet[str]],
+    judged: Sequence[tuple[Question, AbstractSet[str]]],
+    made: Sequence[MadeQuestion],
+    n_documents: int,
+    *,
+    mode: SearchMode,
+    show_progress: bool,
+) -> CalibrationReport:
+    """Measure what scores say about relevance.
+
+    Args:
+        search: finds the hits of questions.
+        present: tells which of some ids are in the index.
+        judged: see ``calibrate``.
+        made: questions that were made of documents.
+        n_documents: number of documents of the index.
+        mode: mode of search to calibrate.
+        show_progress: show bars on standard error.
+
+    Raises:
+        InvalidInputError: none of the relevant documents is in the index.
+    """
+    of_judged = _rank_judged(search, present, judged, mode, show_progress)
+    if judged and not any(ranking.n_relevant for ranking in of_judged):
+        raise InvalidInputError(
+            f"the index has no relevant document of {counted(len(judged), 'question')}: give ids that documents were "
+            "added with"
+        )
+    of_made = _rank_made(search, made, show_progress)
+    if judged:
+        of_made = [replace(ranking, weight=_MADE_COUNT_AS / len(of_made)) for ranking in of_made]
+    return measure(mode, of_judged, of_made, n_documents)
 
 
 def remove_calibration(collection: Collection, writer: Writer) -> bool:
@@ -93,21 +131,24 @@ def remove_calibration(collection: Collection, writer: Writer) -> bool:
 
 
 def _rank_judged(
-    corpus: Corpus, judged: Sequence[tuple[Question, AbstractSet[str]]], mode: SearchMode, show_progress: bool
+    search: Search,
+    present: Callable[[Sequence[str]], AbstractSet[str]],
+    judged: Sequence[tuple[Question, AbstractSet[str]]],
+    mode: SearchMode,
+    show_progress: bool,
 ) -> list[JudgedRanking]:
-    store, snapshot = corpus.collection.store, corpus.snapshot
-    present = [set(store.keys_of(snapshot, sorted(ids))) for _, ids in judged]
-    n_hits = min(_MOST_HITS, _OTHERS + max(map(len, present), default=0))
-    found = _search(corpus, [question for question, _ in judged], n_hits, mode, show_progress)
+    relevant = [present(sorted(ids)) for _, ids in judged]
+    n_hits = min(_MOST_HITS, _OTHERS + max(map(len, relevant), default=0))
+    found = _search(search, [question for question, _ in judged], n_hits, mode, show_progress)
     return [
         _judged(hits, [hit.id in ids for hit in hits], question.tokens, len(ids))
-        for (question, _), ids, hits in zip(judged, present, found, strict=True)
+        for (question, _), ids, hits in zip(judged, relevant, found, strict=True)
     ]
 
 
-def _rank_made(corpus: Corpus, questions: Sequence[MadeQuestion], show_progress: bool) -> list[JudgedRanking]:
+def _rank_made(search: Search, questions: Sequence[MadeQuestion], show_progress: bool) -> list[JudgedRanking]:
     """Rankings by MaxSim alone: a part of a text has the very words of its document, so BM25 would always find it."""
-    found = _search(corpus, [Question(question.tokens) for question in questions], _OTHERS, "late", show_progress)
+    found = _search(search, [Question(question.tokens) for question in questions], _OTHERS, "late", show_progress)
     rankings = []
     for question, hits in zip(questions, found, strict=True):
         relevant = _answers(question, hits)
@@ -133,11 +174,11 @@ def _judged(hits: Sequence[Hit], relevant: Sequence[bool], tokens: FloatArray, n
 
 
 def _search(
-    corpus: Corpus, questions: Sequence[Question], k: int, mode: SearchMode, show_progress: bool
+    search: Search, questions: Sequence[Question], k: int, mode: SearchMode, show_progress: bool
 ) -> list[list[Hit]]:
     options, hits = SearchOptions(k, mode=mode), []
     with tqdm(total=len(questions), desc="searching", unit="query", disable=not show_progress) as bar:
         for some in batched(questions, _SEARCHED_TOGETHER):
-            hits += search(corpus.collection, some, options, StageClock())
+            hits += search(some, options)
             bar.update(len(some))
     return hits

@@ -37,21 +37,27 @@ class Choice:
     seconds: float
 
     def as_tuning(
-        self, k: int, target_recall: float, n_queries: int, seconds_to_choose: float, seconds_untuned: float
+        self,
+        k: int,
+        target_recall: float,
+        n_queries: int,
+        seconds_to_choose: float,
+        seconds_untuned: float | None = None,
     ) -> Tuning:
-        """The tuning that the index's manifest keeps."""
+        """The tuning that the index's manifest keeps. ``seconds_untuned`` is None if no times were measured."""
         learned = self.encoder.config if isinstance(self.encoder, LearnedSetEncoder) else None
         measured = {
             "target_recall": target_recall,
             "recall": round(self.recall.mean, 4),
             "recall_margin": round(self.recall.margin, 4),
-            "milliseconds": round(self.seconds * 1000, 3),
-            "milliseconds_untuned": round(seconds_untuned * 1000, 3),
             "dimension": self.encoder.output_dimension,
             "n_documents": len(self.candidates),
             "n_queries": n_queries,
             "seconds_to_choose": round(seconds_to_choose, 1),
         }
+        if seconds_untuned is not None:
+            measured["milliseconds"] = round(self.seconds * 1000, 3)
+            measured["milliseconds_untuned"] = round(seconds_untuned * 1000, 3)
         if isinstance(self.candidates, HnswCandidates):
             measured |= asdict(self.graph)
         return Tuning(learned, None, None, k, self.n_candidates, self.ef, measured, self.graph)

@@ -72,12 +72,9 @@ def choose(
     rerank_seconds = _seconds_per_candidate(corpus, tokens)
 
     def measured(encoding: Encoding) -> Choice:
-        ranks = _ranks(encoding.nearest(tokens, _MOST), queries, truth.best())
-        n = n_candidates_for(target_recall, ranks, min(_MOST, len(corpus.keys)))
-        recall = recall_at(n, ranks)
-        n = _for_users(n, encoding.encoder, queries, k)
-        spent = _stage_one_seconds(encoding, tokens, n) + n * rerank_seconds
-        return Choice(encoding.encoder, encoding.scanned, n, HnswCandidates.DEFAULT_EF, DEFAULT_GRAPH, recall, spent)
+        choice = _measured(corpus, encoding, queries, truth, target_recall, k)
+        spent = _stage_one_seconds(encoding, tokens, choice.n_candidates) + choice.n_candidates * rerank_seconds
+        return replace(choice, seconds=spent)
 
     first = first_encoding(corpus, first_encoder, show_progress)
     truth.look_at(first.nearest(tokens, max(_POOL, k + 1)), show_progress)
@@ -93,6 +90,37 @@ def choose(
         (encoding,) = (one for one in encodings if one.encoder is chosen.encoder)
         chosen = _in_graph(chosen, encoding, queries, truth.best(), target_recall, show_progress)
     return chosen, untuned
+
+
+def measure_encoder(
+    corpus: Corpus, encoder: SetEncoder, queries: Queries, *, target_recall: float, k: int, show_progress: bool
+) -> Choice:
+    """The stage one of an encoder that was chosen elsewhere, with what it needs to reach the target here.
+
+    Args:
+        corpus: the documents, more than ``k``.
+        encoder: makes their vectors.
+        queries: the queries to measure with.
+        target_recall: see ``choose``.
+        k: see ``choose``.
+        show_progress: show bars on standard error.
+    """
+    encoding = Encoding.of(encoder, corpus.keys, corpus.encode_all(encoder, show_progress))
+    truth = Truth(corpus, queries, k)
+    truth.look_at(encoding.nearest(queries.tokens, max(_POOL, k + 1)), show_progress)
+    choice = _measured(corpus, encoding, queries, truth, target_recall, k)
+    if len(corpus.keys) > FLAT_LIMIT:
+        choice = _in_graph(choice, encoding, queries, truth.best(), target_recall, show_progress)
+    return choice
+
+
+def _measured(corpus: Corpus, encoding: Encoding, queries: Queries, truth: Truth, target: float, k: int) -> Choice:
+    """An encoding whose vectors are scanned, with the candidates that it needs. Its time is not measured."""
+    ranks = _ranks(encoding.nearest(queries.tokens, _MOST), queries, truth.best())
+    n = n_candidates_for(target, ranks, min(_MOST, len(corpus.keys)))
+    recall = recall_at(n, ranks)
+    n = _for_users(n, encoding.encoder, queries, k)
+    return Choice(encoding.encoder, encoding.scanned, n, HnswCandidates.DEFAULT_EF, DEFAULT_GRAPH, recall, math.nan)
 
 
 def _could_be_faster(

@@ -36,7 +36,7 @@ class MadeQuestion:
     words: str | None
 
 
-def made_questions(corpus: Corpus, n: int, seed: int) -> list[MadeQuestion]:
+def make_questions(corpus: Corpus, n: int, seed: int) -> list[MadeQuestion]:
     """``n`` questions: parts of texts or, if there is no encoder or no document has a text, runs of stored tokens."""
     rng = np.random.default_rng(seed)
     drawn = rng.choice(corpus.keys, size=n)

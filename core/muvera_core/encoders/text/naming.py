@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
 from muvera_core.validation import require_sequence, require_unicode
 
 _SHOWN_CHARACTERS = 40
 _PACKAGE = __name__.partition(".")[0]
 _NAMES: ContextVar[tuple[str | int, ...]] = ContextVar("names of the texts", default=())
+_COLLECTED: ContextVar[list[GivenWarning] | None] = ContextVar("where warnings are collected", default=None)
 _IS_QUIET: ContextVar[bool] = ContextVar("whether nothing is said about the texts", default=False)
 
 
@@ -51,6 +53,24 @@ def unreported() -> Iterator[None]:
         _IS_QUIET.reset(token)
 
 
+class GivenWarning(NamedTuple):
+    """A warning that was collected instead of issued."""
+
+    message: str
+    category: type[Warning]
+
+
+@contextmanager
+def collecting_warnings() -> Iterator[list[GivenWarning]]:
+    """Collect muvera's own warnings of this thread or asyncio task, to issue them elsewhere. Nothing filters them."""
+    collected: list[GivenWarning] = []
+    token = _COLLECTED.set(collected)
+    try:
+        yield collected
+    finally:
+        _COLLECTED.reset(token)
+
+
 def document_name(texts: Sequence[str], i: int) -> str:
     """What a warning calls document ``texts[i]``: its name if it has one, else its place and its first words."""
     names = _NAMES.get()
@@ -71,6 +91,10 @@ def _at_place(place: int, text: str) -> str:
 def warn(message: str, category: type[Warning]) -> None:
     """Issue a warning that points at the line outside of muvera whose call led here. Not in ``unreported``."""
     if _IS_QUIET.get():
+        return
+    collected = _COLLECTED.get()
+    if collected is not None:
+        collected.append(GivenWarning(message, category))
         return
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
