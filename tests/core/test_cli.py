@@ -24,9 +24,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from muvera_core import LearnedSetEncoder, MuveraIndex, TokenEmbeddings
-from muvera_core.cli import main, passages
-from muvera_core.cli.corpus_files import MAX_TEXT_BYTES
-from muvera_core.cli.passages import Splitting, split_into_passages
+from muvera_core.cli import main
+from muvera_core.corpus import MAX_TEXT_BYTES, Splitting, passages, split_into_passages
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
 from muvera_core.tuning import choose, encodings, optimizing, queries
 
@@ -779,7 +778,7 @@ def test_optimize_chooses_the_share_of_words_by_judged_questions(
     said = muvera("optimize", birds, "--questions", questions, "--relevant", judged).stdout
     assert "; BM25's share chosen for each question: nDCG " in said
     with MuveraIndex.open(birds) as opened:
-        opened._writer.learn(replace(opened._collection.learned, lexical_weight=0.3))
+        opened.engine.writer.learn(replace(opened.engine.collection.learned, lexical_weight=0.3))
     assert "hybrid     BM25's share 0.3" in muvera("info", birds).stdout
     assert json.loads(muvera("info", birds, "--json").stdout)["lexical_weight"] == 0.3
     assert "give --questions, too" in muvera("optimize", birds, "--relevant", judged, status=1).stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from muvera_core.batches import batched
-from muvera_core.cli.corpus_files import ORIGIN, SourceDocument, SourceFile, Unusable, place
+from muvera_core.corpus import ORIGIN, SourceDocument, SourceFile, Unusable, other_file, place
 from muvera_core.index import MuveraIndex
 
 _COMPARED_TOGETHER = 256
@@ -64,7 +64,7 @@ def compare(index: MuveraIndex | None, documents: Iterable[SourceDocument | Unus
             before = stored.get(document.id)
             if before is None:
                 result.new.add(document.id)
-            elif other := _other_file(document, before.metadata):
+            elif other := other_file(document, before.metadata):
                 del result.places[document.id]
                 reason = f"its id {document.id!r} is already in the index, for {other}: use a separate index"
                 result.unusable.append(Unusable(document.file, document.line, reason))
@@ -120,16 +120,6 @@ def _is_below(origin: Any, places: set[tuple[str, str]]) -> bool:
     root, file = origin["root"], str(origin.get("file"))
     above = (file[:end] for end, character in enumerate(file) if character == "/")
     return any((root, name) in places for name in ["", *above, file])
-
-
-def _other_file(document: SourceDocument, stored: Mapping[str, Any]) -> str | None:
-    """The file below another root that gave the stored document, if it exists. None if the file names the id itself."""
-    origin = stored.get(ORIGIN)
-    if document.id_is_own or not isinstance(origin, dict) or origin.get("root") == document.file.origin["root"]:
-        return None
-    root = Path(str(origin.get("root")))
-    path = root if root.is_file() else root / str(origin.get("file"))
-    return str(path) if path.is_file() and not path.samefile(document.file.path) else None
 
 
 def _fits(batch: list[SourceDocument], document: SourceDocument, n_characters: int) -> bool:

@@ -10,20 +10,22 @@ from typing import Any, TypeVar
 
 import click
 
-from muvera_core.cli.corpus_files import (
+from muvera_core.cli.corpus_sync import Comparison, compare, find_missing, write
+from muvera_core.cli.group import Failure, Interrupted, say
+from muvera_core.cli.options import ENCODER, INDEX, bundled_encoder, load_encoder, progress_bar, require_text_encoder
+from muvera_core.cli.word_options import WordOptions, word_options, words_as_text
+from muvera_core.corpus import (
+    IMAGE_SUFFIXES,
+    LINES_SUFFIXES,
+    TEXT_SUFFIXES,
     SourceDocument,
     SourceFile,
+    Splitting,
     Unusable,
     as_root,
     find_files,
     read_documents,
-    read_suffixes,
 )
-from muvera_core.cli.corpus_sync import Comparison, compare, find_missing, write
-from muvera_core.cli.group import Failure, Interrupted, say
-from muvera_core.cli.options import ENCODER, INDEX, bundled_encoder, load_encoder, progress_bar, require_text_encoder
-from muvera_core.cli.passages import Splitting
-from muvera_core.cli.word_options import WordOptions, word_options, words_as_text
 from muvera_core.encoders import BUNDLED_DIMENSION, LEAST_KEPT, MAX_POOL_FACTOR, TokenEncoder, is_image_encoder
 from muvera_core.errors import InvalidInputError, NotAnIndexError
 from muvera_core.index import MuveraIndex
@@ -214,10 +216,11 @@ def _require_same_words(index: MuveraIndex, folder: Path, words: WordOptions, no
 def _find_files(
     paths: Sequence[Path], folder: Path, *, may_be_none: bool, with_images: bool
 ) -> list[SourceFile | Unusable]:
-    files = list(find_files(paths, leave_out=folder.absolute(), with_images=with_images))
+    suffixes = TEXT_SUFFIXES + LINES_SUFFIXES + (IMAGE_SUFFIXES if with_images else ())
+    advice = "to index images, give the model that embeds them with --encoder"
+    files = list(find_files(paths, suffixes, folder.absolute(), image_advice=advice))
     if not files and not may_be_none:
-        suffixes = ", ".join(read_suffixes(with_images=with_images))
-        raise InvalidInputError(f"{', '.join(map(str, paths))}: there are no files that end in {suffixes}")
+        raise InvalidInputError(f"{', '.join(map(str, paths))}: there are no files that end in {', '.join(suffixes)}")
     return files
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from muvera_core.calibration import Calibration
-from muvera_core.cli.corpus_files import as_unicode
 from muvera_core.cli.word_options import words_as_text
+from muvera_core.corpus import as_unicode
 from muvera_core.hits import Hit, TokenMatch
 from muvera_core.maintenance import IndexInfo
 from muvera_core.stage_one import Tuning
