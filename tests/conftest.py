@@ -15,19 +15,45 @@ from muvera_core.encoders import BundledEncoder
 from muvera_core.evaluation.collections import BeirCollection, read_beir
 
 DATA = Path(__file__).parents[1] / "examples" / "data"
+# A loopback address for the nodes of Ray, which replaces 127.0.0.1 by the address of the network card.
+RAY_HOST = "127.0.0.2"
+# Before Ray is imported. Its processes inherit them.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # otherwise it writes a token into the home folder
+os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # a busy machine starts Ray slowly
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without it, ray.init warns about a coming change
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test reach the network, whatever a library under it tries."""
+    """Let no test reach another machine, whatever a library under it tries."""
     connect = socket.socket.connect
 
     def local_only(self: socket.socket, address: Any) -> None:
-        if self.family in (socket.AF_INET, socket.AF_INET6):
+        is_ip = self.family in (socket.AF_INET, socket.AF_INET6)
+        if is_ip and not str(address[0]).startswith("127.") and address[0] not in ("::1", "localhost"):
             raise AssertionError(f"a test tried to connect to {address}")
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """A ``ray.cluster_utils.Cluster`` of one node. Tests can add nodes, and must remove them."""
+    ray = pytest.importorskip("ray", reason="needs muvera-core[ray]")
+    from ray.cluster_utils import Cluster
+
+    folder = str(Path(__file__).parent / "distributed")  # Ray's processes import the modules of these tests
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
+    # Nodes that were killed are noticed soon.
+    health = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 4, "object_store_memory": 100_000_000, "include_dashboard": False, "_system_config": health}
+    cluster = Cluster(initialize_head=True, head_node_args={**head, "node_ip_address": RAY_HOST})
+    ray.init(address=cluster.address, log_to_driver=False, _node_ip_address=RAY_HOST)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="session")

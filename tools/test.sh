@@ -31,7 +31,7 @@ floor_leaves_out=(
 make_newest() {
     "$python" -m venv .venv-test
     .venv-test/bin/python -m pip install --quiet -r tests/requirements.txt \
-        -e '.[colbert,images,plot,pooling]' ./core/kernels -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
+        -e '.[colbert,images,plot,pooling,ray,ray-serve,client]' ./core/kernels -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
 }
 
 make_models() {
