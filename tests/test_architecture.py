@@ -15,7 +15,7 @@ LAYERS = (
     ("native", "threads", "token_embeddings"),
     ("batches", "files", "validation"),
     ("images", "metadata"),
-    ("calibration", "encoders", "filters", "lexical", "maxsim", "set_encoders"),
+    ("calibration", "corpus", "encoders", "filters", "lexical", "maxsim", "set_encoders"),
     ("stage_one", "standalone"),
     ("storage",),
     ("maintenance",),
@@ -24,6 +24,9 @@ LAYERS = (
     ("cuda", "evaluation"),
     ("tuning",),
     ("index",),
+    ("distributed", "wire"),
+    ("remote",),
+    ("serving",),
     ("cli",),
 )
 # This module is imported only when a user asks for a GPU, because CuPy is slow to import.

@@ -9,9 +9,10 @@ from muvera_core.encoders import ImageEncoder, TokenEncoder
 from muvera_core.errors import MuveraError
 from muvera_core.evaluation import Evaluation
 from muvera_core.hits import Document, Hit, Passage, TokenMatch
-from muvera_core.index import MuveraIndex
+from muvera_core.index import IndexCalls, MuveraIndex, call_async
 from muvera_core.maintenance import IndexReport, RepairReport, check_index, repair_index
 from muvera_core.maxsim import maxsim
+from muvera_core.remote import RemoteMuveraIndex
 from muvera_core.search import QueryReduction, SearchPlan, StageClock
 from muvera_core.set_encoders import (
     FDEConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "FixedDimensionalEncoder",
     "Hit",
     "ImageEncoder",
+    "IndexCalls",
     "IndexReport",
     "LearnedSetEncoder",
     "LearnedSetEncoderConfig",
@@ -42,6 +44,7 @@ __all__ = [
     "MuveraIndex",
     "Passage",
     "QueryReduction",
+    "RemoteMuveraIndex",
     "RepairReport",
     "SearchPlan",
     "SetEncoder",
@@ -51,6 +54,7 @@ __all__ = [
     "TokenEncoder",
     "TokenMatch",
     "Tuning",
+    "call_async",
     "check_index",
     "maxsim",
     "repair_index",

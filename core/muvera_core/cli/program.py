@@ -2,8 +2,8 @@
 
 ``index_command.py`` builds and updates indexes, ``search_commands.py`` searches, measures and optimizes,
 ``words_command.py`` changes the word index, ``calibrate_command.py`` learns what scores mean,
-``maintenance_commands.py`` inspects and repairs, ``export_command.py`` exports models. ``options.py`` and
-``word_options.py`` have the options that they share.
+``maintenance_commands.py`` inspects and repairs, ``export_command.py`` exports models, ``serve_command.py`` answers
+over HTTP. ``options.py`` and ``word_options.py`` have the options that they share.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from muvera_core.cli.group import CommandGroup
 from muvera_core.cli.index_command import index
 from muvera_core.cli.maintenance_commands import check, compact, info, repair
 from muvera_core.cli.search_commands import evaluate, optimize, search
+from muvera_core.cli.serve_command import serve
 from muvera_core.cli.words_command import words
 
 
@@ -25,5 +26,19 @@ def main() -> None:
     """Late-interaction search: index text files, search them, and maintain the index."""
 
 
-for _command in (index, search, words, calibrate, evaluate, optimize, info, check, repair, compact, export_onnx):
+_COMMANDS = (
+    index,
+    search,
+    words,
+    calibrate,
+    evaluate,
+    optimize,
+    serve,
+    info,
+    check,
+    repair,
+    compact,
+    export_onnx,
+)
+for _command in _COMMANDS:
     main.add_command(_command)
