@@ -95,6 +95,9 @@ def test_an_unknown_name_is_refused_and_another_one_suggested(name: str, store: 
 async def test_async_calls_refuse_them_too(store: MuveraVectorStore) -> None:
     calls = [
         store.asimilarity_search("stove", filters=BLUE),
+        store.asimilarity_search_with_score("stove", filters=BLUE),
+        store.asimilarity_search_by_vector([0.0], filters=BLUE),
+        store.asearch("stove", "hybrid", filters=BLUE),
         store.amax_marginal_relevance_search("stove", filters=BLUE),
         store.aadd_texts(ROOMS, filters=BLUE),
         store.aadd_documents(documents(), filters=BLUE),
@@ -110,7 +113,8 @@ async def test_async_calls_refuse_them_too(store: MuveraVectorStore) -> None:
 
 
 def test_every_call_of_the_store_that_takes_any_keyword_is_tried() -> None:
-    own = {name for name, member in vars(MuveraVectorStore).items() if not name.startswith("_")}
+    ours = [kind for kind in MuveraVectorStore.__mro__ if kind.__module__.startswith("langchain_muvera.")]
+    own = {name for kind in ours for name in vars(kind) if not name.startswith("_")}
     loose = {
         name
         for name in own & set(vars(VectorStore))
@@ -122,7 +126,9 @@ def test_every_call_of_the_store_that_takes_any_keyword_is_tried() -> None:
     tried = {
         "from_texts", "from_documents", "add_texts", "add_documents", "delete", "similarity_search", "as_retriever",
         "similarity_search_with_score", "max_marginal_relevance_search", "similarity_search_by_vector",
-        "afrom_texts", "afrom_documents", "search", "asearch",
+        "afrom_texts", "afrom_documents", "search", "asearch", "aadd_texts", "aadd_documents", "adelete",
+        "asimilarity_search", "asimilarity_search_with_score", "amax_marginal_relevance_search",
+        "asimilarity_search_by_vector",
     }  # fmt: skip
     assert loose - {"max_marginal_relevance_search_by_vector"} == tried
 

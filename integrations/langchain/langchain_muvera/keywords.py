@@ -111,11 +111,12 @@ def refuses_unknown(call: Callable[P, R]) -> Callable[P, R]:
 
     ``**kwargs`` in the signature names nothing. LangChain's signatures need it.
     """
-    owner, known = call.__qualname__.removesuffix(".__init__"), names_of(call)
+    known = names_of(call)
 
     @wraps(call)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        refuse_unknown(owner, kwargs, known)
+        owner = args[0] if isinstance(args[0], type) else type(args[0])
+        refuse_unknown(f"{owner.__name__}.{call.__name__}".removesuffix(".__init__"), kwargs, known)
         return call(*args, **kwargs)
 
     return checked

@@ -8,13 +8,13 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
-from langchain_core.runnables import run_in_executor
 from pydantic import Field, field_validator
 
 from langchain_muvera.documents import PassageUse, require_passage, to_scored_document
 from langchain_muvera.keywords import StrictModel, refuse_unknown
-from muvera_core import Hit, MuveraIndex
+from muvera_core import Hit, IndexCalls
 from muvera_core.errors import InvalidInputError
+from muvera_core.index import IndexCall, Steps, awaited, stepwise
 from muvera_core.search import Fusion, QueryReduction, SearchMode, scoring_function
 
 # What the retriever and a call may set: keywords of the index's search.
@@ -24,7 +24,7 @@ _OF_CROSS_ENCODER = ("k", "n_candidates", "filter", "n_calls")
 
 
 class MuveraRetriever(StrictModel, BaseRetriever):
-    """Finds the documents of a ``MuveraIndex`` that match a query best, by late interaction.
+    """Finds the documents of an index that match a query best, by late interaction.
 
     ``invoke`` and ``ainvoke`` also take each setting but ``index`` and ``cross_encoder``, for one call:
     ``retriever.invoke(query, k=3)``. The retriever's own value is used for each that is missing or None. They also take
@@ -49,8 +49,8 @@ class MuveraRetriever(StrictModel, BaseRetriever):
             retriever.invoke("Which animal is social?", filter={"legs": {"$gte": 4}})
     """
 
-    index: MuveraIndex
-    """The index to search."""
+    index: IndexCalls
+    """The index to search: a ``MuveraIndex``, a ``ShardedMuveraIndex`` or a ``RemoteMuveraIndex``."""
     k: int = Field(default=4, ge=1)
     """Number of documents to return. If fewer match, all of them are returned."""
     n_candidates: int | None = Field(default=None, ge=1)
@@ -92,9 +92,10 @@ class MuveraRetriever(StrictModel, BaseRetriever):
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        return await run_in_executor(None, self._search, query, kwargs)
+        return await awaited(self._search, query, kwargs)
 
-    def _search(self, query: str, given: Mapping[str, Any]) -> list[Document]:
+    @stepwise
+    def _search(self, query: str, given: Mapping[str, Any]) -> Steps[list[Document]]:
         # LangChain's ``invoke`` reads ``verbose``, and passes it on.
         known = [*_SETTINGS, "passage", "n_calls", "ids", "verbose"]
         refuse_unknown(f"{type(self).__name__}.invoke", given, known)
@@ -106,14 +107,17 @@ class MuveraRetriever(StrictModel, BaseRetriever):
         own = {name: other[name] if name in other else getattr(self, name) for name in names}
         settings = {name: own[name] if given.get(name) is None else given[name] for name in names}
         passage = require_passage(settings["passage"])
-        return [to_scored_document(hit, passage) for hit in self._hits(query, given.get("ids"), settings)]
+        hits: list[Hit] = yield self._call(query, given.get("ids"), settings)
+        return [to_scored_document(hit, passage) for hit in hits]
 
-    def _hits(self, query: str, ids: Any, settings: Mapping[str, Any]) -> list[Hit]:
+    def _call(self, query: str, ids: Any, settings: Mapping[str, Any]) -> IndexCall:
+        """The call of the index that finds the documents."""
         if self.cross_encoder is None:
             if settings["n_calls"] is not None:
                 raise InvalidInputError("n_calls is for a cross_encoder: set the retriever's, or leave n_calls out")
             options = {name: settings[name] for name in _SETTINGS}
-            return self.index.search(query, ids=ids, with_passages=settings["passage"] is not None, **options)
+            with_passages = settings["passage"] is not None
+            return IndexCall(IndexCalls.search, query, ids=ids, with_passages=with_passages, **options)
         usual = {**_HYBRIDS, "min_score": None, "mode": "late", "query_reduction": None, "passage": None}
         for name, value in usual.items():
             if settings[name] != value and not (name == "min_score" and settings[name] == 0):
@@ -122,12 +126,14 @@ class MuveraRetriever(StrictModel, BaseRetriever):
                     f"leave {name} out"
                 )
         options = {name: settings[name] for name in _OF_CROSS_ENCODER if settings[name] is not None}
-        return self.index.search_with_cross_encoder(query, self.cross_encoder, ids=ids, **options)
+        return IndexCall(IndexCalls.search_with_cross_encoder, query, self.cross_encoder, ids=ids, **options)
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
-        """Describe the index and its encoder for traces."""
+        """Describe the index and its encoder for traces. A service is not asked for its encoder."""
         params = super()._get_ls_params(**kwargs)
         params["ls_vector_store_provider"] = type(self.index).__name__
+        if hasattr(self.index, "acall"):
+            return params
         params["ls_embedding_provider"] = type(self.index.encoder).__name__
         params["ls_embedding_model"] = self.index.encoder.fingerprint
         return params

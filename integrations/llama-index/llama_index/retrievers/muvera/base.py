@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -25,8 +24,9 @@ from llama_index.retrievers.muvera.persistence import open_or_create_persisted, 
 from llama_index.retrievers.muvera.queries import hint_if_empty
 from llama_index.retrievers.muvera.vector_store import MuveraVectorStore
 
-from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
+from muvera_core import FDEConfig, IndexCalls, MuveraIndex, TokenEncoder
 from muvera_core.errors import InvalidInputError, MuveraError
+from muvera_core.index import IndexCall, Steps, awaited, stepwise
 from muvera_core.lexical import LexicalConfig
 from muvera_core.search import CrossEncoder, Fusion, QueryReduction, SearchMode, require_query_reduction
 from muvera_core.storage import DEFAULT_PRECISION, TokenPrecision
@@ -57,7 +57,7 @@ _NOT_OF_CROSS_ENCODER = {
 
 
 class MuveraRetriever(BaseRetriever):
-    """Finds the nodes of a ``MuveraIndex`` that match a query best, by late interaction.
+    """Finds the nodes of an index that match a query best, by late interaction.
 
     Each node is returned as it was stored. ``NodeWithScore.score`` is the probability that it is relevant, if the index
     was calibrated (``retriever.index.calibrate()``), or else the normalized score: the mean per query token, clipped to
@@ -81,7 +81,7 @@ class MuveraRetriever(BaseRetriever):
 
     def __init__(
         self,
-        index: MuveraIndex,
+        index: IndexCalls,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
         n_candidates: int | None = None,
         filters: Filters | None = None,
@@ -103,7 +103,7 @@ class MuveraRetriever(BaseRetriever):
         """Search an index.
 
         Args:
-            index: the index to search.
+            index: the index to search: a ``MuveraIndex``, a ``ShardedMuveraIndex`` or a ``RemoteMuveraIndex``.
             similarity_top_k: number of nodes to return. If fewer match, all of them are returned.
             n_candidates: number of candidates to rerank by exact MaxSim. None leaves it to the index.
             filters: conditions on metadata: ``MetadataFilters``, or a dictionary, which is a filter of muvera_core.
@@ -245,19 +245,20 @@ class MuveraRetriever(BaseRetriever):
         return retriever
 
     @classmethod
-    def from_index(cls, index: MuveraIndex | BaseIndex[Any], **kwargs: Any) -> MuveraRetriever:
-        """Search a ``MuveraIndex``, or the one behind a ``VectorStoreIndex`` over a ``MuveraVectorStore``.
+    def from_index(cls, index: IndexCalls | BaseIndex[Any], **kwargs: Any) -> MuveraRetriever:
+        """Search an index, or the one behind a ``VectorStoreIndex`` over a ``MuveraVectorStore``.
 
         Raises:
             InvalidInputError: the vector store is of another kind.
         """
-        if isinstance(index, MuveraIndex):
+        if isinstance(index, IndexCalls):
             return cls(index, **kwargs)
         store = getattr(index, "vector_store", None)
         if not isinstance(store, MuveraVectorStore):
             raise InvalidInputError(
-                f"expected a MuveraIndex or an index over a MuveraVectorStore, got a {type(index).__name__} over "
-                f"{type(store).__name__}: index its nodes with MuveraRetriever.from_nodes"
+                "expected a MuveraIndex, a ShardedMuveraIndex, a RemoteMuveraIndex or an index over a "
+                f"MuveraVectorStore, got a {type(index).__name__} over {type(store).__name__}: index its nodes with "
+                "MuveraRetriever.from_nodes"
             )
         # VectorStoreIndex keeps the objects of its index nodes. Its own retriever passes them on in the same way.
         kwargs.setdefault("object_map", getattr(index, "_object_map", None))
@@ -355,17 +356,31 @@ class MuveraRetriever(BaseRetriever):
             raise
 
     @property
-    def index(self) -> MuveraIndex:
+    def index(self) -> IndexCalls:
         """The index. Use it to add and delete documents and to close it."""
         return self._index
 
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+    @stepwise
+    def _retrieve(self, query_bundle: QueryBundle) -> Steps[list[NodeWithScore]]:
         question = "\n".join(query_bundle.embedding_strs) or query_bundle.query_str
+        hits = yield self._call(question)
+        yield from hint_if_empty(hits)
         if self.cross_encoder is not None:
-            return self._judged(question, self.cross_encoder)
+            return [to_judged_node(hit) for hit in hits]
+        return [to_scored_node(hit, self.passage) for hit in hits]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        # The base class would call _retrieve on the event loop and block it.
+        return await awaited(self._retrieve, query_bundle)
+
+    def _call(self, question: str) -> IndexCall:
+        """The call of the index that finds the nodes."""
+        if self.cross_encoder is not None:
+            return self._judging_call(question, self.cross_encoder)
         if self.n_calls is not None:
             raise InvalidInputError("n_calls is for a cross_encoder: set the retriever's, or leave n_calls out")
-        hits = self._index.search(
+        return IndexCall(
+            IndexCalls.search,
             question,
             k=self.similarity_top_k,
             n_candidates=self.n_candidates,
@@ -377,10 +392,8 @@ class MuveraRetriever(BaseRetriever):
             with_passages=self.passage is not None,
             query_reduction=self.query_reduction,
         )
-        hint_if_empty(self._index, hits)
-        return [to_scored_node(hit, self.passage) for hit in hits]
 
-    def _judged(self, question: str, cross_encoder: CrossEncoder | BaseNodePostprocessor) -> list[NodeWithScore]:
+    def _judging_call(self, question: str, cross_encoder: CrossEncoder | BaseNodePostprocessor) -> IndexCall:
         for name, value in _NOT_OF_CROSS_ENCODER.items():
             if getattr(self, name) != value:
                 raise InvalidInputError(
@@ -388,19 +401,14 @@ class MuveraRetriever(BaseRetriever):
                     f"scores: leave {name} out"
                 )
         numbers: dict[str, Any] = {"n_calls": self.n_calls, "n_candidates": self.n_candidates}
-        hits = self._index.search_with_cross_encoder(
+        return IndexCall(
+            IndexCalls.search_with_cross_encoder,
             question,
             to_cross_encoder(cross_encoder),
             self.similarity_top_k,
             filter=to_filter(self.filters),
             **{name: value for name, value in numbers.items() if value is not None},
         )
-        hint_if_empty(self._index, hits)
-        return [to_judged_node(hit) for hit in hits]
-
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        # The base class would call _retrieve on the event loop and block it.
-        return await asyncio.to_thread(self._retrieve, query_bundle)
 
 
 def _refuse_unknown(kwargs: dict[str, Any], *calls: Callable[..., Any]) -> None:

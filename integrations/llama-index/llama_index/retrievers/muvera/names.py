@@ -15,7 +15,7 @@ from typing import Any, get_args
 from llama_index.core.bridge.pydantic import BaseModel, ValidationError
 from llama_index.core.schema import BaseNode
 
-from muvera_core import MuveraIndex
+from muvera_core import IndexCalls
 from muvera_core.errors import InvalidInputError
 from muvera_core.validation import require_choice, require_known_names, shown
 
@@ -93,16 +93,17 @@ def _parameters(call: Callable[..., Any]) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind not in variable and parameter.name != "self"]
 
 
-def require_index(index: object) -> MuveraIndex:
-    """A ``MuveraIndex``.
+def require_index(index: object) -> IndexCalls:
+    """An index.
 
     Raises:
         InvalidInputError: it is something else.
     """
-    if not isinstance(index, MuveraIndex):
+    if not isinstance(index, IndexCalls):
         raise InvalidInputError(
-            f"index must be a MuveraIndex, got {type(index).__name__}: make one with MuveraIndex.create(folder), or "
-            "pass the client of a MuveraVectorStore"
+            "index must be a MuveraIndex, a ShardedMuveraIndex or a RemoteMuveraIndex, got "
+            f"{type(index).__name__}: make one with MuveraIndex.create(folder), or pass the client of a "
+            "MuveraVectorStore"
         )
     return index
 

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore
+from llama_index.retrievers.muvera.async_calls import AsyncVectorStore
 from llama_index.retrievers.muvera.cross_encoders import to_cross_encoder
 from llama_index.retrievers.muvera.filters import Filters, to_filter
 from llama_index.retrievers.muvera.names import one_or_more
 from llama_index.retrievers.muvera.nodes import is_plain, metadata_of_image, to_judged_node, to_node, to_scored_node
-from llama_index.retrievers.muvera.threads import ThreadedVectorStore
 
-from muvera_core import MuveraIndex
+from muvera_core import IndexCalls
 from muvera_core.images import ImageInput
+from muvera_core.index import IndexCall, Steps, awaited, steps_of, stepwise
 from muvera_core.metadata import normalize_metadata
 from muvera_core.search import CrossEncoder
 from muvera_core.validation import require_count, require_length
 
 
-class OwnCalls(ThreadedVectorStore):
+class OwnCalls(AsyncVectorStore):
     """Changes metadata, ranks and counts stored nodes."""
 
-    @property
-    @abstractmethod
-    def client(self) -> MuveraIndex:
-        """The index."""
-
+    @stepwise
     def update_metadata(
         self,
         node_ids: str | Sequence[str],
         metadatas: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
         replace: bool = False,
-    ) -> int:
+    ) -> Steps[int]:
         """Change the metadata of nodes, all or none; after them, that of documents that were not added as nodes.
 
         A node is encoded again only if the metadata that changes is part of the text that is matched, which it is
@@ -59,7 +54,7 @@ class OwnCalls(ThreadedVectorStore):
         require_length("metadatas", each, len(ids), "node")
         given = {id: normalize_metadata(metadata) for id, metadata in zip(ids, each, strict=True)}
         changed, not_nodes, images = [], {}, {}
-        for document in self.client.get(list(given)):
+        for document in (yield IndexCall(IndexCalls.get, list(given))):
             if is_plain(document):  # its metadata is no part of its text
                 not_nodes[document.id] = given[document.id]
                 continue
@@ -70,9 +65,13 @@ class OwnCalls(ThreadedVectorStore):
                 images[document.id] = metadata_of_image(node_after)
             elif metadata != node.metadata:
                 changed.append(node_after)
-        n = len(self.add(changed)) + self.client.update_metadata(list(images), list(images.values()), replace=True)
-        return n + self.client.update_metadata(list(not_nodes), list(not_nodes.values()), replace=replace)
+        added: list[str] = yield from steps_of(self.add, changed)
+        n: int = len(added)
+        n += yield IndexCall(IndexCalls.update_metadata, list(images), list(images.values()), replace=True)
+        n += yield IndexCall(IndexCalls.update_metadata, list(not_nodes), list(not_nodes.values()), replace=replace)
+        return n
 
+    @stepwise
     def add_images(
         self,
         images: Iterable[ImageInput],
@@ -83,7 +82,7 @@ class OwnCalls(ThreadedVectorStore):
         batch_size: int = 8,
         force: bool = False,
         show_progress: bool = False,
-    ) -> list[str]:
+    ) -> Steps[list[str]]:
         """Encode and add images, such as the pages of a document, all or none. See ``MuveraIndex.add_images``.
 
         They come back as ``ImageNode``s with the ``image_path`` of their file.
@@ -106,13 +105,22 @@ class OwnCalls(ThreadedVectorStore):
                 metadata cannot be stored, or lengths differ.
             MissingExtraError: Pillow is not installed.
         """
-        return self.client.add_images(
-            images, node_ids, texts, metadatas, batch_size=batch_size, force=force, show_progress=show_progress
+        added: list[str] = yield IndexCall(
+            IndexCalls.add_images,
+            images,
+            node_ids,
+            texts,
+            metadatas,
+            batch_size=batch_size,
+            force=force,
+            show_progress=show_progress,
         )
+        return added
 
+    @stepwise
     def rerank(
         self, query_str: str, node_ids: Sequence[str], top_n: int | None = None, *, min_score: float | None = None
-    ) -> list[NodeWithScore]:
+    ) -> Steps[list[NodeWithScore]]:
         """Rank stored nodes that another search has found, such as BM25, by exact MaxSim. Nothing is encoded again.
 
         Args:
@@ -122,8 +130,10 @@ class OwnCalls(ThreadedVectorStore):
             min_score: smallest relevance of a node, from 0 to 1.
         """
         top_n = None if top_n is None else require_count("top_n", top_n)
-        return [to_scored_node(hit) for hit in self.client.rerank(query_str, node_ids, top_n, min_score=min_score)]
+        hits = yield IndexCall(IndexCalls.rerank, query_str, node_ids, top_n, min_score=min_score)
+        return [to_scored_node(hit) for hit in hits]
 
+    @stepwise
     def search_with_cross_encoder(
         self,
         query_str: str,
@@ -135,7 +145,7 @@ class OwnCalls(ThreadedVectorStore):
         batch_size: int = 8,
         filters: Filters | None = None,
         node_ids: Sequence[str] | None = None,
-    ) -> list[NodeWithScore]:
+    ) -> Steps[list[NodeWithScore]]:
         """The nodes that a cross-encoder ranks highest among many candidates, of which it judges only some.
 
         The text that it gets is the text that is matched: the node's text and its metadata without the excluded keys.
@@ -162,7 +172,8 @@ class OwnCalls(ThreadedVectorStore):
                 nodes out.
             EncoderError: the cross-encoder did not return one finite number for each pair.
         """
-        hits = self.client.search_with_cross_encoder(
+        hits = yield IndexCall(
+            IndexCalls.search_with_cross_encoder,
             query_str,
             to_cross_encoder(cross_encoder),
             require_count("similarity_top_k", similarity_top_k),
@@ -174,9 +185,11 @@ class OwnCalls(ThreadedVectorStore):
         )
         return [to_judged_node(hit) for hit in hits]
 
-    def count(self, filters: Filters | None = None) -> int:
+    @stepwise
+    def count(self, filters: Filters | None = None) -> Steps[int]:
         """The number of nodes that the filters admit."""
-        return self.client.count(to_filter(filters))
+        n: int = yield IndexCall(IndexCalls.count, to_filter(filters))
+        return n
 
     async def aadd_images(
         self,
@@ -190,7 +203,7 @@ class OwnCalls(ThreadedVectorStore):
         show_progress: bool = False,
     ) -> list[str]:
         """See ``add_images``."""
-        return await asyncio.to_thread(
+        return await awaited(
             self.add_images,
             images,
             node_ids,
@@ -209,13 +222,13 @@ class OwnCalls(ThreadedVectorStore):
         replace: bool = False,
     ) -> int:
         """See ``update_metadata``."""
-        return await asyncio.to_thread(self.update_metadata, node_ids, metadatas, replace=replace)
+        return await awaited(self.update_metadata, node_ids, metadatas, replace=replace)
 
     async def arerank(
         self, query_str: str, node_ids: Sequence[str], top_n: int | None = None, *, min_score: float | None = None
     ) -> list[NodeWithScore]:
         """See ``rerank``."""
-        return await asyncio.to_thread(self.rerank, query_str, node_ids, top_n, min_score=min_score)
+        return await awaited(self.rerank, query_str, node_ids, top_n, min_score=min_score)
 
     async def asearch_with_cross_encoder(
         self,
@@ -230,7 +243,7 @@ class OwnCalls(ThreadedVectorStore):
         node_ids: Sequence[str] | None = None,
     ) -> list[NodeWithScore]:
         """See ``search_with_cross_encoder``."""
-        return await asyncio.to_thread(
+        return await awaited(
             self.search_with_cross_encoder,
             query_str,
             cross_encoder,
@@ -244,4 +257,4 @@ class OwnCalls(ThreadedVectorStore):
 
     async def acount(self, filters: Filters | None = None) -> int:
         """See ``count``."""
-        return await asyncio.to_thread(self.count, filters)
+        return await awaited(self.count, filters)

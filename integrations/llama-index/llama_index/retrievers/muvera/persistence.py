@@ -19,7 +19,7 @@ from typing import Any
 from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, NAMESPACE_SEP
 from llama_index.core.vector_stores.types import DEFAULT_PERSIST_FNAME
 
-from muvera_core import MuveraIndex, TokenEncoder
+from muvera_core import IndexCalls, MuveraIndex, TokenEncoder
 from muvera_core.errors import CorruptIndexError, NotAnIndexError
 from muvera_core.files import is_plain_file, read_small, storage_errors, write_json
 from muvera_core.validation import require_path
@@ -34,7 +34,7 @@ _HOW_TO_LOAD = (
 _NOT_A_SIMPLE_VECTOR_STORE = {"embedding_dict": {"muvera": [_HOW_TO_LOAD]}, "text_id_to_ref_doc_id": _HOW_TO_LOAD}
 
 
-def write_pointer(index: MuveraIndex, persist_path: str | os.PathLike[str]) -> Path:
+def write_pointer(index: IndexCalls, persist_path: str | os.PathLike[str]) -> Path:
     """Write a pointer to the index in the folder of ``persist_path``, such as ``storage/default__vector_store.json``.
 
     An index in memory is copied to a new folder there. Each call makes a new copy; earlier copies stay.
@@ -121,7 +121,7 @@ def _folder_of_index(persist_dir: str | os.PathLike[str], namespace: str) -> Pat
     return index
 
 
-def _copy_to_folder_of(pointer: Path, index: MuveraIndex, name: str) -> None:
+def _copy_to_folder_of(pointer: Path, index: IndexCalls, name: str) -> None:
     copy = pointer.parent / name
     try:
         index.copy_to(copy)

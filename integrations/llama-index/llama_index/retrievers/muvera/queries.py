@@ -11,8 +11,9 @@ from llama_index.retrievers.muvera.filters import Filter, to_filter
 from llama_index.retrievers.muvera.names import one_or_more, refuse_unknown
 from llama_index.retrievers.muvera.nodes import REF_DOC_ID_FIELD, is_plain, require_passage
 
-from muvera_core import Hit, MuveraIndex
+from muvera_core import Hit, IndexCalls
 from muvera_core.errors import InvalidInputError
+from muvera_core.index import IndexCall, Steps
 from muvera_core.search import SearchMode
 from muvera_core.validation import require_count, require_share, shown
 
@@ -72,11 +73,10 @@ class Admitted(NamedTuple):
     ids: list[str] | None
 
 
-def answer(index: MuveraIndex, query: VectorStoreQuery, options: Mapping[str, Any]) -> list[Hit]:
+def answer(query: VectorStoreQuery, options: Mapping[str, Any]) -> Steps[list[Hit]]:
     """The hits of a query, best first.
 
     Args:
-        index: the index.
         query: the query.
         options: what a user passes beside the query, by name.
 
@@ -87,16 +87,30 @@ def answer(index: MuveraIndex, query: VectorStoreQuery, options: Mapping[str, An
     _refuse_meaningless(query, mode)
     refuse_unknown(f"a query in mode {mode.value!r}", options, *_OPTIONS[mode], aliases=_FIELDS)
     k = require_count("similarity_top_k", query.similarity_top_k)
-    admitted = _admitted(index, query)
+    admitted = yield from _admitted(query)
     if query.query_str is None:
-        return _by_vector(index, query, k, admitted, mode, options)
+        return (yield from _by_vector(query, k, admitted, mode, options))
+    hits: list[Hit] = yield _call(query, query.query_str, k, admitted, mode, options)
+    return hits
+
+
+def _call(
+    query: VectorStoreQuery,
+    text: str,
+    k: int,
+    admitted: Admitted,
+    mode: VectorStoreQueryMode,
+    options: Mapping[str, Any],
+) -> IndexCall:
+    """The search for a query's text."""
     if mode == VectorStoreQueryMode.MMR:
-        return _diverse(index, query, query.query_str, k, admitted, options)
+        return _diverse(query, text, k, admitted, options)
     if query.hybrid_top_k is not None:
         k = require_count("hybrid_top_k", query.hybrid_top_k)
     passage = require_passage("passage", options.get("passage"))
-    return index.search(
-        query.query_str,
+    return IndexCall(
+        IndexCalls.search,
+        text,
         k,
         mode=_CORE_MODES[mode],
         with_passages=passage is not None,
@@ -115,13 +129,12 @@ def _weight(query: VectorStoreQuery, options: Mapping[str, Any]) -> dict[str, An
     return {"lexical_weight": 1 - require_share("alpha", query.alpha)}
 
 
-def _diverse(
-    index: MuveraIndex, query: VectorStoreQuery, text: str, k: int, admitted: Admitted, options: Mapping[str, Any]
-) -> list[Hit]:
+def _diverse(query: VectorStoreQuery, text: str, k: int, admitted: Admitted, options: Mapping[str, Any]) -> IndexCall:
     given = dict(options)
     threshold = given.pop("mmr_threshold", query.mmr_threshold)
     prefetch_k = given.pop("mmr_prefetch_k", max(_MMR_FETCH_K, _MMR_FETCH_PER_HIT * k))
-    return index.search_diverse(
+    return IndexCall(
+        IndexCalls.search_diverse,
         text,
         k,
         fetch_k=require_count("mmr_prefetch_k", prefetch_k),
@@ -131,12 +144,12 @@ def _diverse(
     )
 
 
-def hint_if_empty(index: MuveraIndex, hits: Sequence[Hit]) -> None:
-    """Log why an index may be empty, after a search that found these hits.
+def hint_if_empty(hits: Sequence[Hit]) -> Steps[None]:
+    """Log why the index may be empty, after a search that found these hits.
 
     LlamaIndex gives a vector store no sign of the nodes that it drops, so a search is the first chance to tell.
     """
-    if not hits and len(index) == 0:
+    if not hits and (yield IndexCall(IndexCalls.count)) == 0:
         logger.warning(
             "the index is empty. If an IngestionPipeline should have filled it, put NoEmbedding() last in its "
             "transformations: a pipeline drops nodes without an embedding"
@@ -144,13 +157,12 @@ def hint_if_empty(index: MuveraIndex, hits: Sequence[Hit]) -> None:
 
 
 def _by_vector(
-    index: MuveraIndex,
     query: VectorStoreQuery,
     k: int,
     admitted: Admitted,
     mode: VectorStoreQueryMode,
     options: Mapping[str, Any],
-) -> list[Hit]:
+) -> Steps[list[Hit]]:
     if query.query_embedding is None:
         raise InvalidInputError(_NO_TEXT)
     if mode != VectorStoreQueryMode.DEFAULT:
@@ -159,23 +171,25 @@ def _by_vector(
         )
     refuse_unknown("a query without query_str", options)
     try:
-        return index.search_by_vector(query.query_embedding, k, **admitted._asdict())
+        hits: list[Hit] = yield IndexCall(IndexCalls.search_by_vector, query.query_embedding, k, **admitted._asdict())
     except InvalidInputError as error:
         raise InvalidInputError(
             f"{error}. In LlamaIndex, set query_str; where it asks with a vector only, use "
             "embed_model=MuveraEmbedding() with the index's encoder and FDE settings"
         ) from error
+    return hits
 
 
-def _admitted(index: MuveraIndex, query: VectorStoreQuery) -> Admitted:
+def _admitted(query: VectorStoreQuery) -> Steps[Admitted]:
     node_ids = one_or_more(query.node_ids) if query.node_ids else None
     doc_ids = one_or_more(query.doc_ids) if query.doc_ids else []
-    alone = [document.id for document in index.get(doc_ids) if is_plain(document)]
+    documents = (yield IndexCall(IndexCalls.get, doc_ids)) if doc_ids else []
+    alone = [document.id for document in documents if is_plain(document)]
     if not alone:
         return Admitted(to_filter(query.filters, ref_doc_ids=doc_ids), node_ids)
     # Documents that were not added as nodes have no field for the document that they are from: they are their own.
-    of_nodes = [document.id for document in index.find({REF_DOC_ID_FIELD: {"$in": doc_ids}})]
-    ids = [id for id in of_nodes + alone if node_ids is None or id in set(node_ids)]
+    of_nodes = yield IndexCall(IndexCalls.find, {REF_DOC_ID_FIELD: {"$in": doc_ids}})
+    ids = [id for id in [document.id for document in of_nodes] + alone if node_ids is None or id in set(node_ids)]
     return Admitted(to_filter(query.filters), ids)
 
 

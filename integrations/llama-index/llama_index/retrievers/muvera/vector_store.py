@@ -32,9 +32,10 @@ from llama_index.retrievers.muvera.own_calls import OwnCalls
 from llama_index.retrievers.muvera.persistence import open_or_create_persisted, open_persisted, write_pointer
 from llama_index.retrievers.muvera.queries import answer, hint_if_empty
 
-from muvera_core import FDEConfig, MuveraIndex, TokenEncoder
+from muvera_core import FDEConfig, IndexCalls, TokenEncoder
 from muvera_core.encoders import is_image_encoder
 from muvera_core.errors import InvalidInputError, MuveraError
+from muvera_core.index import IndexCall, Steps, stepwise
 from muvera_core.lexical import LexicalConfig
 from muvera_core.storage import TokenPrecision
 
@@ -46,11 +47,12 @@ _CHECKS: dict[str, Check] = {"stores_text": fixed("the index stores texts")}
 
 
 class MuveraVectorStore(OwnCalls):
-    """Stores nodes in a ``MuveraIndex`` and finds them by late interaction.
+    """Stores nodes in an index, such as a ``MuveraIndex``, and finds them by late interaction.
 
     A node's similarity is the probability that it is relevant, if the index was calibrated
     (``store.client.calibrate()``), or else the normalized score: the mean per query token, clipped to [0, 1]. Both can
-    be compared between queries, so a cutoff is meaningful. Every method has an async version, which runs in a thread.
+    be compared between queries, so a cutoff is meaningful. Every method has an async version. It awaits an index that
+    is asked over a network, and runs in a thread with an index of this process.
 
     The index makes its own token vectors and ignores the embeddings of nodes and queries. Pass ``NoEmbedding()``
     wherever LlamaIndex asks for an ``embed_model``.
@@ -76,13 +78,13 @@ class MuveraVectorStore(OwnCalls):
     model_config = ConfigDict(validate_assignment=True)
     stores_text: bool = True
     is_embedding_query: bool = False
-    _index: MuveraIndex = PrivateAttr()
+    _index: IndexCalls = PrivateAttr()
 
-    def __init__(self, index: MuveraIndex, is_embedding_query: bool = False, **kwargs: Any) -> None:
+    def __init__(self, index: IndexCalls, is_embedding_query: bool = False, **kwargs: Any) -> None:
         """Store nodes in ``index``. The caller closes it.
 
         Args:
-            index: the index.
+            index: a ``MuveraIndex``, a ``ShardedMuveraIndex`` or a ``RemoteMuveraIndex``.
             is_embedding_query: let LlamaIndex embed each query. Only parts of it that ask with a vector alone need
                 that, such as a ``DocumentSummaryIndex``; see ``query``.
             **kwargs: refused.
@@ -199,10 +201,16 @@ class MuveraVectorStore(OwnCalls):
         )
 
     @property
-    def client(self) -> MuveraIndex:
+    def index(self) -> IndexCalls:
         """The index."""
         return self._index
 
+    @property
+    def client(self) -> IndexCalls:
+        """The index, by LlamaIndex's name for what a store asks."""
+        return self._index
+
+    @stepwise
     def add(
         self,
         nodes: Sequence[BaseNode],
@@ -210,7 +218,7 @@ class MuveraVectorStore(OwnCalls):
         batch_size: int = 64,
         image_batch_size: int = 8,
         **kwargs: Any,
-    ) -> list[str]:
+    ) -> Steps[list[str]]:
         """Encode and add nodes, all or none. A node replaces the one with the same id.
 
         If the index's encoder embeds images, an ``ImageNode`` or another node with an image is added by its image; see
@@ -243,7 +251,8 @@ class MuveraVectorStore(OwnCalls):
         texts = [record for record in records if record.image is None]
         images = [record for record in records if record.image is not None]
         if images:
-            self._index.add_images(
+            yield IndexCall(
+                IndexCalls.add_images,
                 [record.image for record in images if record.image is not None],
                 ids=[record.id for record in images],
                 texts=[record.text or None for record in images],
@@ -251,7 +260,8 @@ class MuveraVectorStore(OwnCalls):
                 batch_size=image_batch_size,
                 show_progress=show_progress,
             )
-        self._index.add(
+        yield IndexCall(
+            IndexCalls.add,
             [record.text for record in texts],
             ids=[record.id for record in texts],
             metadatas=[record.metadata for record in texts],
@@ -260,7 +270,8 @@ class MuveraVectorStore(OwnCalls):
         )
         return [node.node_id for node in nodes]
 
-    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+    @stepwise
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> Steps[None]:
         """Delete all nodes of a document. A node without a source counts as a document.
 
         Args:
@@ -268,13 +279,15 @@ class MuveraVectorStore(OwnCalls):
             **delete_kwargs: refused.
         """
         refuse_unknown("delete", delete_kwargs, MuveraVectorStore.delete, aliases=_DELETE_NODES)
-        self._index.delete(filter={REF_DOC_ID_FIELD: ref_doc_id})
-        if any(is_plain(document) for document in self._index.get([ref_doc_id])):
-            self._index.delete([ref_doc_id])
+        yield IndexCall(IndexCalls.delete, filter={REF_DOC_ID_FIELD: ref_doc_id})
+        of_that_id = yield IndexCall(IndexCalls.get, [ref_doc_id])
+        if any(is_plain(document) for document in of_that_id):
+            yield IndexCall(IndexCalls.delete, [ref_doc_id])
 
+    @stepwise
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: Filters | None = None, **delete_kwargs: Any
-    ) -> None:
+    ) -> Steps[None]:
         """Delete nodes by id, by metadata, or by both.
 
         Args:
@@ -289,9 +302,10 @@ class MuveraVectorStore(OwnCalls):
         refuse_unknown("delete_nodes", delete_kwargs, MuveraVectorStore.delete_nodes)
         if node_ids is None and (filters is None or say_nothing(filters)):
             raise InvalidInputError("delete_nodes needs node_ids or filters; to delete every node call clear()")
-        self._index.delete(node_ids, filter=to_filter(filters))
+        yield IndexCall(IndexCalls.delete, node_ids, filter=to_filter(filters))
 
-    def get_nodes(self, node_ids: list[str] | None = None, filters: Filters | None = None) -> list[BaseNode]:
+    @stepwise
+    def get_nodes(self, node_ids: list[str] | None = None, filters: Filters | None = None) -> Steps[list[BaseNode]]:
         """The nodes that have one of these ids and that the filters admit.
 
         Args:
@@ -303,18 +317,22 @@ class MuveraVectorStore(OwnCalls):
         """
         condition = to_filter(filters)
         if node_ids is None:
-            return [to_node(document) for document in self._index.find(condition)]
-        wanted = self._index.get(list(dict.fromkeys(one_or_more(node_ids))))
+            found = yield IndexCall(IndexCalls.find, condition)
+            return [to_node(document) for document in found]
+        wanted = yield IndexCall(IndexCalls.get, list(dict.fromkeys(one_or_more(node_ids))))
         if condition is not None:
-            matching = {document.id for document in self._index.find(condition)}
+            found = yield IndexCall(IndexCalls.find, condition)
+            matching = {document.id for document in found}
             wanted = [document for document in wanted if document.id in matching]
         return [to_node(document) for document in wanted]
 
-    def clear(self) -> None:
+    @stepwise
+    def clear(self) -> Steps[None]:
         """Delete all nodes."""
-        self._index.clear()
+        yield IndexCall(IndexCalls.clear)
 
-    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+    @stepwise
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> Steps[VectorStoreQueryResult]:
         """The nodes that match a query best, best first, each with its relevance. See ``MuveraIndex.search``.
 
         A query with ``query_embedding`` only is answered from stage one alone, which gives a rough order: the vector
@@ -339,8 +357,8 @@ class MuveraVectorStore(OwnCalls):
             InvalidInputError: the query has neither text nor a usable vector, the mode is not supported, or another
                 argument is invalid or unknown.
         """
-        hits = answer(self._index, query, kwargs)
-        hint_if_empty(self._index, hits)
+        hits = yield from answer(query, kwargs)
+        yield from hint_if_empty(hits)
         return VectorStoreQueryResult(
             nodes=[to_found_node(hit, kwargs.get("passage")) for hit in hits],
             similarities=[hit.relevance for hit in hits],
