@@ -40,7 +40,7 @@ def main() -> None:
     queries = random.Random(1).sample(sorted(collection.queries.values()), arguments.questions)
     print(describe_machine())
     with MuveraIndex.open(arguments.index, read_only=True, show_progress=True) as index:
-        kind = index._collection.stage_one.candidates.kind
+        kind = index.engine.collection.stage_one.candidates.kind
         print(f"{arguments.folder.name}: {len(index)} documents ({kind}), {len(queries)} queries")
         index.search_batch(queries[:20])
         header = ("admits", "documents", "fidelity", "new filter", "known filter", "exact")

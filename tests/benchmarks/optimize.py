@@ -79,8 +79,8 @@ def measure(collection: Embedded, arguments: argparse.Namespace) -> None:
 def run_optimize(index: MuveraIndex, arguments: argparse.Namespace) -> Tuning:
     """``index.optimize``; without texts, as for vectors that were made elsewhere."""
     return optimize(
-        index._collection,
-        index._writer,
+        index.engine.collection,
+        index.engine.writer,
         None,
         None if arguments.without_texts else BundledEncoder(),
         target_recall=arguments.targets[1],
@@ -92,7 +92,7 @@ def run_optimize(index: MuveraIndex, arguments: argparse.Namespace) -> Tuning:
 
 def print_targets(index: MuveraIndex, collection: Embedded, arguments: argparse.Namespace) -> None:
     """A table of the candidates that ``optimize`` takes for each target and encoding, and what real questions find."""
-    held = index._collection
+    held = index.engine.collection
     corpus = Corpus(held, held.snapshot(), None if arguments.without_texts else BundledEncoder())
     first = first_encoding(corpus, held.stage_one_source.first_encoder(held.manifest.fde), False)
     encodings = [first, *learned_encodings(corpus, queries_to_fit(corpus, None), False)]
