@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,7 @@ from muvera_core.distributed.cluster import RayCluster
 from muvera_core.distributed.scatter import Scatter
 from muvera_core.distributed.sharded_engine import ShardedEngine
 from muvera_core.encoders import TokenEncoder
-from muvera_core.errors import CLOSED, IndexClosedError, ShardUnavailableError
-from muvera_core.filters import Condition
-from muvera_core.hits import Document
+from muvera_core.errors import CLOSED, IndexClosedError
 
 
 class ClusterEngine:
@@ -54,23 +52,6 @@ class ClusterEngine:
     def close(self) -> None:
         """See ``Engine``."""
         self.cluster.close()
-
-    def iterate(self, condition: Condition | None, batch_size: int) -> Iterator[Document]:
-        """See ``Engine``.
-
-        Raises:
-            ShardUnavailableError: the index was resharded meanwhile.
-        """
-        n_shards = self.cluster.n_shards
-        for shard in range(n_shards):
-            last = -1
-            while True:
-                if self.cluster.n_shards != n_shards:
-                    raise ShardUnavailableError("the index was resharded during the iteration: begin it again")
-                page, last = self._call("page", shard, condition, last, batch_size)
-                if not page:
-                    break
-                yield from page
 
     def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
         return self._run(lambda engine: getattr(engine, name)(*arguments, **options))

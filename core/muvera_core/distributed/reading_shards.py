@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -316,16 +316,6 @@ class ReadingShards:
         """See ``Engine``. Documents come shard by shard, in each in the order in which they were added."""
         answers = self._of_all("find", condition, 0, end)
         return [document for shard in sorted(answers) for document in answers[shard]][start:end]
-
-    def iterate(self, condition: Condition | None, batch_size: int) -> Iterator[Document]:
-        """See ``Engine``. Documents come shard by shard."""
-        for shard in range(self.scatter.n_shards):
-            last = -1
-            while True:
-                page, last = self.page(shard, condition, last, batch_size)
-                if not page:
-                    break
-                yield from page
 
     def page(self, shard: int, condition: Condition | None, last: int, n: int) -> tuple[list[Document], int]:
         """The first ``n`` documents of a shard whose key is above ``last``, and the last one's key."""

@@ -105,10 +105,7 @@ class ShardedEngine(WritingShards):
     def _shares(self, n: int) -> dict[int, int]:
         """How many of ``n`` documents to draw from each shard, so that all documents are as likely to be drawn."""
         sizes = {shard: documents for shard, (documents, _) in self._of_all("n_documents_and_tokens").items()}
-        total = sum(sizes.values())
-        if n >= total:
-            return sizes
-        return {shard: math.ceil(n * size / total) for shard, size in sizes.items()}
+        return {shard: math.ceil(n * size / sum(sizes.values())) for shard, size in sizes.items() if size}
 
     def choose_lexical_weight(self, judged: Judged, k: int, *, show_progress: bool) -> dict[str, float]:
         """See ``Engine``."""
@@ -146,12 +143,8 @@ class ShardedEngine(WritingShards):
         return report
 
     def _made_questions(self, n: int, *, with_texts: bool) -> list[MadeQuestion]:
-        asked = {shard: (share, with_texts) for shard, share in self._shares_of_questions(n).items()}
+        asked = {shard: (share, with_texts) for shard, share in self._shares(n).items()}
         return [each for some in self._of_some("made_questions", asked).values() for each in some]
-
-    def _shares_of_questions(self, n: int) -> dict[int, int]:
-        sizes = {shard: documents for shard, (documents, _) in self._of_all("n_documents_and_tokens").items()}
-        return {shard: math.ceil(n * size / sum(sizes.values())) for shard, size in sizes.items() if size}
 
     def _known(self, ids: Sequence[str]) -> set[str]:
         answers = self._of_some("known", {shard: (of_it,) for shard, of_it in self._by_owner(ids).items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,13 +172,6 @@ class CollectionEngine:
             return store.documents(snapshot, store.matching(snapshot, condition)[start:end])
 
         return [to_document(document) for document in self.collection.read_with_retry(read)]
-
-    def iterate(self, condition: Condition | None, batch_size: int) -> Iterator[Document]:
-        """See ``Engine``."""
-        last = -1
-        while page := self.page(condition, last, batch_size):
-            yield from map(to_document, page)
-            last = page[-1].key
 
     def page(self, condition: Condition | None, last: int, n: int) -> list[StoredDocument]:
         """The first ``n`` documents that a filter admits and whose key is above ``last``, by rising key."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -119,9 +119,6 @@ class Engine(Protocol):
 
     def find(self, condition: Condition | None, start: int, end: int | None) -> list[Document]:
         """The documents that a filter admits, from the place ``start`` up to ``end``."""
-
-    def iterate(self, condition: Condition | None, batch_size: int) -> Iterator[Document]:
-        """See ``IndexCalls``."""
 
     def page_after(self, condition: Condition | None, after: str | None, n: int) -> DocumentPage:
         """See ``IndexCalls.page``."""

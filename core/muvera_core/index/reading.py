@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from muvera_core.errors import InvalidInputError
-from muvera_core.filters import compile_filter
+from muvera_core.filters import Condition, compile_filter
 from muvera_core.hits import Document, DocumentPage
 from muvera_core.index.parts import Filter, IndexParts, one_or_more
 from muvera_core.token_embeddings import FloatArray
@@ -54,7 +54,7 @@ class ReadingCalls(IndexParts):
             batch_size: documents that are read together.
         """
         self._start_reading()
-        return self._engine.iterate(compile_filter(filter), require_count("batch_size", batch_size))
+        return self._iterate(compile_filter(filter), require_count("batch_size", batch_size))
 
     def page(self, filter: Filter | None = None, *, after: str | None = None, limit: int = 256) -> DocumentPage:
         """A part of what ``iterate`` gives, for callers that cannot keep an iterator.
@@ -93,3 +93,10 @@ class ReadingCalls(IndexParts):
     def n_tokens(self) -> int:
         """The number of token vectors of all documents."""
         return self._engine.n_tokens
+
+    def _iterate(self, condition: Condition | None, batch_size: int) -> Iterator[Document]:
+        page = self._engine.page_after(condition, None, batch_size)
+        yield from page.documents
+        while page.next is not None:
+            page = self._engine.page_after(condition, page.next, batch_size)
+            yield from page.documents
