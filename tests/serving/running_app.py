@@ -1,25 +1,18 @@
-"""An index of a few animals, an encoder that needs no model, and a web server in a thread."""
+"""An index of a few animals, and an encoder that needs no model."""
 
 from __future__ import annotations
 
 import hashlib
-import socket
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
-import uvicorn
 
 from muvera_core import MuveraIndex
 from muvera_core.encoders import CallableEncoder
 from muvera_core.token_embeddings import FloatArray, IntArray
 
-# Far beyond what any of it takes on a busy machine.
-PATIENCE = 60.0
 DIMENSION = 16
 TEXTS = [
     "Owls hunt at night. They hear mice under the snow. Their wings make no sound at all.",
@@ -70,38 +63,3 @@ def animals() -> MuveraIndex:
     index = MuveraIndex.create(None, word_encoder())
     index.add(TEXTS, IDS, METADATAS)
     return index
-
-
-@contextmanager
-def running(app: Any, *, at: str | None = None) -> Iterator[str]:
-    """The address of a web server that runs an application in a thread.
-
-    Args:
-        app: the application.
-        at: path of the Unix domain socket to listen on. None listens on a free port.
-    """
-    with _listening(at) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, loop="asyncio", http="h11", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while not server.started:
-                assert thread.is_alive(), "the server did not start"
-                assert time.monotonic() < deadline, "the server does not start"
-                time.sleep(0.005)
-            yield "http://service" if at is not None else f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE)
-
-
-def _listening(at: str | None) -> socket.socket:
-    if at is not None:
-        listening = socket.socket(socket.AF_UNIX)
-        listening.bind(at)
-    else:
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.bind(("127.0.0.1", 0))
-    listening.listen(128)
-    return listening

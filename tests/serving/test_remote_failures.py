@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running_app import PATIENCE
+from local_service import PATIENCE
 from served import Service
 
 from muvera_core import MuveraIndex, RemoteMuveraIndex

@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("PIL", reason="needs muvera-core[images]")
 
+from local_service import running
 from patch_encoder import COLORS, PATCH, PatchEncoder
 from PIL import Image
-from running_app import running
 
 from muvera_core import MuveraIndex, RemoteMuveraIndex
 from muvera_core.encoders import is_image_encoder

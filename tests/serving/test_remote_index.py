@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_app import DIMENSION, IDS, METADATAS, PATIENCE, TEXTS, animals, running, word_encoder
+from local_service import PATIENCE, running
+from running_app import DIMENSION, IDS, METADATAS, TEXTS, animals, word_encoder
 
 from muvera_core import Document, IndexCalls, MuveraIndex, QueryReduction, RemoteMuveraIndex, StageClock, TextEncoder
 from muvera_core.encoders import TokenEncoder, is_image_encoder
