@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ TEXTS = {f"doc-{i}": f"text {i}" for i in range(20)}
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process has taken in SIGSTOP, which may happen after ``os.kill`` returned."""
+    return subprocess.check_output(["ps", "-o", "state=", "-p", str(pid)], text=True).strip().startswith("T")
 
 
 def problem_of(scatter: RayScatter) -> ShardUnavailableError | None:
@@ -88,6 +94,7 @@ def test_a_silent_member_is_done_without(cluster: RayCluster, scatter: RayScatte
     pids = pids_of(scatter, 0)
     os.kill(pids["replica"], signal.SIGSTOP)
     try:
+        eventually(lambda: is_stopped(pids["replica"]))
         answers = {patient.read("pid", {0: ()})[0] for _ in range(4)}
     finally:
         os.kill(pids["replica"], signal.SIGCONT)
