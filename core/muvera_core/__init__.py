@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from muvera_core.calibration import Calibration, CalibrationReport
+from muvera_core.corpus import Reading, TextPassage, split_text
 from muvera_core.encoders import ImageEncoder, TokenEncoder
 from muvera_core.errors import MuveraError
 from muvera_core.evaluation import Evaluation
@@ -23,6 +24,7 @@ from muvera_core.set_encoders import (
 )
 from muvera_core.stage_one import Tuning
 from muvera_core.standalone import TextEncoder, score_texts
+from muvera_core.sync import SyncProgress, SyncReport, sync_files
 from muvera_core.token_embeddings import TokenEmbeddings
 
 __version__ = version("muvera-core")
@@ -44,12 +46,16 @@ __all__ = [
     "MuveraIndex",
     "Passage",
     "QueryReduction",
+    "Reading",
     "RemoteMuveraIndex",
     "RepairReport",
     "SearchPlan",
     "SetEncoder",
     "StageClock",
+    "SyncProgress",
+    "SyncReport",
     "TextEncoder",
+    "TextPassage",
     "TokenEmbeddings",
     "TokenEncoder",
     "TokenMatch",
@@ -59,4 +65,6 @@ __all__ = [
     "maxsim",
     "repair_index",
     "score_texts",
+    "split_text",
+    "sync_files",
 ]

@@ -4,7 +4,8 @@ The tree::
 
     MuveraError
     ├── InvalidInputError (ValueError)       an argument cannot be used; nothing was changed
-    │   └── DimensionMismatchError           vectors have another width than the encoder or index expects
+    │   ├── DimensionMismatchError           vectors have another width than the encoder or index expects
+    │   └── FilesGoneError                   so many files are gone that they may only be out of sight
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
     ├── DeviceError                          the GPU cannot be used, or has too little memory
     ├── EncoderError                         an encoder cannot be loaded, or its output is invalid
@@ -59,6 +60,10 @@ class InvalidInputError(MuveraError, ValueError):
 
 class DimensionMismatchError(InvalidInputError):
     """Vectors have another width than the encoder or the index expects."""
+
+
+class FilesGoneError(InvalidInputError):
+    """So many files are gone that they may only be out of sight, on a disk that is not mounted. Nothing was changed."""
 
 
 class MissingExtraError(MuveraError, ImportError):

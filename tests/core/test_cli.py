@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import errno
 import gzip
 import inspect
@@ -25,7 +24,7 @@ from click.testing import CliRunner, Result
 
 from muvera_core import LearnedSetEncoder, MuveraIndex, TokenEmbeddings
 from muvera_core.cli import main
-from muvera_core.corpus import MAX_TEXT_BYTES, Splitting, passages, split_into_passages
+from muvera_core.corpus import MAX_TEXT_BYTES
 from muvera_core.encoders import BundledEncoder, PrecomputedEmbeddings
 from muvera_core.tuning import choose, encodings, optimizing, queries
 
@@ -43,8 +42,13 @@ def muvera(*arguments: object, status: int = 0, columns: int = 80) -> Result:
 
 
 def summary(result: Result) -> dict[str, int]:
-    counts = result.stdout.splitlines()[-1].split(" in ")[0].split(", ")
-    return {name: int(number) for number, name in (count.split(" ", 1) for count in counts) if number != "0"}
+    text = result.stdout.splitlines()[-1].split(" in ")[0]
+    counts = [] if text == "no documents" else text.split(", ")
+    return {name: int(number) for number, name in (count.split(" ", 1) for count in counts)}
+
+
+def ignored(result: Result) -> str:
+    return result.stdout.splitlines()[-1].partition("; ignored: ")[2]
 
 
 def hits(index: Path, question: str, *options: object) -> list[dict[str, Any]]:
@@ -89,66 +93,28 @@ def shared_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "i.muvera"
 
 
-# Splitting
-
-
-def test_examples_of_splitting_run() -> None:
-    result = doctest.testmod(passages)
-    assert (result.failed, result.attempted) == (0, 1)
-
-
-def test_passages_end_at_blank_lines() -> None:
-    assert split_into_passages(OWLS, Splitting(paragraphs=True)) == [
-        "# Owls",
-        "Owls hunt at night. They hear very well.",
-        "Their flight is silent.",
-    ]
-    assert split_into_passages(" \n\n ", Splitting(paragraphs=True)) == split_into_passages(" \n", Splitting()) == []
-
-
-@pytest.mark.parametrize("max_words", [1, 2, 3, 5, 8, 100])
-@pytest.mark.parametrize("paragraphs", [False, True])
-def test_passages_are_short_enough_and_lose_no_word(max_words: int, paragraphs: bool) -> None:
-    text = OWLS + "\n\none two three four five six seven eight nine ten; eleven\ntwelve!) Thirteen? " + "x" * 300
-    found = split_into_passages(text, Splitting(paragraphs, max_words))
-    assert " ".join(found).split() == text.split()
-    assert all(0 < len(passage.split()) <= max_words for passage in found)
-
-
-def test_passages_are_filled_with_paragraphs_and_cut_at_sentences() -> None:
-    assert split_into_passages(OWLS, Splitting(max_words=10)) == [
-        "# Owls\n\nOwls hunt at night. They hear very well.",
-        "Their flight is silent.",
-    ]
-    assert split_into_passages(OWLS, Splitting(paragraphs=True, max_words=4)) == [
-        "# Owls",
-        "Owls hunt at night.",
-        "They hear very well.",
-        "Their flight is silent.",
-    ]
-
-
 # Reading files
 
 
 def test_a_folder_becomes_documents_with_ids_and_metadata(notes: Path, index: Path) -> None:
     assert summary(muvera("index", index, notes)) == {"added": 4}
     found = {hit["id"]: hit for hit in hits(index, "birds")}
-    assert set(found) == {"owls.md", "sub/ants.txt", "7", "birds.jsonl#3"}
-    assert found["owls.md"]["text"] == OWLS.strip()
-    origin = {"root": str(notes), "file": "sub/ants.txt"}
-    assert found["sub/ants.txt"]["metadata"] == {"path": "sub/ants.txt", "indexed_from": origin}
+    assert set(found) == {"notes/owls.md", "notes/sub/ants.txt", "7", "notes/birds.jsonl#3"}
+    assert found["notes/owls.md"]["text"] == OWLS.strip()
+    metadata = found["notes/sub/ants.txt"]["metadata"]
+    assert metadata["path"] == metadata["indexed_from"]["file"] == "notes/sub/ants.txt"
     assert found["7"]["text"] == "Heron Herons stand still in shallow water."
-    assert {**found["7"]["metadata"], "indexed_from": None} == {"title": "Heron", "year": 2020, "indexed_from": None}
-    assert found["birds.jsonl#3"]["metadata"]["year"] == 1999
+    assert {"title": "Heron", "year": 2020, "path": "notes/birds.jsonl"}.items() <= found["7"]["metadata"].items()
+    assert found["notes/birds.jsonl#3"]["metadata"]["year"] == 1999
 
 
 def test_split_files_give_numbered_passages(notes: Path, index: Path) -> None:
-    muvera("index", index, notes / "owls.md", "--split", "paragraphs")
+    muvera("index", index, notes / "owls.md", "--max-tokens", 8)
     found = {hit["id"]: hit for hit in hits(index, "owls")}
-    assert set(found) == {"owls.md#1", "owls.md#2", "owls.md#3"}
-    assert found["owls.md#3"]["text"] == "Their flight is silent."
-    assert (found["owls.md#3"]["metadata"]["path"], found["owls.md#3"]["metadata"]["position"]) == ("owls.md", 3)
+    assert set(found) >= {"notes/owls.md#1", "notes/owls.md#2", "notes/owls.md#3"}
+    last = found[f"notes/owls.md#{len(found)}"]
+    assert last["text"] == "Their flight is silent."
+    assert (last["metadata"]["path"], last["metadata"]["position"]) == ("notes/owls.md", len(found))
 
 
 def test_compressed_lines_and_byte_order_marks_are_read(tmp_path: Path, index: Path) -> None:
@@ -157,7 +123,7 @@ def test_compressed_lines_and_byte_order_marks_are_read(tmp_path: Path, index: P
     (tmp_path / "c.TXT").write_bytes(b"\xef\xbb\xbfthree\r\nlines\r\n")
     assert summary(muvera("index", index, tmp_path)) == {"added": 3}
     texts = {hit["id"]: hit["text"] for hit in hits(index, "one")}
-    assert texts == {"a": "one", "b": "two", "c.TXT": "three\nlines"}
+    assert texts == {"a": "one", "b": "two", "c.TXT": "three\nlines"}  # the index is beside the file
 
 
 @posix_only
@@ -181,11 +147,11 @@ def test_names_that_are_not_unicode_give_ids_that_are(tmp_path: Path, index: Pat
     folder = tmp_path / os.fsdecode(b"fold\xff")
     folder.mkdir()
     (folder / os.fsdecode(b"caf\xe9.txt")).write_text("coffee")
-    (folder / os.fsdecode(b"bad\xe9.txt")).write_bytes(b"\xff")
-    assert r"bad\xe9.txt:1" in muvera("index", index, folder, status=1).stderr
-    assert summary(muvera("index", index, folder, "--skip-bad")) == {"added": 1, "skipped": 1}
-    assert summary(muvera("index", index, folder, "--skip-bad", "--delete-missing")) == {"unchanged": 1, "skipped": 1}
-    assert ids(index) == {r"caf\xe9.txt"}
+    (folder / os.fsdecode(b"bad\xe9.jsonl")).write_bytes(b"\xff")
+    assert r"bad\xe9.jsonl:1" in muvera("index", index, folder, "--strict", status=1).stderr
+    assert summary(muvera("index", index, folder)) == {"added": 1}
+    assert summary(muvera("index", index, folder)) == {"unchanged": 1}
+    assert ids(index) == {r"fold\xff/caf\xe9.txt"}
 
 
 BAD_LINES = {
@@ -207,22 +173,28 @@ def test_lines_that_cannot_be_used_are_named_and_nothing_is_changed(tmp_path: Pa
     long = '{"text": "' + "x " * (MAX_TEXT_BYTES // 2) + '"}'
     (tmp_path / "lines.jsonl").write_text("\n".join([*BAD_LINES, long, '{"text": "also fine"}']))
     (tmp_path / "late.jsonl").write_bytes(b'{"text": "z"}\n{"text": "\xff"}\n')
-    result = muvera("index", index, tmp_path, status=1)
+    result = muvera("index", index, tmp_path, "--strict", status=1)
     assert not index.exists()
     assert result.stdout == ""
+    assert "12 files or lines cannot be used, and nothing was changed" in result.stderr
+    result = muvera("index", index, tmp_path, "--verbose")
     for number, why in enumerate([*BAD_LINES.values(), "16 MiB"], start=1):
         (line,) = (line for line in result.stderr.splitlines() if f"lines.jsonl:{number}: " in line)
         assert why in line
     assert "late.jsonl:2: it is not UTF-8 text" in result.stderr
-    assert "--skip-bad" in result.stderr.splitlines()[-1]
-    assert summary(muvera("index", index, tmp_path, "--skip-bad")) == {"added": 3, "skipped": len(BAD_LINES) + 2}
+    assert summary(result) == {"added": 3}
+    assert ignored(result) == "11 bad line .jsonl entry, 1 duplicate .jsonl entry"
+    brief = muvera("index", index, tmp_path).stderr
+    assert brief.count("\n") == 11
+    assert "… and 2 more; --verbose lists all" in brief
 
 
 def test_blank_lines_and_pages_are_told_and_skipped_by_themselves(tmp_path: Path, index: Path) -> None:
     (tmp_path / "pages.jsonl").write_text('{"text": "Owls"}\n{"text": " "}\n{"text": "Ants \\ud835"}\n')
     (tmp_path / "blank.txt").write_text("\u200b\n", encoding="utf-8")
     result = muvera("index", index, tmp_path)
-    assert summary(result) == {"added": 2, "skipped": 1}
+    assert summary(result) == {"added": 2}
+    assert ignored(result) == "1 empty .txt, 1 empty .jsonl entry"
     assert "pages.jsonl:2: text is empty" in result.stderr
     assert ids(index) == {"pages.jsonl#1", "pages.jsonl#3"}
 
@@ -230,7 +202,7 @@ def test_blank_lines_and_pages_are_told_and_skipped_by_themselves(tmp_path: Path
 def test_a_lowest_score_leaves_out_hits(shared_index: Path) -> None:
     assert muvera("search", shared_index, "owls", "--min-score", 0).stdout
     result = muvera("search", shared_index, "owls", "--min-score", 1)
-    assert (result.stdout, result.stderr) == ("", "no document matches a score of 1.0\n")
+    assert (result.stdout, result.stderr) == ("", "no document reaches a score of 1.0\n")
 
 
 def test_info_names_the_encoder_and_its_settings(shared_index: Path) -> None:
@@ -239,7 +211,6 @@ def test_info_names_the_encoder_and_its_settings(shared_index: Path) -> None:
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "good.txt").write_text("fine")
-    (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9")
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 1000)[:-20])
     (tmp_path / "zip.jsonl.gz").write_bytes(b"PK")
     (tmp_path / "closed.txt").write_text("secret")
@@ -254,9 +225,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, index: Path, monkey
     # The tests may run as an administrator, who may read everything whatever the permissions.
     monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: refuse(path) or opening(path, *args, **kwargs))
     monkeypatch.setattr(Path, "iterdir", lambda path: refuse(path) or listing(path))
-    message = muvera("index", index, tmp_path, status=1).stderr
+    message = muvera("index", index, tmp_path, "--strict", status=1).stderr
     for expected in [
-        "latin.txt:2: it is not UTF-8",
         "cut.jsonl.gz: it cannot be read",
         "zip.jsonl.gz: it cannot be read",
         "closed.txt: it cannot be read (Permission denied)",
@@ -266,10 +236,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, index: Path, monkey
 
 
 def test_paths_without_readable_files_are_refused(tmp_path: Path, index: Path) -> None:
-    (tmp_path / "a.pdf").write_text("x")
-    assert "there are no files that end in .txt" in muvera("index", index, tmp_path, status=1).stderr
-    assert "a.pdf is not a folder" in muvera("index", index, tmp_path / "a.pdf", status=1).stderr
-    assert "does not exist" in muvera("index", index, tmp_path / "nowhere", status=2).stderr
+    (tmp_path / "a.xyz").write_text("x")
+    expected = "there are no files with a text to index (ignored: 1 .xyz)"
+    assert expected in muvera("index", index, tmp_path, status=1).stderr
+    assert expected in muvera("index", index, tmp_path / "a.xyz", status=1).stderr
+    assert "does not exist" in muvera("index", index, tmp_path / "nowhere", status=1).stderr
     assert not index.exists()
 
 
@@ -291,52 +262,57 @@ def test_only_what_differs_is_written(notes: Path, index: Path, monkeypatch: pyt
     assert summary(muvera("index", index, notes)) == {"replaced": 1, "unchanged": 4}
 
 
-def test_missing_documents_are_deleted_only_when_asked_and_only_from_the_same_roots(
-    notes: Path, index: Path, tmp_path: Path
-) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "bats.txt").write_text("Bats are no birds.")
-    muvera("index", index, notes, other, "--split", "paragraphs")
-    with MuveraIndex.open(index) as opened:
-        opened.add(["added in Python"], ids=["mine"])
-    (notes / "sub" / "ants.txt").unlink()
-    (notes / "owls.md").write_text("# Owls")
-    (notes / "birds.jsonl").write_text('{"_id": 8, "text": "Swifts sleep in the air."}')
-    (other / "bats.txt").unlink()
-    assert summary(muvera("index", index, notes, "--split", "paragraphs")) == {"added": 1, "unchanged": 1}
-    result = muvera("index", index, notes, "--split", "paragraphs", "--delete-missing")
-    assert summary(result) == {"unchanged": 2, "deleted": 5}
-    assert ids(index) == {"owls.md#1", "8", "bats.txt#1", "mine"}
-    assert summary(muvera("index", index, other, "--delete-missing")) == {"deleted": 1}
+def test_files_are_read_as_the_last_time_unless_another_way_is_asked_for(notes: Path, index: Path) -> None:
+    assert muvera("index", index, notes, "--max-tokens", 9).stderr == ""
+    n = len(ids(index))
+    assert n > 4
+    assert "files      passages of up to 9 tokens\n" in muvera("info", index).stdout
+    assert json.loads(muvera("info", index, "--json").stdout)["notes"]["reading"]["max_tokens"] == 9
+    assert summary(muvera("index", index, notes)) == {"unchanged": n}
+    changed = muvera("index", index, notes, "--no-split")
+    assert "reading files anew: texts are not split, before passages of up to 9 tokens" in changed.stderr
+    assert ids(index) == {"notes/owls.md", "notes/sub/ants.txt", "7", "notes/birds.jsonl#3"}
+    assert summary(muvera("index", index, notes)) == {"unchanged": 4}
+    (notes / "ants.txt").write_bytes("Ameisen hören.".encode("utf-16-be"))
+    report = json.loads(muvera("index", index, notes, "--encoding", "utf-16-be", "--json").stdout)
+    assert report["reading"] == {"max_tokens": None, "overlap": 0, "encoding": "utf-16-be"}
+    assert (
+        json.loads(muvera("index", index, notes, "--encoding", "detect", "--json").stdout)["reading"]["encoding"]
+        is None
+    )
+    assert "--no-split makes no passages" in (
+        muvera("index", index, notes, "--no-split", "--max-tokens", 9, status=1).stderr
+    )
+    assert "encoding must be the name" in muvera("index", index, notes, "--encoding", "x", status=1).stderr
 
 
-def test_documents_of_unreadable_files_are_not_missing(notes: Path, index: Path) -> None:
+def test_files_that_are_gone_are_deleted_unless_all_of_them_are(notes: Path, index: Path) -> None:
     muvera("index", index, notes)
-    (notes / "owls.md").write_bytes(b"\xff")
-    (notes / "birds.jsonl").write_text("{\n")
     (notes / "sub" / "ants.txt").unlink()
-    result = muvera("index", index, notes, "--skip-bad", "--delete-missing")
-    assert summary(result) == {"deleted": 1, "skipped": 2}
-    assert ids(index) == {"owls.md", "7", "birds.jsonl#3"}
+    assert summary(muvera("index", index, notes, "--keep-missing")) == {"unchanged": 3}
+    report = json.loads(muvera("index", index, notes, "--json").stdout)
+    assert {"documents": 3, "files": 2, "deleted": 1, "ignored": ""}.items() <= report.items()
+    notes.rename(notes.with_name("away"))
+    message = muvera("index", index, notes, status=1).stderr
+    assert "does not exist, but the index has documents of 2 files of it" in message
+    assert "On the command line, that is --allow-empty" in message
+    assert summary(muvera("index", index, notes, "--allow-empty")) == {"deleted": 3}
 
 
-def test_a_folder_does_not_take_over_the_ids_of_another(tmp_path: Path, index: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "README.md").write_text(name)
-    assert "also the id of" in muvera("index", index, tmp_path / "one", tmp_path / "two", status=1).stderr
-    muvera("index", index, tmp_path / "one")
-    assert "is already in the index" in muvera("index", index, tmp_path / "two", status=1).stderr
-    (tmp_path / "one").rename(tmp_path / "three")
-    assert summary(muvera("index", index, tmp_path / "three")) == {"replaced": 1}
-
-
-def test_ids_that_files_give_replace_those_of_any_file(tmp_path: Path, index: Path) -> None:
+def test_a_record_does_not_replace_that_of_another_file(tmp_path: Path, index: Path) -> None:
     for name in ("monday", "tuesday"):
-        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": "menu", "text": f"The menu of {name}."}))
-        muvera("index", index, tmp_path / f"{name}.jsonl")
-    assert [hit["text"] for hit in hits(index, "menu")] == ["The menu of tuesday."]
+        records = [{"id": id, "text": f"The {id} of {name}."} for id in ("menu", f"news-{name}")]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    muvera("index", index, tmp_path / "monday.jsonl")
+    result = muvera("index", index, tmp_path / "tuesday.jsonl")
+    assert "1 added" in result.stdout
+    assert "ignored: 1 duplicate .jsonl entry" in result.stdout
+    assert "tuesday.jsonl:1: its id 'menu' is also the id of" in result.stderr
+    assert sorted(hit["text"] for hit in hits(index, "menu news")) == [
+        "The menu of monday.",
+        "The news-monday of monday.",
+        "The news-tuesday of tuesday.",
+    ]
 
 
 @pytest.fixture
@@ -437,7 +413,7 @@ def test_options_that_a_mode_has_no_use_for_are_refused(shared_index: Path) -> N
 def test_the_best_passage_is_printed_instead_of_the_beginning(tmp_path: Path, index: Path) -> None:
     text = "This page is about many things. " * 30 + "Owls hunt at night. " + "It ends with other things. " * 30
     (tmp_path / "page.txt").write_text(text)
-    muvera("index", index, tmp_path / "page.txt")
+    muvera("index", index, tmp_path / "page.txt", "--no-split")
     question = "Which bird is active after dark?"
     assert "Owls hunt" not in " ".join(muvera("search", index, question).stdout.split())
     assert "Owls hunt" in " ".join(muvera("search", index, question, "--passages", columns=300).stdout.split())
@@ -529,12 +505,12 @@ def test_the_word_index_is_made_as_asked_and_changed_later(notes: Path, index: P
     )
     search = ("--mode", "lexical")
     assert hits(index, "colony", *search) == []
-    assert {hit["id"] for hit in hits(index, "sub", *search)} == {"sub/ants.txt"}
+    assert {hit["id"] for hit in hits(index, "sub", *search)} == {"notes/sub/ants.txt"}
     said = muvera("words", index, "--language", "english").stdout
     assert said == "word index: words, by the stems of english, of the texts and of title, path (counted 2 times)\n"
-    assert [hit["id"] for hit in hits(index, "colony", *search)] == ["sub/ants.txt"]
+    assert [hit["id"] for hit in hits(index, "colony", *search)] == ["notes/sub/ants.txt"]
     muvera("words", index, "--tokenizer", "trigram", "--search-field", "title")
-    assert [hit["id"] for hit in hits(index, "loni", *search)] == ["sub/ants.txt"]
+    assert [hit["id"] for hit in hits(index, "loni", *search)] == ["notes/sub/ants.txt"]
     settings = json.loads(muvera("info", index, "--json").stdout)["lexical"]
     assert (settings["tokenizer"], settings["fields"]) == ("trigram", ["title"])
     assert muvera("words", index, "--remove").stdout == "word index: none\n"
@@ -587,11 +563,11 @@ def test_damage_is_listed_and_repaired(notes: Path, index: Path) -> None:
 def test_compaction_frees_space(notes: Path, index: Path) -> None:
     muvera("index", index, notes)
     (notes / "birds.jsonl").unlink()
-    muvera("index", index, notes, "--delete-missing")
+    muvera("index", index, notes)
     before = json.loads(muvera("info", index, "--json").stdout)["bytes"]
     assert "freed" in muvera("compact", index).stdout
     assert json.loads(muvera("info", index, "--json").stdout)["bytes"] < before
-    assert ids(index) == {"owls.md", "sub/ants.txt"}
+    assert ids(index) == {"notes/owls.md", "notes/sub/ants.txt"}
 
 
 def test_an_index_of_token_vectors_says_that_it_takes_no_text(notes: Path, index: Path) -> None:
@@ -853,16 +829,16 @@ def test_calibrate_encodes_no_text_for_token_vectors_that_were_made_elsewhere(qu
 
 def test_texts_that_are_cut_give_one_line_of_warning(tmp_path: Path, index: Path) -> None:
     (tmp_path / "long.txt").write_text("word " * 20_000)
-    result = muvera("index", index, tmp_path)
+    result = muvera("index", index, tmp_path, "--no-split")
     (line,) = result.stderr.splitlines()
     assert line.startswith("Warning: document 'long.txt' is too long: its characters 81919 to 99999 ")
-    assert "--max-words" in line
+    assert "--max-tokens" in line
     assert summary(result) == {"added": 1}
 
 
 def test_an_index_keeps_the_dimension_that_it_was_made_with(notes: Path, index: Path, tmp_path: Path) -> None:
     muvera("index", index, notes, "--dimension", 64)
-    assert hits(index, "Which bird is active after dark?")[0]["id"].startswith("owls.md")
+    assert hits(index, "Which bird is active after dark?")[0]["id"].startswith("notes/owls.md")
     assert "dimension=64" in muvera("info", index).stdout
     (notes / "frogs.txt").write_text("Frogs croak in ponds.")
     assert summary(muvera("index", index, notes))["added"] == 1
@@ -903,7 +879,7 @@ def test_an_encoder_is_chosen_by_its_name(tmp_path: Path, index: Path) -> None:
         (tmp_path / "notes" / name).write_text(line, encoding="utf-8")
     muvera("index", index, tmp_path / "notes", "--encoder", "multilingual")
     found = muvera("search", index, "夜间捕猎的是谁？", "-k", "1", "--encoder", "multilingual", "--json")
-    assert json.loads(found.stdout)["id"] == "eule.txt"
+    assert json.loads(found.stdout)["id"] == "notes/eule.txt"
     assert json.loads(muvera("info", index, "--json").stdout)["encoder"].startswith("multilingual-e5-small")
     refused = muvera("search", index, "owls", "--encoder", "bundled", status=1)
     assert "--encoder names the encoder: 'multilingual'" in refused.stderr

@@ -61,22 +61,22 @@ def index(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_images_is_indexed_and_kept_in_step(encoder: PatchEncoder, scans: Path, index: Path) -> None:
-    command = ("index", index, scans, "--encoder", "model", "--delete-missing")
-    assert summary(muvera(*command)) == "3 added, 0 replaced, 0 unchanged, 0 deleted"
-    assert summary(muvera(*command)) == "0 added, 0 replaced, 3 unchanged, 0 deleted"
+    command = ("index", index, scans, "--encoder", "model")
+    assert summary(muvera(*command)) == "3 added"
+    assert summary(muvera(*command)) == "3 unchanged"
     assert encoder.n_images == 2
     save_page(scans / "red.png", "green")
     (scans / "note.txt").unlink()
-    assert summary(muvera(*command)) == "0 added, 1 replaced, 1 unchanged, 1 deleted"
+    assert summary(muvera(*command)) == "1 replaced, 1 unchanged, 1 deleted"
     (hit,) = map(json.loads, muvera("search", index, "green", "-k", 1, "--json", "--encoder", "m").stdout.splitlines())
-    assert (hit["id"], hit["image"], hit["text"]) == ("red.png", str(scans / "red.png"), None)
-    assert hit["metadata"]["path"] == "red.png"
+    assert (hit["id"], hit["image"], hit["text"]) == ("scans/red.png", str(scans / "red.png"), None)
+    assert hit["metadata"]["path"] == "scans/red.png"
 
 
 def test_hits_show_where_the_image_is_and_what_matched(encoder: PatchEncoder, scans: Path, index: Path) -> None:
     muvera("index", index, scans, "--encoder", "model")
     shown = muvera("search", index, "red", "-k", 1, "--explain", "--encoder", "model").stdout.splitlines()
-    assert shown[0].endswith("red.png")
+    assert shown[0].endswith("scans/red.png")
     assert shown[1:] == [f"   {scans / 'red.png'}", "   [red → patch 2,1 1.00]"]
     (hit,) = map(
         json.loads,
@@ -93,23 +93,25 @@ def test_an_image_by_itself(encoder: PatchEncoder, scans: Path, index: Path) -> 
 
 def test_images_that_cannot_be_used_are_named(encoder: PatchEncoder, scans: Path, index: Path) -> None:
     (scans / "bad.png").write_bytes(b"nothing")
-    result = muvera("index", index, scans, "--encoder", "model", status=1)
+    result = muvera("index", index, scans, "--encoder", "model", "--strict", status=1)
     assert f"{scans / 'bad.png'}: it is not an image" in result.stderr
     assert not index.exists()
-    result = muvera("index", index, scans, "--encoder", "model", "--skip-bad")
-    assert summary(result) == "3 added, 0 replaced, 0 unchanged, 0 deleted, 1 skipped"
+    result = muvera("index", index, scans, "--encoder", "model")
+    assert f"{scans / 'bad.png'}: it is not an image" in result.stderr
+    assert result.stdout.endswith("ignored: 1 damaged .png\n")
+    assert summary(result) == "3 added"
 
 
 def test_an_image_whose_pixels_are_damaged_is_not_counted(encoder: PatchEncoder, scans: Path, index: Path) -> None:
     (scans / "cut.png").write_bytes((scans / "red.png").read_bytes()[:-40])
     result = muvera("index", index, scans, "--encoder", "model")
-    assert summary(result) == "3 added, 0 replaced, 0 unchanged, 0 deleted"
-    assert "Warning: skipped 1 image: 'cut.png'" in result.stderr
+    assert summary(result) == "3 added"
+    assert "Warning: skipped 1 image: 'scans/cut.png'" in result.stderr
 
 
 def test_an_encoder_of_texts_passes_over_images_in_a_folder_and_refuses_one(scans: Path, index: Path) -> None:
-    assert summary(muvera("index", index, scans)).startswith("1 added")
-    assert (
-        "to index images, give the model that embeds them with --encoder"
-        in muvera("index", index, scans / "red.png", status=1).stderr
-    )
+    result = muvera("index", index, scans)
+    assert summary(result) == "1 added"
+    assert result.stdout.endswith("ignored: 1 .png, 1 .jpg\n")
+    refused = muvera("index", index.with_name("other.muvera"), scans / "red.png", "--verbose", status=1).stderr
+    assert "there are no files with a text to index (ignored: 1 .png)" in refused

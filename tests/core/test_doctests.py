@@ -7,7 +7,17 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["index.muvera_index", "search.stage_clock", "encoders.packaged.bundled", "encoders.callable"]
+    "module",
+    [
+        "corpus.readers.csv",
+        "corpus.readers.rows",
+        "corpus.sentences",
+        "corpus.splitting",
+        "encoders.callable",
+        "encoders.packaged.bundled",
+        "index.muvera_index",
+        "search.stage_clock",
+    ],
 )
 def test_examples_in_docstrings_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"muvera_core.{module}"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_onnx import write_folder
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
 
 
 def run_example(name: str, *arguments: str | Path) -> list[str]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from muvera_core import encoders
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "page_images.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "recipes" / "page_images.py"
 
 
 def load_example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:

@@ -12,7 +12,7 @@ import pytest
 
 from muvera_core import MuveraIndex
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "recipes"
 TEXTS = {
     "owl": "Owls hunt at night.",
     "heron": "Herons stand still in shallow water and wait for fish.",

@@ -96,12 +96,12 @@ def test_a_folder_lines_and_parquet_give_the_index_that_add_gives_also_if_an_enc
     assert report.n_tokens == 396 * 4
     assert set(report.seconds) == {"looking", "comparing", "encoding", "writing"}
 
-    def origin(root: Path, file: str) -> dict[str, Any]:
-        return {ORIGIN: {"root": str(root), "file": file}}
+    def origin(file: Path) -> dict[str, Any]:
+        return {"path": str(file), ORIGIN: {"file": str(file)}}
 
-    expected = [(name, text, {"path": name, **origin(corpus, name)}) for name, text in texts.items()]
+    expected = [(str(corpus / name), text, origin(corpus / name)) for name, text in texts.items()]
     for i, line in enumerate(lines_of(range(10, 400)), start=10):
-        place = origin(corpus, "lines.jsonl") if i < 300 else origin(tmp_path / "rows.parquet", "rows.parquet")
+        place = origin(corpus / "lines.jsonl") if i < 300 else origin(tmp_path / "rows.parquet")
         expected.append((line["id"], line["text"], line["metadata"] | place))
     assert content(index) == sorted(expected, key=lambda document: document[0])
     with MuveraIndex.create(None, NotingEncoder()) as single:
@@ -152,14 +152,14 @@ def test_a_build_that_was_killed_goes_on_where_it_stopped(ray_cluster: None, tmp
 
 def test_bad_lines_and_files_are_skipped_and_counted(tmp_path: Path, index: ShardedMuveraIndex) -> None:
     (tmp_path / "empty.txt").write_text(" \n")
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "binary.txt").write_bytes(b"\x00\x01\x02\xff" * 99)
     (tmp_path / "rows.parquet").write_bytes(b"no parquet")
     write_lines(tmp_path / "b.jsonl", [*lines_of([1, 2]), "{", {"id": "d9"}, {"text": ""}, *lines_of([2, 3])])
     write_lines(tmp_path / "c.jsonl", [{"id": "d3", "text": "too late"}])
     report = build(index, tmp_path)
     assert counts(report) == (5, 3, 0, 0, 8)
     by_name = {Path(path).name: n for path, n in report.skipped.items()}
-    assert by_name == {"empty.txt": 1, "latin.txt": 1, "rows.parquet": 1, "b.jsonl": 4, "c.jsonl": 1}
+    assert by_name == {"empty.txt": 1, "binary.txt": 1, "rows.parquet": 1, "b.jsonl": 4, "c.jsonl": 1}
     assert len(report.problems) == 8
     assert f"{tmp_path / 'c.jsonl'}:1: its id 'd3' is also the id of an earlier document" in report.problems
     assert [text for id, text, _ in content(index) if id == "d3"] == [passage(3)]
@@ -199,7 +199,7 @@ def failing_encoder() -> NotingEncoder:
         ([], {}, "sources must be one or more paths"),
         (None, {}, "sources must be one or more paths"),
         ("missing", {}, "missing is not a folder and not a file that ends in"),
-        ("corpus.csv", {}, r"corpus.csv is not a folder and not a file that ends in .txt, .*\.parquet"),
+        ("corpus.xyz", {}, r"corpus.xyz is not a folder and not a file that ends in .txt, .*\.parquet"),
         (".", {}, "there are no files that end in"),
         (".", {"batch_size": 0}, "batch_size must be at least 1"),
         (".", {"n_encoders": "two"}, "n_encoders must be a whole number"),
@@ -216,7 +216,7 @@ def test_what_cannot_be_built_is_said(
     options: dict[str, Any],
     message: str,
 ) -> None:
-    (tmp_path / "corpus.csv").touch()
+    (tmp_path / "corpus.xyz").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError, match=message):
         build(index, sources, **options)

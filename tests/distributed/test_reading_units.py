@@ -13,7 +13,7 @@ from noting_encoder import WIDTH, NotingEncoder
 
 from muvera_core import MuveraIndex
 from muvera_core.collection import Record
-from muvera_core.corpus import ORIGIN, SourceDocument, SourceFile, Splitting, Unusable, find_files, read_documents
+from muvera_core.corpus import ORIGIN, Reading, SourceDocument, SourceFile, Unusable, find_files, read_documents
 from muvera_core.distributed.building.blocks import Block, in_blocks
 from muvera_core.distributed.building.duplicates import digest_of, find_duplicates
 from muvera_core.distributed.building.stages import Compare, Encode, Write, duplicates_in
@@ -27,7 +27,7 @@ pq = pytest.importorskip("pyarrow.parquet", reason="needs muvera-core[ray]")
 
 
 def source(path: Path) -> SourceFile:
-    return SourceFile(path, path)
+    return SourceFile(path.parent, path)
 
 
 def planned(path: Path, unit_bytes: int) -> list[Unit]:
@@ -54,7 +54,7 @@ def test_parts_of_a_file_of_lines_give_what_the_whole_file_gives(tmp_path: Path,
     path.write_text("\ufeff" + "\r\n".join(lines) + end)
     units = planned(path, unit_bytes)
     assert len(units) == 1 if unit_bytes > path.stat().st_size else len(units) > 1
-    assert read_all(units) == list(read_documents(source(path), Splitting()))
+    assert read_all(units) == list(read_documents(source(path), Reading(max_tokens=None), None))
     assert [entry.line for entry in read_all(units) if isinstance(entry, Unusable)] == [9, 21]
 
 
@@ -148,17 +148,17 @@ def test_damaged_rows_of_parquet_are_told(tmp_path: Path) -> None:
 def test_texts_are_read_as_the_command_line_reads_them_and_empty_ones_are_told(tmp_path: Path) -> None:
     for i in range(5):
         (tmp_path / f"{i}.md").write_text("" if i == 3 else f"Text {i}")
-    files = [file for file in find_files([tmp_path], SUFFIXES) if isinstance(file, SourceFile)]
+    files = [file for file in find_files([tmp_path], SUFFIXES, home=tmp_path) if isinstance(file, SourceFile)]
     entries = read_all(plan_texts(files))
     assert [entry.id for entry in documents(entries)] == ["0.md", "1.md", "2.md", "4.md"]
-    assert documents(entries)[0].metadata == {"path": "0.md", ORIGIN: {"root": str(tmp_path), "file": "0.md"}}
+    assert documents(entries)[0].metadata == {"path": "0.md", ORIGIN: {"file": "0.md"}}
     assert [entry.is_blank for entry in entries if isinstance(entry, Unusable)] == [True]
 
 
 def test_a_file_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "corpus.csv").touch()
-    with pytest.raises(InvalidInputError, match=r"corpus.csv is not .* ends in .*\.jsonl, .*\.parquet"):
-        list(find_files([tmp_path / "corpus.csv"], SUFFIXES))
+    (tmp_path / "corpus.xyz").touch()
+    with pytest.raises(InvalidInputError, match=r"corpus.xyz is not .* ends in .*\.jsonl, .*\.parquet"):
+        list(find_files([tmp_path / "corpus.xyz"], SUFFIXES))
 
 
 def test_a_reader_holds_one_block_of_a_large_file(tmp_path: Path) -> None:
@@ -225,17 +225,15 @@ def test_a_tally_describes_some_problems_and_counts_all() -> None:
     assert (report.n_skipped, total.n_bad, len(report.problems)) == (240, 237, 100)
 
 
-def test_an_id_that_another_file_gave_is_not_taken_from_it(tmp_path: Path) -> None:
+def test_files_of_the_same_name_in_two_folders_are_two_documents(tmp_path: Path) -> None:
     files = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "notes.txt").write_text(name)
-        files.append(SourceFile(tmp_path / name, tmp_path / name / "notes.txt"))
+        files.append(SourceFile(tmp_path, tmp_path / name / "notes.txt"))
     with MuveraIndex.create(None, NotingEncoder()) as index:
-        (first, second) = (run_stages(index, Unit((file,))) for file in files)
-        assert (first.n_encoded, second.n_encoded, second.n_bad) == (1, 0, 1)
-        assert "is already in the index, for" in second.bad[0]
-        assert [document.text for document in index.find()] == ["one"]
+        assert [run_stages(index, Unit((file,))).n_encoded for file in files] == [1, 1]
+        assert [document.id for document in index.find()] == ["one/notes.txt", "two/notes.txt"]
 
 
 def test_a_document_without_a_text_is_replaced_by_one_with_a_text(tmp_path: Path) -> None:
@@ -274,4 +272,4 @@ def documents_lazily(entries: Iterable[SourceDocument | Unusable]) -> Iterable[S
 
 
 def without_origin(document: SourceDocument) -> dict[str, Any]:
-    return {name: value for name, value in document.metadata.items() if name != ORIGIN}
+    return {name: value for name, value in document.metadata.items() if name not in ("path", ORIGIN)}

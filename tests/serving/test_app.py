@@ -42,10 +42,10 @@ class Asker:
     def __init__(self, app: Any, **headers: str) -> None:
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://x", headers=headers)
 
-    async def __call__(self, name: str, **arguments: Any) -> httpx.Response:
+    async def __call__(self, name: str, /, **arguments: Any) -> httpx.Response:
         return await self.client.post(f"/v1/{name}", json=arguments)
 
-    async def result(self, name: str, **arguments: Any) -> Any:
+    async def result(self, name: str, /, **arguments: Any) -> Any:
         answer = await self(name, **arguments)
         assert answer.status_code == 200, answer.text
         return answer.json()["result"]
@@ -121,6 +121,7 @@ async def test_a_service_that_only_reads_refuses_writes(tmp_path: Path) -> None:
             ("clear", {}),
             ("compact", {}),
             ("set_lexical", {"lexical": False}),
+            ("write_note", {"name": "a", "note": {}}),
             ("calibrate", {}),
         ):
             answer = await ask(name, **arguments)

@@ -296,6 +296,9 @@ WRONG: tuple[tuple[type[Exception], str, tuple[Any, ...], dict[str, Any]], ...] 
     (InvalidInputError, "calibrate", (["a"],), {}),
     (InvalidInputError, "evaluate", ([],), {}),
     (InvalidInputError, "set_lexical", ("x",), {}),
+    (InvalidInputError, "write_note", ("a", 3), {}),
+    (InvalidInputError, "write_note", (" ", {}), {}),
+    (InvalidInputError, "write_note", ("a", {"x": "y" * 20_000}), {}),
 )
 
 

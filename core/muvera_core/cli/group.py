@@ -14,10 +14,12 @@ import click
 from tqdm import tqdm
 
 from muvera_core.cli.output import on_one_line
+from muvera_core.cli.plugins import describe_plugin, load_plugin, plugin_names
 from muvera_core.errors import (
     CorruptIndexError,
     DeviceFallbackWarning,
     EncoderMismatchError,
+    FilesGoneError,
     MuveraError,
     NotAnIndexError,
     NothingToOptimizeWarning,
@@ -37,6 +39,7 @@ _ENCODER = (
 _ADVICE: dict[type[MuveraError], str] = {
     NotAnIndexError: "`muvera index INDEX PATH...` creates one",
     CorruptIndexError: "`muvera check INDEX` lists the damage and `muvera repair INDEX` repairs it",
+    FilesGoneError: "that is --allow-empty",
     EncoderMismatchError: f"{_ENCODER}, and `muvera index NEW PATH...` indexes files again",
     UnsupportedFormatError: "`muvera compact INDEX` converts an index of an older format",
 }
@@ -47,7 +50,7 @@ _WARNINGS: dict[type[Warning], str | None] = {
     SkippedImageWarning: None,
     SkippedTextWarning: None,
     StageOneNotSavedWarning: None,
-    TruncatedTextWarning: "--max-words splits text files into passages",
+    TruncatedTextWarning: "--max-tokens splits texts into passages",
     UnknownTextWarning: _ENCODER,
 }
 
@@ -66,7 +69,21 @@ class Interrupted(Failure):
 
 
 class CommandGroup(click.Group):
-    """Commands whose errors, warnings and interruptions are reported without a traceback."""
+    """Commands, also of other distributions, whose errors, warnings and interruptions need no traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted({*super().list_commands(ctx), *plugin_names()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name. Our own come first."""
+        return super().get_command(ctx, cmd_name) or load_plugin(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, without loading those of other distributions."""
+        others = {name: describe_plugin(name) for name in plugin_names()}
+        listing = click.Group(commands={**others, **self.commands})
+        listing.format_commands(ctx, formatter)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program."""

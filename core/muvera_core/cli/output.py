@@ -13,12 +13,15 @@ from typing import Any
 import click
 
 from muvera_core.calibration import Calibration
+from muvera_core.cli.reading_options import reading_as_text
 from muvera_core.cli.word_options import words_as_text
-from muvera_core.corpus import as_unicode
+from muvera_core.corpus import Reading, as_unicode
+from muvera_core.errors import InvalidInputError
 from muvera_core.hits import Hit, TokenMatch
 from muvera_core.maintenance import IndexInfo
 from muvera_core.stage_one import Tuning
 from muvera_core.storage import FORMAT_VERSION, Manifest
+from muvera_core.sync import READING_NOTE
 from muvera_core.validation import counted
 
 _SNIPPET_LINES = 3
@@ -138,6 +141,7 @@ def info_as_text(info: IndexInfo) -> str:
         "format": f"version {FORMAT_VERSION}, tokens in {manifest.token_precision}{pruned}{pooled}",
         "stage one": settings,
         **({} if manifest.tuning is None else {"optimized": tuning_as_text(manifest.tuning)}),
+        **_reading_row(info.learned.notes),
         "words": words_as_text(manifest.lexical),
         **({} if info.learned.lexical_weight is None else {"hybrid": f"BM25's share {info.learned.lexical_weight:g}"}),
         **({"calibrated": _calibrations_as_text(info.learned.calibrations)} if info.learned.calibrations else {}),
@@ -146,6 +150,14 @@ def info_as_text(info: IndexInfo) -> str:
     }
     lines = [f"{name:<11}{on_one_line(value)}" for name, value in rows.items()]
     return "\n".join(lines + [f"{size_as_text(size):>13}  {on_one_line(name)}" for name, size in info.sizes.items()])
+
+
+def _reading_row(notes: Mapping[str, Any]) -> dict[str, str]:
+    """How files are read, if the index follows files."""
+    try:
+        return {"files": reading_as_text(Reading.from_json(notes[READING_NOTE]))} if READING_NOTE in notes else {}
+    except InvalidInputError:  # a newer version noted it
+        return {"files": str(notes[READING_NOTE])}
 
 
 def _calibrations_as_text(calibrations: Mapping[str, Calibration]) -> str:

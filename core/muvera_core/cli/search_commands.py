@@ -133,10 +133,10 @@ def _why_nothing(
         return "the index has no documents"
     if not filter and not has_visible_text(query):
         return "the query is empty, so nothing matches it"
-    limits = ["the filter"] * bool(filter) + [f"a score of {min_score}"] * (min_score is not None)
+    limits = ["matches the filter"] * bool(filter) + [f"reaches a score of {min_score}"] * (min_score is not None)
     if mode == "lexical" and not limits:
         return "no document has a word of the query"
-    return f"no document matches {' and '.join(limits)}"
+    return f"no document {' and '.join(limits)}"
 
 
 @click.command()

@@ -94,6 +94,11 @@ class WritingShards(ReadingShards):
         """Replace what was learned about scores, in all shards."""
         self._write_all("learn", learned)
 
+    def write_note(self, name: str, note: Mapping[str, Any] | None) -> None:
+        """See ``Engine``."""
+        self.require_writable()
+        self.learn(self.learned.with_note(name, note))
+
     def remove_calibration(self) -> bool:
         """See ``Engine``."""
         return any(self._write_all("remove_calibration").values())

@@ -250,6 +250,14 @@ class CollectionEngine:
         """See ``Engine``."""
         return self.collection.sizes()
 
+    def write_note(self, name: str, note: Mapping[str, Any] | None) -> None:
+        """See ``Engine``."""
+        with self.collection.locks.writing:
+            self.collection.require_writable()
+            noted = self.collection.learned.with_note(name, note)
+            if noted != self.collection.learned:
+                self.writer.learn(noted)
+
     # Tuning
 
     def optimize(

@@ -168,6 +168,9 @@ class Engine(Protocol):
     def sizes(self) -> dict[str, int]:
         """See ``IndexCalls``."""
 
+    def write_note(self, name: str, note: Mapping[str, Any] | None) -> None:
+        """See ``IndexCalls``."""
+
     # Tuning
 
     def optimize(

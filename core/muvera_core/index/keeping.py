@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from typing import Any
 
+from muvera_core.errors import InvalidInputError
 from muvera_core.index.parts import IndexParts
 from muvera_core.lexical import LexicalConfig, resolve_lexical
+from muvera_core.metadata import normalize_metadata
 from muvera_core.storage import require_fts5
-from muvera_core.validation import require_count, require_path
+from muvera_core.validation import require_count, require_path, require_text, shown
+
+# Most characters of a note, as JSON. All notes are in memory of every process that has the index open.
+_MAX_NOTE = 1 << 14
 
 
 class KeepingCalls(IndexParts):
@@ -78,6 +86,33 @@ class KeepingCalls(IndexParts):
         if words is not None:
             require_fts5()
         self._engine.set_lexical(words)
+
+    def notes(self) -> dict[str, Any]:
+        """What was written with ``write_note``, by name."""
+        self._start_reading()
+        return dict(self._engine.learned.notes)
+
+    def write_note(self, name: str, note: Mapping[str, Any] | None) -> None:
+        """Keep a small JSON object with the index, durably: what a program wants to know when it comes back.
+
+        Notes change no search. Copies of the index have them, too. ``sync_files`` notes how it reads files.
+
+        Args:
+            name: the note's name. It replaces the one with the same name.
+            note: an object with values that metadata can have. None removes the note.
+
+        Raises:
+            InvalidInputError: the name is empty, or the note is no such object, or larger than 16 kB as JSON.
+            ReadOnlyIndexError: the index was opened for reading.
+        """
+        name = require_text("name", name)
+        if note is not None:
+            if not isinstance(note, Mapping):
+                raise InvalidInputError(f"note must be a mapping or None, got {shown(note)}")
+            note = normalize_metadata(note, "note")
+            if len(json.dumps(note)) > _MAX_NOTE:
+                raise InvalidInputError(f"the note {name!r} is larger than {_MAX_NOTE >> 10} kB: keep it in a file")
+        self._engine.write_note(name, note)
 
     def default_candidates(self, k: int = 10) -> int:
         """The number of candidates that a search for ``k`` hits reranks by default."""

@@ -25,6 +25,7 @@ from muvera_core.validation import (
     require_sequence,
     require_share,
     require_texts,
+    shown,
 )
 
 # Fewer parts of documents than this say too little.
@@ -58,9 +59,13 @@ class MeasuringCalls(SearchingCalls, ReadingCalls, KeepingCalls):
             show_progress: show bars on standard error.
 
         Raises:
-            InvalidInputError: there are no queries or no documents, or ``relevant`` is not as long as ``queries``.
+            InvalidInputError: there are no queries or no documents, ``relevant`` is not as long as ``queries``, or
+                names documents that the index has in passages.
         """
         self._engine.require_open()
+        if relevant is not None:
+            queries = require_texts("queries", queries)
+            self._require_undivided(_require_grades(relevant, queries))
         return evaluate(
             self,
             queries,
@@ -136,6 +141,7 @@ class MeasuringCalls(SearchingCalls, ReadingCalls, KeepingCalls):
         judged = None
         if relevant is not None:
             judged = list(zip(questions or (), _require_grades(relevant, queries), strict=True))
+            self._require_undivided([grades for _, grades in judged])
             if self._engine.manifest.lexical is None:
                 raise InvalidInputError(
                     "relevant chooses BM25's share, but there is no word index: call set_lexical(True)"
@@ -211,6 +217,7 @@ class MeasuringCalls(SearchingCalls, ReadingCalls, KeepingCalls):
         judged: list[tuple[Question, set[str]]] = []
         if queries is not None and relevant is not None:
             questions, grades = self._require_questions(queries), _require_grades(relevant, queries)
+            self._require_undivided(grades)
             ids = [{id for id, grade in each.items() if grade > 0} for each in grades]
             judged = list(zip(questions, ids, strict=True))
         return self._engine.calibrate(
@@ -220,6 +227,19 @@ class MeasuringCalls(SearchingCalls, ReadingCalls, KeepingCalls):
             show_progress=show_progress,
             mode=mode,
         )
+
+    def _require_undivided(self, judged: Sequence[Mapping[str, float]]) -> None:
+        """Raise InvalidInputError if relevant documents are in the index as passages, which no hit could match."""
+        ids = {id for grades in judged for id, grade in grades.items() if grade > 0}
+        ids -= {document.id for document in self.get(sorted(ids))}
+        first_passages = self.get(sorted(f"{id}#1" for id in ids))
+        divided = [found.metadata["document"] for found in first_passages if found.metadata.get("document") in ids]
+        if divided:
+            raise InvalidInputError(
+                f"{counted(len(divided), 'relevant document')} such as {shown(divided[0])} cannot be found: it was "
+                f"split into passages ({shown(first_passages[0].id)}, …). Name the relevant passages, or index "
+                "documents whole (--no-split, or Reading(max_tokens=None))"
+            )
 
     def _require_questions(self, queries: Sequence[str]) -> list[Question]:
         """Example queries with their token vectors. Raises InvalidInputError if there are none."""

@@ -40,10 +40,11 @@ class MuveraIndex(IndexCalls):
     Make one with ``open_or_create``, ``create`` or ``open``. Any number of threads may search while one adds or
     deletes.
 
-    >>> with MuveraIndex.create(None) as index:
-    ...     _ = index.add(["Ants live in colonies.", "Owls hunt at night."], ids=["ant", "owl"])
-    ...     index.search("Which bird is active after dark?", k=1)[0].id
-    'owl'
+    Example:
+        >>> with MuveraIndex.create(None) as index:
+        ...     _ = index.add(["Ants live in colonies.", "Owls hunt at night."], ids=["ant", "owl"])
+        ...     index.search("Which bird is active after dark?", k=1)[0].id
+        'owl'
     """
 
     def __init__(self, collection: Collection, encoder: TokenEncoder, *, refresh_interval: float | None = None) -> None:

@@ -64,6 +64,7 @@ class IndexInfo:
             "lexical": None if self.manifest.lexical is None else asdict(self.manifest.lexical),
             "calibration": {mode: each.as_json() for mode, each in self.learned.calibrations.items()},
             "lexical_weight": self.learned.lexical_weight,
+            "notes": dict(self.learned.notes),
             "bytes": self.n_bytes,
             "bytes_per_document": round(self.bytes_per_document, 1),
             "files": self.sizes,

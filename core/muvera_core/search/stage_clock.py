@@ -12,11 +12,12 @@ from muvera_core.validation import require_unicode
 class StageClock:
     """Adds up the seconds of each stage over any number of searches.
 
-    >>> clock = StageClock()
-    >>> with clock.stage("rerank"):
-    ...     pass
-    >>> list(clock.seconds)
-    ['rerank']
+    Example:
+        >>> clock = StageClock()
+        >>> with clock.stage("rerank"):
+        ...     pass
+        >>> list(clock.seconds)
+        ['rerank']
     """
 
     def __init__(self) -> None:

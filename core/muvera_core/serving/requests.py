@@ -51,6 +51,7 @@ _GRADES = {"anyOf": [_TEXTS, {"type": "object", "additionalProperties": {"type":
 _METADATA = {"anyOf": [{"type": "object"}, {"type": "null"}]}
 # What ``argument_from_json`` and the index check, by name.
 _SCHEMAS: dict[str, dict[str, Any]] = {
+    "note": {"anyOf": [{"type": "object"}, {"type": "null"}]},
     "filter": {"type": "object"},
     "metadatas": {"anyOf": [{"type": "object"}, {"type": "array", "items": _METADATA}]},
     "relevant": {"type": "array", "items": _GRADES},

@@ -1,4 +1,4 @@
-"""What an index has learned about its scores: named values that are committed with its documents."""
+"""What an index has learned about its scores, and notes: named values that are committed with its documents."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ LEARNED_NAME = "learned"
 
 @dataclass(frozen=True)
 class LearnedSettings:
-    """Settings of searches that were learned from documents and questions.
+    """Settings of searches that were learned from documents and questions, and notes of those who keep the index.
 
     Attributes:
         calibrations: by mode of search, what turns scores into probabilities of relevance.
         lexical_weight: BM25's share in hybrid searches. None leaves it to each question.
+        notes: JSON objects by name; see ``IndexCalls.write_note``. They change no search.
 
     Raises:
         InvalidInputError: a setting is invalid.
@@ -30,6 +31,7 @@ class LearnedSettings:
 
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     lexical_weight: float | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for mode, calibration in self.calibrations.items():
@@ -38,9 +40,10 @@ class LearnedSettings:
         if self.lexical_weight is not None:
             require_share("lexical_weight", self.lexical_weight)
         object.__setattr__(self, "calibrations", MappingProxyType(dict(self.calibrations)))
+        object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LearnedSettings, (dict(self.calibrations), self.lexical_weight)
+        return LearnedSettings, (dict(self.calibrations), self.lexical_weight, dict(self.notes))
 
     def calibration_of(self, mode: str) -> Calibration | None:
         """The calibration for a mode of search. Hybrid scores are on MaxSim's scale, so mode "late" stands in."""
@@ -50,10 +53,16 @@ class LearnedSettings:
         """These settings, with another calibration for one mode."""
         return replace(self, calibrations={**self.calibrations, mode: calibration})
 
+    def with_note(self, name: str, note: Mapping[str, Any] | None) -> LearnedSettings:
+        """These settings, with another note of that name; None removes it."""
+        others = {each: content for each, content in self.notes.items() if each != name}
+        return replace(self, notes=others if note is None else {**others, name: dict(note)})
+
     def as_text(self) -> str:
         """The settings as JSON, for the database."""
         calibrations = {mode: calibration.as_json() for mode, calibration in self.calibrations.items()}
-        return json.dumps({"calibrations": calibrations, "lexical_weight": self.lexical_weight})
+        content = {"calibrations": calibrations, "lexical_weight": self.lexical_weight, "notes": dict(self.notes)}
+        return json.dumps(content)
 
     @classmethod
     def from_text(cls, text: Any) -> LearnedSettings:
@@ -67,6 +76,6 @@ class LearnedSettings:
         try:
             content = json.loads(text)
             calibrations = {mode: Calibration.from_json(each) for mode, each in content["calibrations"].items()}
-            return cls(calibrations, content.get("lexical_weight"))
+            return cls(calibrations, content.get("lexical_weight"), dict(content.get("notes", {})))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InvalidInputError(f"the learned settings are damaged ({error!r})") from error

@@ -267,6 +267,7 @@ def _images_from_json(name: str, content: Any) -> Any:
 _TO_JSON: dict[str, Callable[[str, Any], Any]] = {
     "filter": _filter_to_json,
     "metadatas": _metadatas_to_json,
+    "note": lambda name, note: normalize_metadata(note, name) if isinstance(note, Mapping) else note,
     "relevant": _relevant_to_json,
     "query_tokens": _query_tokens_to_json,
     "token_embeddings": _embeddings_to_json,

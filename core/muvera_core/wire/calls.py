@@ -115,6 +115,8 @@ _CALLS = (
     _method("refresh"),
     _method("compact", "admin"),
     _method("set_lexical", "admin", repeatable=True),
+    _method("notes"),
+    _method("write_note", "write", repeatable=True),
     _method("default_candidates"),
     _method("sizes"),
     _method("evaluate", slow=True),

@@ -53,7 +53,8 @@ def build(
     """Add the documents of files to an index, with the workers of a Ray cluster.
 
     A folder is searched for text and Markdown files, JSON lines (``.jsonl``, ``.jsonl.gz``) and Parquet files. Ids and
-    metadata are those of ``muvera index``: a text file is one document with its path below the folder as id; a line of
+    metadata are those of ``muvera index``: a text file is one document with its path as id, below the folder that holds
+    the index or else absolute; a line of
     JSON is one with the fields ``text`` and perhaps ``id``, ``title`` and ``metadata``; other fields are metadata, too.
     A row of a Parquet file is what a line of JSON is, with columns in place of fields.
 
@@ -118,7 +119,8 @@ def _as_paths(sources: str | PathLike[str] | Sequence[str | PathLike[str]]) -> l
 
 
 def _find(paths: Sequence[Path], index_folder: Path | None) -> list[SourceFile | Unusable]:
-    files = list(find_files(paths, SUFFIXES, index_folder))
+    home = None if index_folder is None else index_folder.absolute().parent
+    files = list(find_files(paths, SUFFIXES, index_folder, home=home))
     if not files:
         raise InvalidInputError(f"{', '.join(map(str, paths))}: there are no files that end in {', '.join(SUFFIXES)}")
     return files

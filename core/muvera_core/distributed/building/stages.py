@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from muvera_core.collection import EncodedTexts, Record
-from muvera_core.corpus import SourceDocument, Unusable, other_file
+from muvera_core.corpus import SourceDocument, Unusable
 from muvera_core.distributed.actors import EncoderSource, made_encoder
 from muvera_core.distributed.building.blocks import Block, in_blocks
 from muvera_core.distributed.building.duplicates import digest_of
@@ -69,10 +69,7 @@ class Compare:
             stored = {document.id: document for document in found}
             for document in documents:
                 before = stored.get(document.id)
-                if before is not None and (other := other_file(document, before.metadata)):
-                    reason = f"its id {document.id!r} is already in the index, for {other}: use a separate index"
-                    tally.skip(Unusable(document.file, document.line, reason))
-                elif before is None or before.text != document.text or before.image_digest is not None:
+                if before is None or before.text != document.text or before.image_digest is not None:
                     records.append(Record(document.id, document.text, json.dumps(document.metadata)))
                 elif _canonical(before.metadata) != _canonical(document.metadata):
                     changed_metadata[document.id] = document.metadata

@@ -10,27 +10,31 @@ from pathlib import Path
 
 from muvera_core.corpus import (
     LINES_SUFFIXES,
-    TEXT_SUFFIXES,
+    PARQUET_SUFFIX,
+    READABLE,
+    Reading,
     SourceDocument,
     SourceFile,
-    Splitting,
     Unusable,
     read_documents,
     read_lines,
+    read_rows,
     reason_of,
+    row_ranges,
+    until_unreadable,
 )
-from muvera_core.distributed.building.parquet_files import PARQUET_SUFFIX, read_rows, row_ranges
 
-SUFFIXES = (*TEXT_SUFFIXES, *LINES_SUFFIXES, PARQUET_SUFFIX)
+SUFFIXES = READABLE
 # Size of the parts that a large file is divided into. It bounds how much one worker has to read, not its memory.
 UNIT_BYTES = 32 << 20
+_WHOLE = Reading(max_tokens=None)
 _TEXT_FILES_TOGETHER = 256
 _SCANNED_TOGETHER = 1 << 20
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Some text files, or a file with many documents, or a part of one.
+    """Some files that are read whole, or a file of records, or a part of one.
 
     Attributes:
         files: the files. A part has one.
@@ -48,26 +52,26 @@ class Unit:
 
     def to_json(self) -> str:
         """The unit as text that ``from_json`` reads."""
-        files = [(str(file.root), str(file.path)) for file in self.files]
+        files = [(None if file.home is None else str(file.home), str(file.path)) for file in self.files]
         return json.dumps([files, self.start, self.end, self.first, self.duplicates])
 
     @classmethod
     def from_json(cls, text: str) -> Unit:
         """The unit that ``to_json`` wrote."""
         files, start, end, first, duplicates = json.loads(text)
-        sources = tuple(SourceFile(Path(root), Path(path)) for root, path in files)
+        sources = tuple(SourceFile(None if home is None else Path(home), Path(path)) for home, path in files)
         return cls(sources, start, end, first, tuple(duplicates))
 
 
 def plan_texts(files: Sequence[SourceFile]) -> list[Unit]:
-    """The units of text files, some files each."""
+    """The units of files that are read whole, some files each."""
     starts = range(0, len(files), _TEXT_FILES_TOGETHER)
     return [Unit(tuple(files[start : start + _TEXT_FILES_TOGETHER])) for start in starts]
 
 
 def is_text(file: SourceFile) -> bool:
-    """Whether a file is one document."""
-    return file.path.name.lower().endswith(TEXT_SUFFIXES)
+    """Whether a file is read whole by one worker."""
+    return not file.path.name.lower().endswith((*LINES_SUFFIXES, PARQUET_SUFFIX))
 
 
 def plan_file(file: SourceFile, unit_bytes: int = UNIT_BYTES) -> list[Unit] | Unusable:
@@ -90,20 +94,11 @@ def plan_file(file: SourceFile, unit_bytes: int = UNIT_BYTES) -> list[Unit] | Un
 def read_unit(unit: Unit) -> Iterator[SourceDocument | Unusable]:
     """The documents of a unit, and what cannot be used of it."""
     if is_text(unit.files[0]):
-        return chain.from_iterable(map(_read_text, unit.files))
+        return chain.from_iterable(read_documents(file, _WHOLE, None) for file in unit.files)
     (file,) = unit.files
     if file.path.name.lower().endswith(PARQUET_SUFFIX):
-        return read_rows(file, unit.start, unit.end, unit.first)
-    return read_lines(file, unit.start, unit.end, unit.first)
-
-
-def _read_text(file: SourceFile) -> Iterator[SourceDocument | Unusable]:
-    is_empty = True
-    for entry in read_documents(file, Splitting()):
-        is_empty = False
-        yield entry
-    if is_empty:
-        yield Unusable(file, None, "text is empty", is_blank=True)
+        return until_unreadable(file, read_rows(file, unit.start, unit.end, unit.first))
+    return until_unreadable(file, read_lines(file, unit.start, unit.end, unit.first))
 
 
 def _line_ranges(path: Path, unit_bytes: int) -> Iterator[tuple[int, int, int]]:
