@@ -1,6 +1,6 @@
 """Measures how large the numbers inside the bundled encoder become, for ``build_bundled_encoder.py``.
 
-    python tools/measure_encoder_ranges.py ../shared/data/wiki-mix
+    python tools/measure_encoder_ranges.py FOLDER
 
 Encodes passages of a collection in BEIR's format without rounding, and writes ``bundled_encoder_ranges.json``: for each
 layer, the channels of the attention's normalized input that exceed what most stay below, with their largest magnitude,

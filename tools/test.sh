@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks style and types, and runs the tests: in .venv-test all of them, with the newest versions of all packages; before
 # that, in .venv-floor, with the oldest supported versions, those that versions can influence; and in .venv-models those
-# of sentence-transformers' models, which need a version of transformers that colbert-ai cannot use. The environments are
-# installed at the same time. Style and types are checked while the tests of the floor run. Arguments go to the last
+# of sentence-transformers' models and of the chat, which need versions of Hugging Face's packages that colbert-ai cannot
+# use. The environments are installed at the same time. Style and types are checked while the tests of the floor run. Arguments go to the last
 # pytest. Needs Python 3.11+, a C++ compiler (hnswlib and the kernels are built from source) and a package index. PYTHON
 # names the interpreter.
 set -euo pipefail
@@ -20,6 +20,7 @@ floor_leaves_out=(
     --ignore tests/core/test_build_bundled_encoder.py
     --ignore tests/core/test_build_multilingual_encoder.py
     --ignore tests/models
+    --ignore tests/docs
     # Long campaigns about our own code: the order of writes, the checks of what was written, and the undoing of what was
     # interrupted. No package's version decides these. What they build on is tested by all other tests.
     --ignore tests/durability/crash
@@ -31,12 +32,14 @@ floor_leaves_out=(
 make_newest() {
     "$python" -m venv .venv-test
     .venv-test/bin/python -m pip install --quiet -r tests/requirements.txt \
-        -e '.[colbert,images,plot,pooling,ray,ray-serve,client]' ./core/kernels -e ./core/multilingual -e ./integrations/langchain -e ./integrations/llama-index
+        -e '.[colbert,documents,images,plot,pooling,ray,ray-serve,client]' ./core/kernels -e ./core/multilingual \
+        -e ./integrations/langchain -e ./integrations/llama-index
 }
 
 make_models() {
     "$python" -m venv .venv-models
-    .venv-models/bin/python -m pip install --quiet -r tests/requirements-models.txt -e '.[sentence-transformers,images]' ./core/kernels
+    .venv-models/bin/python -m pip install --quiet -r tests/requirements-models.txt -e '.[sentence-transformers,documents,images]' ./core/kernels -e ./core/chat \
+        -e ./integrations/langchain
 }
 
 check_style_and_types() {
@@ -81,6 +84,6 @@ floor=0
 finish
 [ "$floor" -eq 0 ] || exit "$floor"
 
-.venv-models/bin/python -m pytest --quiet "${in_parallel[@]}" tests/models
+.venv-models/bin/python -m pytest --quiet "${in_parallel[@]}" tests/models tests/chat
 
 .venv-test/bin/python -m pytest "${in_parallel[@]}" "$@"
