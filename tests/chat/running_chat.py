@@ -38,15 +38,16 @@ class RunningChat:
         self.lines: list[str] = []
         self.url = ""
         self._is_ready = threading.Event()
-        self.process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-        )
+        with _heeding_interrupts():
+            self.process = subprocess.Popen(
+                [sys.executable, *map(str, command)],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+            )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -78,6 +79,16 @@ class RunningChat:
             self._reader.join(PATIENCE)
             assert self.process.stdout is not None
             self.process.stdout.close()
+
+
+@contextmanager
+def _heeding_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C stops, also from a script's background, where it is ignored and so inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
