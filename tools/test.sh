@@ -38,8 +38,8 @@ make_newest() {
 
 make_models() {
     "$python" -m venv .venv-models
-    .venv-models/bin/python -m pip install --quiet -r tests/requirements-models.txt -e '.[sentence-transformers,documents,images]' ./core/kernels -e ./core/chat \
-        -e ./integrations/langchain
+    .venv-models/bin/python -m pip install --quiet -r tests/requirements-models.txt \
+        -e '.[sentence-transformers,documents,images]' ./core/kernels -e ./core/chat -e ./integrations/langchain
 }
 
 check_style_and_types() {
