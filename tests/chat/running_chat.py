@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from interrupts import heeding_interrupts
+
 # Far beyond what any of it takes on a busy machine.
 PATIENCE = 120.0
 # What ``muvera chat`` runs, also where the package is not installed but on the path.
@@ -38,7 +40,7 @@ class RunningChat:
         self.lines: list[str] = []
         self.url = ""
         self._is_ready = threading.Event()
-        with _heeding_interrupts():
+        with heeding_interrupts():
             self.process = subprocess.Popen(
                 [sys.executable, *map(str, command)],
                 cwd=folder,
@@ -79,16 +81,6 @@ class RunningChat:
             self._reader.join(PATIENCE)
             assert self.process.stdout is not None
             self.process.stdout.close()
-
-
-@contextmanager
-def _heeding_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C stops, also from a script's background, where it is ignored and so inherited."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

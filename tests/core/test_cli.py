@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from interrupts import heeding_interrupts
 
 from muvera_core import LearnedSetEncoder, MuveraIndex, TokenEmbeddings
 from muvera_core.cli import main
@@ -317,10 +318,8 @@ def test_a_record_does_not_replace_that_of_another_file(tmp_path: Path, index: P
 
 @pytest.fixture
 def heeds_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C stops, also from a script's background, where it is ignored and so inherited."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    with heeding_interrupts():
+        yield
 
 
 def n_committed(index: Path) -> int:
