@@ -140,6 +140,15 @@ def require_path(name: str, value: object) -> Path:
         raise InvalidInputError(f"{name} names a home folder that is not known ({error}): got {shown(path)}") from None
 
 
+def require_paths(name: str, value: object) -> list[Path]:
+    """One or more paths as ``require_path`` gives them, from one path or a sequence of paths."""
+    single = isinstance(value, str | os.PathLike)
+    given = [value] if single else value
+    if not isinstance(given, Sequence) or not given:
+        raise InvalidInputError(f"{name} must be one or more paths, got {shown(value)}")
+    return [require_path(name if single else f"{name}[{i}]", path) for i, path in enumerate(given)]
+
+
 def require_known_names(
     owner: str, given: Iterable[str], known: Iterable[str], aliases: Mapping[str, str] | None = None
 ) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from muvera_core.errors import InvalidInputError
 
-TEXT_SUFFIXES = (".txt", ".md")
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 # The metadata field that names the file that a document came from.
@@ -81,6 +81,11 @@ def as_unicode(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def home_of(index_folder: Path | None) -> Path | None:
+    """The folder below which the files of an index are named. None if the index is in memory."""
+    return None if index_folder is None else index_folder.absolute().parent
+
+
 def name_of(path: Path, home: Path | None) -> str:
     """The name of a file or folder in an index: its path below ``home``, or else its absolute path.
 
@@ -109,6 +114,13 @@ def _may_be_there(path: Path) -> bool:
     return True
 
 
+def file_of(metadata: Mapping[str, Any]) -> str | None:
+    """The name of the file that a document came from. None if it did not come from one."""
+    origin = metadata.get(ORIGIN)
+    file = origin.get("file") if isinstance(origin, dict) else None
+    return file if isinstance(file, str) else None
+
+
 def as_root(path: Path, home: Path | None = None) -> Path:
     """The absolute path of what a user names, below ``home`` if there is a way to say it so.
 
@@ -127,7 +139,6 @@ def find_files(
     leave_out: Path | None = None,
     *,
     home: Path | None = None,
-    image_advice: str = "",
 ) -> Iterator[SourceFile | Unusable]:
     """The files to read, each once, path by path, and those in a folder in the order of their names.
 
@@ -139,7 +150,6 @@ def find_files(
         suffixes: the endings of the names of files that can be read, in lower case. None takes files of every type.
         leave_out: a folder to skip.
         home: see ``SourceFile``.
-        image_advice: what the error says to do about an image, if images cannot be read.
 
     Raises:
         InvalidInputError: a path is neither a folder nor a file of a type that can be read.
@@ -152,10 +162,8 @@ def find_files(
         elif _has_suffix(root, suffixes) and root.is_file():
             found = iter([SourceFile(home, root)])
         else:
-            is_image = root.name.lower().endswith(IMAGE_SUFFIXES)
-            advice = f": {image_advice}" if is_image and image_advice else ""
             ending = "" if suffixes is None else f" that ends in {', '.join(suffixes)}"
-            raise InvalidInputError(f"{as_unicode(str(path))} is not a folder and not a file{ending}{advice}")
+            raise InvalidInputError(f"{as_unicode(str(path))} is not a folder and not a file{ending}")
         real_root = Path(os.path.realpath(root))  # links lead to the same file by several paths
         for entry in found:
             if isinstance(entry, Unusable):

@@ -141,12 +141,11 @@ class MeasuringCalls(SearchingCalls, ReadingCalls, KeepingCalls):
         judged = None
         if relevant is not None:
             judged = list(zip(questions or (), _require_grades(relevant, queries), strict=True))
-            self._require_undivided([grades for _, grades in judged])
             if self._engine.manifest.lexical is None:
                 raise InvalidInputError(
                     "relevant chooses BM25's share, but there is no word index: call set_lexical(True)"
                 )
-            if not self.get(sorted({id for _, grades in judged for id, grade in grades.items() if grade > 0})):
+            if not self._require_undivided([grades for _, grades in judged]):
                 raise InvalidInputError(
                     f"the index has no relevant document of {counted(len(judged), 'question')}: give ids that "
                     "documents were added with"
@@ -228,10 +227,15 @@ class MeasuringCalls(SearchingCalls, ReadingCalls, KeepingCalls):
             mode=mode,
         )
 
-    def _require_undivided(self, judged: Sequence[Mapping[str, float]]) -> None:
-        """Raise InvalidInputError if relevant documents are in the index as passages, which no hit could match."""
-        ids = {id for grades in judged for id, grade in grades.items() if grade > 0}
-        ids -= {document.id for document in self.get(sorted(ids))}
+    def _require_undivided(self, judged: Sequence[Mapping[str, float]]) -> set[str]:
+        """Ids of the relevant documents that the index has.
+
+        Raises:
+            InvalidInputError: it has some of them in passages, whose ids differ, so that no hit could match.
+        """
+        relevant = {id for grades in judged for id, grade in grades.items() if grade > 0}
+        present = {document.id for document in self.get(sorted(relevant))}
+        ids = relevant - present
         first_passages = self.get(sorted(f"{id}#1" for id in ids))
         divided = [found.metadata["document"] for found in first_passages if found.metadata.get("document") in ids]
         if divided:
@@ -240,6 +244,7 @@ class MeasuringCalls(SearchingCalls, ReadingCalls, KeepingCalls):
                 f"split into passages ({shown(first_passages[0].id)}, …). Name the relevant passages, or index "
                 "documents whole (--no-split, or Reading(max_tokens=None))"
             )
+        return present
 
     def _require_questions(self, queries: Sequence[str]) -> list[Question]:
         """Example queries with their token vectors. Raises InvalidInputError if there are none."""

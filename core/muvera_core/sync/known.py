@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from muvera_core.corpus import ORIGIN, exists, name_of
+from muvera_core.corpus import ORIGIN, exists, file_of, name_of
 from muvera_core.hits import Document
 from muvera_core.index import IndexCalls
 
@@ -146,11 +146,6 @@ def may_exist(name: str, home: Path | None) -> bool:
     return not is_of_here or exists(name, home)
 
 
-def file_of(metadata: Mapping[str, Any]) -> str | None:
-    """The name of the file that a document came from. None if it did not come from one."""
-    return metadata[ORIGIN]["file"] if _is_from_file(metadata) else None
-
-
 def text_of(text: str | None, image_digest: str | None) -> int:
     """A hash of what a document's tokens are made from."""
     return hash((text, image_digest))
@@ -158,7 +153,8 @@ def text_of(text: str | None, image_digest: str | None) -> int:
 
 def content_of(text: int, metadata: Mapping[str, Any]) -> int:
     """A hash of a document's text and metadata, apart from its seal. 1, 1.0 and True differ."""
-    plain = {**metadata, ORIGIN: metadata[ORIGIN].get("file")} if _is_from_file(metadata) else metadata
+    file = file_of(metadata)
+    plain = metadata if file is None else {**metadata, ORIGIN: file}
     return hash((text, json.dumps(plain, sort_keys=True)))
 
 
@@ -172,9 +168,4 @@ def _at_or_below(root: str) -> list[dict[str, Any]]:
 
 def _from_files(index: IndexCalls, filter: Mapping[str, Any]) -> Iterator[Document]:
     documents = index.iterate(filter, batch_size=_READ_TOGETHER)
-    return (document for document in documents if _is_from_file(document.metadata))
-
-
-def _is_from_file(metadata: Mapping[str, Any]) -> bool:
-    origin = metadata.get(ORIGIN)
-    return isinstance(origin, dict) and isinstance(origin.get("file"), str)
+    return (document for document in documents if file_of(document.metadata) is not None)

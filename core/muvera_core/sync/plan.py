@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from muvera_core.batches import batched
-from muvera_core.corpus import Reading, SourceDocument, SourceFile, Unusable, place, read_documents, reason_of
+from muvera_core.corpus import Reading, SourceDocument, SourceFile, Unusable, file_of, place, read_documents, reason_of
 from muvera_core.encoders import TokenEncoder
 from muvera_core.index import IndexCalls
-from muvera_core.sync.known import Known, Seal, content_of, file_of, may_exist, text_of
+from muvera_core.sync.known import Known, Seal, content_of, may_exist, text_of
 
 _COMPARED_TOGETHER = 256
 # Characters of texts to write that are kept in memory, so that their files are not read again.

@@ -17,6 +17,7 @@ from muvera_core.corpus import (
     as_root,
     as_unicode,
     find_files,
+    home_of,
     name_of,
 )
 from muvera_core.encoders import is_image_encoder
@@ -29,7 +30,7 @@ from muvera_core.sync.remembered import recall_reading, remember_reading
 from muvera_core.sync.report import SyncProgress, SyncReport, count_ignored
 from muvera_core.sync.seals import Sealer
 from muvera_core.sync.write import DocumentWriter
-from muvera_core.validation import require_path, shown
+from muvera_core.validation import require_paths
 
 OnProgress = Callable[[SyncProgress], None]
 _DELETED_TOGETHER = 1024
@@ -86,8 +87,8 @@ def sync_files(
         3 added in 0.1 s, from 2 files
     """
     started = time.perf_counter()
-    home = None if index.path is None else index.path.absolute().parent
-    given = _as_paths(paths)
+    home = home_of(index.path)
+    given = require_paths("paths", paths)
     roots = [_root_of(index, path, home) for path in given]
     names = [name_of(root, home) for root in roots]
     reading = reading or recall_reading(index) or Reading()
@@ -117,14 +118,6 @@ def sync_files(
         reading,
         time.perf_counter() - started,
     )
-
-
-def _as_paths(paths: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
-    single = isinstance(paths, str | PathLike)
-    given = [paths] if single else paths
-    if not isinstance(given, Sequence) or not given:
-        raise InvalidInputError(f"paths must be one or more paths, got {shown(paths)}")
-    return [require_path("paths" if single else f"paths[{i}]", path) for i, path in enumerate(given)]
 
 
 def _root_of(index: IndexCalls, path: Path, home: Path | None) -> Path:

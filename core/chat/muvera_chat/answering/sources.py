@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from muvera_chat.answering.settings import AnsweringSettings
-from muvera_chat.origins import file_of
 from muvera_core import Hit, IndexCalls, TokenMatch
+from muvera_core.corpus import file_of
 from muvera_core.errors import MuveraError
 from muvera_core.search import SearchMode
 

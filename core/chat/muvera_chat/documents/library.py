@@ -9,9 +9,9 @@ from pathlib import Path
 from muvera_chat.documents.listing import ListedFile, list_files
 from muvera_chat.documents.progress import Progress, reporting
 from muvera_chat.documents.uploads import Uploads
-from muvera_chat.origins import FILE_FIELD, home_of, name_in
+from muvera_chat.origins import FILE_FIELD, name_in
 from muvera_core import IndexCalls
-from muvera_core.corpus import Reading, SourceDocument, SourceFile, as_root, as_unicode, read_documents
+from muvera_core.corpus import Reading, SourceDocument, SourceFile, as_root, as_unicode, home_of, read_documents
 from muvera_core.errors import InvalidInputError, MuveraError
 from muvera_core.sync import SyncProgress, SyncReport, recall_reading, sync_files
 from muvera_core.validation import counted
@@ -124,7 +124,7 @@ class Library:
 
     def _require_text(self, file: Path) -> None:
         """Raise InvalidInputError, which says why, unless a document can be read from a file."""
-        home = home_of(self.index)
+        home = home_of(self.index.path)
         reading = recall_reading(self.index) or Reading()
         reason = "it has no text"
         for entry in read_documents(SourceFile(home, as_root(file, home)), reading, self.index.encoder):

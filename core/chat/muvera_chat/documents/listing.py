@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from muvera_chat.origins import FILE_FIELD, file_of
+from muvera_chat.origins import FILE_FIELD
 from muvera_core import IndexCalls
+from muvera_core.corpus import file_of
 
 # Looking through more documents than this takes too long to do it after every change.
 _MAX_DOCUMENTS = 50_000

@@ -52,7 +52,7 @@ def decoded(content: bytes, encoding: str | None) -> str:
         if encoding is not None:
             raise UnreadableFileError(
                 "wrong encoding",
-                f"it is not {encoding} text ({_bad_byte(error)}): leave out the encoding, or correct it",
+                f"it is not {encoding} text ({bad_byte(error)}): leave out the encoding, or correct it",
             ) from None
         text = _guessed(content, error)
     if "\0" in text:
@@ -67,7 +67,7 @@ def _guessed(content: bytes, error: UnicodeDecodeError) -> str:
     if find_spec("charset_normalizer") is None:
         raise UnreadableFileError(
             "not UTF-8",
-            f"it is not UTF-8 text ({_bad_byte(error)}): name its encoding, or let it be found out, which needs "
+            f"it is not UTF-8 text ({bad_byte(error)}): name its encoding, or let it be found out, which needs "
             "pip install 'muvera-core[documents]'",
         ) from None
     from charset_normalizer import from_bytes
@@ -82,5 +82,6 @@ def _guessed(content: bytes, error: UnicodeDecodeError) -> str:
     raise UnreadableFileError("unknown encoding", "its encoding cannot be found out: name it, or convert it to UTF-8")
 
 
-def _bad_byte(error: UnicodeDecodeError) -> str:
+def bad_byte(error: UnicodeDecodeError) -> str:
+    """The byte that a codec refuses, and its place."""
     return f"byte 0x{error.object[error.start]:02x} at {error.start}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from muvera_core.corpus.files import SourceFile
 from muvera_core.corpus.readers.contract import Extracted, ExtractedText
-from muvera_core.corpus.readers.markdown_of_html import as_markdown, is_too_deep, parse_html
+from muvera_core.corpus.readers.markdown_of_html import parse_html, text_of
 from muvera_core.corpus.readers.packages import opened_package
 from muvera_core.corpus.reading import Reading
 
@@ -26,11 +26,7 @@ def read(file: SourceFile, reading: Reading) -> Iterator[Extracted]:
 
     with opened_package(file), file.path.open("rb") as stream:
         result = mammoth.convert_to_html(stream, style_map=_STYLES, convert_image=mammoth.images.img_element(_no_image))
-    page = parse_html(result.value)
-    if is_too_deep(page):
-        yield ExtractedText(page.get_text("\n", strip=True))
-    else:
-        yield ExtractedText(as_markdown(page), "markdown")
+    yield ExtractedText(*text_of(parse_html(result.value)))
 
 
 def _no_image(image: Any) -> dict[str, str]:

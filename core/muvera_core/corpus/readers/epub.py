@@ -11,7 +11,7 @@ from zipfile import ZipFile
 from muvera_core.corpus.files import SourceFile
 from muvera_core.corpus.readers.contract import Extracted, ExtractedText
 from muvera_core.corpus.readers.html import main_content
-from muvera_core.corpus.readers.markdown_of_html import as_markdown, is_too_deep, parse_html
+from muvera_core.corpus.readers.markdown_of_html import parse_html, text_of
 from muvera_core.corpus.readers.packages import opened_package
 from muvera_core.corpus.readers.problems import UnreadableFileError
 from muvera_core.corpus.reading import Reading
@@ -29,16 +29,14 @@ def read(file: SourceFile, reading: Reading) -> Iterator[Extracted]:
             raise UnreadableFileError("encrypted", "it is encrypted: its seller's programs alone can read it")
         names = set(package.namelist())
         chapters = [
-            _chapter(parse_html(package.read(page))) for page in pages if page in names and page not in encrypted
+            text_of(parse_html(package.read(page)), main_content)[0]
+            for page in pages
+            if page in names and page not in encrypted
         ]
     text = "\n\n".join(chapter for chapter in chapters if chapter)
     title = _first(content, "dc:title")
     if text:
         yield ExtractedText(text, "markdown", metadata={"title": title} if title else {})
-
-
-def _chapter(page: Any) -> str:
-    return page.get_text("\n", strip=True) if is_too_deep(page) else as_markdown(main_content(page))
 
 
 def _package_document(package: ZipFile) -> tuple[str, Any]:

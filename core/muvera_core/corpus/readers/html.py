@@ -8,7 +8,7 @@ from typing import Any
 from muvera_core.corpus.files import SourceFile
 from muvera_core.corpus.readers.contract import Extracted, ExtractedText
 from muvera_core.corpus.readers.decoding import read_bytes
-from muvera_core.corpus.readers.markdown_of_html import as_markdown, is_too_deep, parse_html
+from muvera_core.corpus.readers.markdown_of_html import parse_html, text_of
 from muvera_core.corpus.reading import Reading
 
 MAX_BYTES = 1 << 25
@@ -27,11 +27,7 @@ def read(file: SourceFile, reading: Reading) -> Iterator[Extracted]:
         return
     page = parse_html(content, reading.encoding)
     title = page.title.get_text(" ", strip=True) if page.title else ""
-    metadata = {"title": title} if title else {}
-    if is_too_deep(page):
-        yield ExtractedText(page.get_text("\n", strip=True), metadata=metadata)
-    else:
-        yield ExtractedText(as_markdown(main_content(page)), "markdown", metadata=metadata)
+    yield ExtractedText(*text_of(page, main_content), metadata={"title": title} if title else {})
 
 
 def main_content(page: Any) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from muvera_core.corpus.files import SourceFile, Unusable
 from muvera_core.corpus.limits import MAX_TEXT_BYTES
 from muvera_core.corpus.readers.contract import Extracted
+from muvera_core.corpus.readers.decoding import bad_byte
 from muvera_core.corpus.reading import Reading
 from muvera_core.corpus.records import document_of
 from muvera_core.corpus.source_document import SourceDocument
@@ -66,9 +67,7 @@ def _from_json(file: SourceFile, number: int, line: bytes) -> SourceDocument | U
     try:
         content = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise InvalidInputError(
-            f"it is not UTF-8 text (byte 0x{error.object[error.start]:02x} at {error.start})"
-        ) from None
+        raise InvalidInputError(f"it is not UTF-8 text ({bad_byte(error)})") from None
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"it is not JSON ({error})") from None
     if not isinstance(content, dict):

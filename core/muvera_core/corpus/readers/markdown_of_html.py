@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
+
+from muvera_core.corpus.blocks import Markup
 
 # Ordinary pages have some dozens of elements in each other.
 _MAX_DEPTH = 150
@@ -22,7 +25,17 @@ def parse_html(content: bytes | str, encoding: str | None = None) -> Any:
         return BeautifulSoup(content, "lxml", from_encoding=encoding if isinstance(content, bytes) else None)
 
 
-def is_too_deep(tree: Any) -> bool:
+def text_of(page: Any, part: Callable[[Any], Any] = lambda page: page) -> tuple[str, Markup]:
+    """The text of a page, and what it is written in: Markdown of a part of it, or all words of a page that is too deep.
+
+    Args:
+        page: the tree.
+        part: chooses the part.
+    """
+    return (page.get_text("\n", strip=True), "plain") if _is_too_deep(page) else (_as_markdown(part(page)), "markdown")
+
+
+def _is_too_deep(tree: Any) -> bool:
     """Whether elements are in each other so many times that converting them would take very long, or fail."""
     waiting = [(tree, 0)]
     while waiting:
@@ -33,7 +46,7 @@ def is_too_deep(tree: Any) -> bool:
     return False
 
 
-def as_markdown(tree: Any) -> str:
+def _as_markdown(tree: Any) -> str:
     """A part of a page as Markdown. Links become their text, and pictures what describes them."""
     from markdownify import MarkdownConverter
 

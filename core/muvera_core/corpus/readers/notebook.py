@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from muvera_core.corpus.files import SourceFile
-from muvera_core.corpus.readers.contract import Extracted, ExtractedText, Mark
+from muvera_core.corpus.readers.contract import Extracted, of_parts
 from muvera_core.corpus.readers.decoding import read_text
 from muvera_core.corpus.readers.problems import UnreadableFileError
 from muvera_core.corpus.reading import Reading
@@ -19,25 +19,19 @@ _FENCE = "```"
 
 def read(file: SourceFile, reading: Reading) -> Iterator[Extracted]:
     """The cells as Markdown. Images and other binary outputs are left out."""
+    text = read_text(file, reading)
     try:
-        notebook = json.loads(read_text(file, reading))
+        notebook = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, UnreadableFileError):
-            raise
         raise UnreadableFileError("damaged", f"it is no notebook: it is not JSON ({error})") from None
     if not isinstance(notebook, dict):
         raise UnreadableFileError("damaged", "it is no notebook: it holds no JSON object")
     language = _language(notebook)
-    parts: list[str] = []
-    marks, length = [], 0
-    for number, cell in enumerate(_cells(notebook), start=1):
-        text = "\n\n".join(_blocks(cell, language))
-        if text:
-            marks.append(Mark(length, {"cell": number}))
-            parts.append(text)
-            length += len(text) + 2
-    if parts:
-        yield ExtractedText("\n\n".join(parts), "markdown", tuple(marks), {"language": language} if language else {})
+    cells = enumerate(_cells(notebook), start=1)
+    parts = (({"cell": number}, "\n\n".join(_blocks(cell, language))) for number, cell in cells)
+    extracted = of_parts(parts, {"language": language} if language else {})
+    if extracted.text:
+        yield extracted
 
 
 def _cells(notebook: Mapping[str, Any]) -> list[Mapping[str, Any]]:

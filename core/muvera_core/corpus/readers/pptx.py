@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from muvera_core.corpus.files import SourceFile
-from muvera_core.corpus.readers.contract import Extracted, ExtractedText, Mark
+from muvera_core.corpus.readers.contract import Extracted, of_parts
 from muvera_core.corpus.readers.packages import opened_package
 from muvera_core.corpus.readers.tables import markdown_table
 from muvera_core.corpus.reading import Reading
@@ -18,16 +18,10 @@ def read(file: SourceFile, reading: Reading) -> Iterator[Extracted]:
 
     with opened_package(file):
         presentation = Presentation(str(file.path))
-    parts: list[str] = []
-    marks, length = [], 0
-    for number, slide in enumerate(presentation.slides, start=1):
-        text = "\n\n".join(_blocks(slide))
-        if text:
-            marks.append(Mark(length, {"page": number}))
-            parts.append(text)
-            length += len(text) + 2
-    if parts:
-        yield ExtractedText("\n\n".join(parts), "markdown", tuple(marks))
+    slides = enumerate(presentation.slides, start=1)
+    extracted = of_parts(({"page": number}, "\n\n".join(_blocks(slide))) for number, slide in slides)
+    if extracted.text:
+        yield extracted
 
 
 def _blocks(slide: Any) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from tqdm import tqdm
 
-from muvera_core.corpus import SourceFile, Unusable, find_files
+from muvera_core.corpus import SourceFile, Unusable, find_files, home_of
 from muvera_core.distributed.actors import EncoderSource
 from muvera_core.distributed.building.blocks import block_size
 from muvera_core.distributed.building.duplicates import find_duplicates
@@ -32,7 +32,7 @@ from muvera_core.distributed.building.units import SUFFIXES, Unit, is_text, plan
 from muvera_core.encoders import TokenEncoder
 from muvera_core.errors import InvalidInputError
 from muvera_core.index import IndexCalls
-from muvera_core.validation import require_choice, require_count, require_path, shown
+from muvera_core.validation import require_choice, require_count, require_paths, shown
 
 OnError = Literal["skip", "raise"]
 # Most problems that an error lists.
@@ -96,7 +96,7 @@ def build(
         require_same(encoder, index)
     require_gpus(n_encoders, gpus)
     tally = Tally()
-    units = _plan(_find(_as_paths(sources), index.path), tally)
+    units = _plan(_find(require_paths("sources", sources), index.path), tally)
     units = _look(units, tally, show_progress=show_progress)
     if on_error == "raise":
         _require_no_problems(tally, units)
@@ -110,16 +110,8 @@ def build(
     return tally.report(time.perf_counter() - started)
 
 
-def _as_paths(sources: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[Path]:
-    single = isinstance(sources, str | PathLike)
-    given = [sources] if single else sources
-    if not isinstance(given, Sequence) or not given:
-        raise InvalidInputError(f"sources must be one or more paths, got {shown(sources)}")
-    return [require_path("sources" if single else f"sources[{i}]", path) for i, path in enumerate(given)]
-
-
 def _find(paths: Sequence[Path], index_folder: Path | None) -> list[SourceFile | Unusable]:
-    home = None if index_folder is None else index_folder.absolute().parent
+    home = home_of(index_folder)
     files = list(find_files(paths, SUFFIXES, index_folder, home=home))
     if not files:
         raise InvalidInputError(f"{', '.join(map(str, paths))}: there are no files that end in {', '.join(SUFFIXES)}")
