@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from gpus import device as device  # a fixture, as is the next one
+from gpus import gpu as gpu
 
 from muvera_core import TokenEmbeddings, maxsim
 from muvera_core.encoders import BundledEncoder
