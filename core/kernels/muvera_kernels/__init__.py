@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from muvera_kernels._native import (
+    CudaRanker,
     FdeEncoder,
     available_kernels,
     coarsen,
@@ -14,6 +15,7 @@ from muvera_kernels._native import (
 )
 
 __all__ = [
+    "CudaRanker",
     "FdeEncoder",
     "available_kernels",
     "coarsen",

@@ -78,3 +78,39 @@ def coarsen(
     n_threads: int,
     kernel: str,
 ) -> None: ...
+
+class CudaRanker:
+    def __init__(
+        self,
+        driver: str,
+        device: int,
+        *,
+        find_places: int,
+        split_queries: int,
+        maxsim: int,
+        add_chunks: int,
+        select: int,
+        dimension: int,
+        query_row_bytes: int,
+        query_row_width: int,
+        limit: int,
+        chunk: int,
+        warps_together: int,
+        warps_per_block: int,
+        most_warps: int,
+    ) -> None: ...
+    @property
+    def n_bytes(self) -> int: ...
+    def rank(
+        self,
+        queries: list[npt.NDArray[np.float32]],
+        lists: list[npt.NDArray[np.int64]],
+        place_of_key: int,
+        n_keys: int,
+        rows_at: int,
+        scales_at: int,
+        n_tokens: int,
+        most: int,
+        keys: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+    ) -> bool: ...

@@ -10,6 +10,7 @@ namespace muvera {
 void register_maxsim(nb::module_ &m);
 void register_fde(nb::module_ &m);
 void register_scan(nb::module_ &m);
+void register_cuda(nb::module_ &m);
 }
 
 NB_MODULE(_native, m) {
@@ -18,4 +19,5 @@ NB_MODULE(_native, m) {
     muvera::register_maxsim(m);
     muvera::register_fde(m);
     muvera::register_scan(m);
+    muvera::register_cuda(m);
 }
