@@ -29,6 +29,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from build_gpu_graphs import write_graph
 from onnx import TensorProto, numpy_helper
 from onnx_graph import MICROSOFT, Graph
 from safetensors.numpy import load_file
@@ -61,7 +62,7 @@ Weights = dict[str, npt.NDArray[Any]]
 Precision = Literal["int8", "float32"]
 
 NOTICE = """\
-The files model.onnx and tokenizer.json in this folder are derived from
+The files model.onnx, gpu.onnx and tokenizer.json in this folder are derived from
 
     sentence-transformers/all-MiniLM-L6-v2
     https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2
@@ -272,6 +273,7 @@ def write_assets(source: Path, output: Path, precision: Precision = "int8") -> N
         "files": {name: describe_file(output / name) for name in ("model.onnx", "tokenizer.json")},
         "built_of": INPUTS,
         "built_with": {name: version(name) for name in (SOURCE_PACKAGE, "onnx", "numpy", "tokenizers")},
+        "gpu_files": write_graph(output),
     }
     (output / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

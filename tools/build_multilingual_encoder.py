@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from build_gpu_graphs import write_graph
 from onnx import TensorProto
 from onnx_graph import MICROSOFT, Graph
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -65,7 +66,7 @@ ONNX_VERSIONS = 21, 10
 
 
 NOTICE = """\
-The files model.onnx and tokenizer.json in this folder are derived from
+The files model.onnx, gpu.onnx and tokenizer.json in this folder are derived from
 
     multilingual-e5-small, by Liang Wang, Nan Yang, Xiaolong Huang, Linjun Yang, Rangan Majumder and Furu Wei
     https://huggingface.co/intfloat/multilingual-e5-small
@@ -392,6 +393,7 @@ def write_files(source: Source, directions: Directions, output: Path) -> None:
         "unknown_id": source.unknown,
         "files": {name: describe_file(output / name) for name in ("model.onnx", "tokenizer.json")},
         "built_with": {name: version(name) for name in (SOURCE_PACKAGE, "onnx", "numpy", "tokenizers")},
+        "gpu_files": write_graph(output),
     }
     (output / "encoder.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -229,7 +229,7 @@ def test_other_dimensions_are_refused(dimension: int, message: str) -> None:
 @pytest.mark.parametrize("argument", ["num_threads", "max_document_tokens", "max_query_tokens"])
 def test_limits_below_one_are_refused(argument: str) -> None:
     with pytest.raises(InvalidInputError, match=f"{argument} must be at least 1, got 0"):
-        BundledEncoder(**{argument: 0})
+        BundledEncoder(**{argument: 0})  # type: ignore[arg-type]
 
 
 def remove_the_settings(folder: Path) -> None:

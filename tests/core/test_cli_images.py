@@ -41,7 +41,7 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> PatchEncoder:
     """What --encoder loads."""
     encoder = PatchEncoder()
     for module in (index_command, search_commands):
-        monkeypatch.setattr(module, "load_encoder", lambda checkpoint, _: encoder if checkpoint else None)
+        monkeypatch.setattr(module, "load_encoder", lambda checkpoint, *_: encoder if checkpoint else None)
     return encoder
 
 

@@ -193,7 +193,7 @@ def test_another_dimension_is_refused() -> None:
 @pytest.mark.parametrize("argument", ["num_threads", "max_document_tokens", "max_query_tokens"])
 def test_limits_below_one_are_refused(argument: str) -> None:
     with pytest.raises(InvalidInputError, match=f"{argument} must be at least 1, got 0"):
-        MultilingualEncoder(**{argument: 0})
+        MultilingualEncoder(**{argument: 0})  # type: ignore[arg-type]
 
 
 def test_limits_and_threads_leave_the_fingerprint_as_it_is(encoder: MultilingualEncoder) -> None:

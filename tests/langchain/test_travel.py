@@ -21,7 +21,7 @@ from muvera_core.encoders import BundledEncoder
 T = TypeVar("T")
 TEXTS = ["Ropes are twisted from fibres.", "Nets are knotted from cord."]
 QUESTION = "What is knotted?"
-OTHER = {"max_document_tokens": 8}
+OTHER: dict[str, Any] = {"max_document_tokens": 8}
 
 
 def pickled(value: T) -> T:

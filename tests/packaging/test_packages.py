@@ -54,7 +54,7 @@ def test_wheels_and_source_distributions_hold_the_package_and_nothing_else(
 def test_the_core_brings_its_model_and_says_where_it_comes_from(built: dict[str, list[Path]]) -> None:
     [wheel] = [path for path in built["."] if path.suffix == ".whl"]
     content = dict(files_in(wheel))
-    for name in ("model.onnx", "tokenizer.json", "encoder.json", "NOTICE", "LICENSE"):
+    for name in ("model.onnx", "gpu.onnx", "tokenizer.json", "encoder.json", "NOTICE", "LICENSE"):
         assert content[f"muvera_core/encoders/assets/{name}"]
     assert any(path.endswith("dist-info/licenses/core/muvera_core/encoders/assets/NOTICE") for path in content)
 

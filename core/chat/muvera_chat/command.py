@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from muvera_chat.opening import Opened, open_chat
-from muvera_core.cli import DEVICE, ENCODER, load_encoder, progress_bar, say
+from muvera_core.cli import DEVICE, ENCODER, ENCODER_DEVICE, load_encoder, progress_bar, say
 from muvera_core.errors import InvalidInputError
 from muvera_core.serving import log_to_stderr
 
@@ -56,6 +56,7 @@ _MIB = 1 << 20
 @click.option("--open/--no-open", "opens", default=None, help="Open the page in a browser.  [default: on a desktop]")
 @DEVICE
 @ENCODER
+@ENCODER_DEVICE
 def chat(
     paths: tuple[Path, ...],
     folder: Path | None,
@@ -69,6 +70,7 @@ def chat(
     opens: bool | None,
     device: str,
     checkpoint: Path | None,
+    encoder_device: str | None,
 ) -> None:
     """Ask the documents in PATHs, in the browser.
 
@@ -87,7 +89,7 @@ def chat(
     with open_chat(
         paths,
         folder,
-        encoder_of=lambda index: load_encoder(checkpoint, index),
+        encoder_of=lambda index: load_encoder(checkpoint, index, encoder_device),
         device=device,
         read_only=read_only,
         max_file_bytes=max_upload * _MIB,

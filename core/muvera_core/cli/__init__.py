@@ -6,7 +6,7 @@ Other distributions add commands by entry points of the group ``muvera.commands`
 from __future__ import annotations
 
 from muvera_core.cli.group import say
-from muvera_core.cli.options import DEVICE, ENCODER, load_encoder, progress_bar
+from muvera_core.cli.options import DEVICE, ENCODER, ENCODER_DEVICE, load_encoder, progress_bar
 from muvera_core.cli.program import main
 
-__all__ = ["DEVICE", "ENCODER", "load_encoder", "main", "progress_bar", "say"]
+__all__ = ["DEVICE", "ENCODER", "ENCODER_DEVICE", "load_encoder", "main", "progress_bar", "say"]

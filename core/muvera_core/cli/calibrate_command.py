@@ -16,6 +16,7 @@ from muvera_core.cli.options import (
     AS_JSON,
     DEVICE,
     ENCODER,
+    ENCODER_DEVICE,
     INDEX,
     QUESTIONS_FILE,
     load_encoder,
@@ -68,6 +69,7 @@ _PARTS = 300
 @AS_JSON
 @DEVICE
 @ENCODER
+@ENCODER_DEVICE
 def calibrate(
     folder: Path,
     questions: Path | None,
@@ -78,6 +80,7 @@ def calibrate(
     as_json: bool,
     device: str,
     checkpoint: Path | None,
+    encoder_device: str | None,
 ) -> None:
     """Learn what scores say about relevance, so that one --min-score fits all questions.
 
@@ -101,7 +104,9 @@ def calibrate(
     else:
         require_text_encoder(folder)
         queries, grades = (None, None) if questions is None else read_queries(questions, relevant, with_unanswered=True)
-        with MuveraIndex.open(folder, load_encoder(checkpoint, folder), show_progress=progress, device=device) as index:
+        with MuveraIndex.open(
+            folder, load_encoder(checkpoint, folder, encoder_device), show_progress=progress, device=device
+        ) as index:
             if mode == "hybrid":
                 require_words(index, "--mode hybrid")
             report = index.calibrate(queries, grades, mode=mode, n_queries=n, show_progress=progress)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from muvera_core.cli.group import Failure, Interrupted, say
-from muvera_core.cli.options import ENCODER, INDEX, load_encoder, progress_bar, require_text_encoder
+from muvera_core.cli.options import ENCODER, ENCODER_DEVICE, INDEX, load_encoder, progress_bar, require_text_encoder
 from muvera_core.errors import NotAnIndexError
 from muvera_core.imports import (
     FORMATS,
@@ -43,6 +43,7 @@ _REPORTED = 20
 @click.option("--dry-run", is_flag=True, help="Read everything, say what would be done, and write nothing.")
 @click.option("--strict", is_flag=True, help="Write nothing if there is a record that cannot be used.")
 @ENCODER
+@ENCODER_DEVICE
 def import_(
     folder: Path,
     path: Path,
@@ -51,6 +52,7 @@ def import_(
     dry_run: bool,
     strict: bool,
     checkpoint: Path | None,
+    encoder_device: str | None,
 ) -> None:
     """Take over the documents of another system into INDEX, which is made if there is none.
 
@@ -70,7 +72,7 @@ def import_(
         _require_good(read_source(source.path, source.format, collection))
     records = read_source(source.path, source.format, collection)
     with ExitStack() as stack:
-        index = _open(folder, checkpoint, create=not dry_run)
+        index = _open(folder, checkpoint, encoder_device, create=not dry_run)
         if index is not None:
             stack.enter_context(index)
         bar = stack.enter_context(progress_bar(desc="reading" if dry_run else "importing", unit="doc"))
@@ -84,9 +86,9 @@ def import_(
     _say_result(folder, report, dry_run, time.perf_counter() - started)
 
 
-def _open(folder: Path, checkpoint: Path | None, *, create: bool) -> MuveraIndex | None:
+def _open(folder: Path, checkpoint: Path | None, encoder_device: str | None, *, create: bool) -> MuveraIndex | None:
     """The index, for writing if ``create``. None if there is none and none is to be made."""
-    encoder = load_encoder(checkpoint, folder)
+    encoder = load_encoder(checkpoint, folder, encoder_device)
     try:
         require_text_encoder(folder)
     except NotAnIndexError:

@@ -17,6 +17,7 @@ from muvera_core.cli.index_opening import NewIndex, opened_or_made
 from muvera_core.cli.options import (
     AS_JSON,
     ENCODER,
+    ENCODER_DEVICE,
     INDEX,
     load_encoder,
     progress_bar,
@@ -83,6 +84,7 @@ _LISTED = 10
 @click.option("-v", "--verbose", is_flag=True, help="List every file that is ignored, and why.")
 @AS_JSON
 @ENCODER
+@ENCODER_DEVICE
 def index(
     folder: Path,
     paths: Sequence[Path],
@@ -104,6 +106,7 @@ def index(
     verbose: bool,
     as_json: bool,
     checkpoint: Path | None,
+    encoder_device: str | None,
 ) -> None:
     """Create INDEX from files, or update it to match them.
 
@@ -121,8 +124,11 @@ def index(
     words = WordOptions(tokenizer, language, search_fields)
     if no_words and words.given:
         raise InvalidInputError(f"--no-words makes no word index: leave out {' and '.join(words.given)}")
-    settings = NewIndex(pool_factor, keep_tokens, token_precision, dimension)
-    with opened_or_made(folder, load_encoder(checkpoint, folder), settings, words, no_words) as (opened, is_new):
+    settings = NewIndex(pool_factor, keep_tokens, token_precision, dimension, encoder_device)
+    with opened_or_made(folder, load_encoder(checkpoint, folder, encoder_device), settings, words, no_words) as (
+        opened,
+        is_new,
+    ):
         before = recall_reading(opened)
         reading = asked.change(before or Reading())
         if before not in (None, reading):

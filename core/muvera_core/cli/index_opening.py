@@ -28,6 +28,7 @@ class NewIndex:
     keep_tokens: float | None
     token_precision: TokenPrecision | None
     dimension: int | None
+    encoder_device: str | None
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def opened_or_made(
         return
     existed = folder.exists()
     if settings.dimension is not None:
-        encoder = bundled_encoder(settings.dimension)
+        encoder = bundled_encoder(settings.dimension, settings.encoder_device)
     made = MuveraIndex.create(
         folder,
         encoder,

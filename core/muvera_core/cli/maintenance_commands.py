@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from muvera_core.cli.options import AS_JSON, ENCODER, INDEX, load_encoder
+from muvera_core.cli.options import AS_JSON, ENCODER, ENCODER_DEVICE, INDEX, load_encoder
 from muvera_core.cli.output import info_as_text, size_as_text
 from muvera_core.collection import Writer, open_collection
 from muvera_core.maintenance import check_index, read_info, repair_index
@@ -37,12 +37,13 @@ def check(ctx: click.Context, folder: Path) -> None:
 @click.command()
 @INDEX
 @ENCODER
-def repair(folder: Path, checkpoint: Path | None) -> None:
+@ENCODER_DEVICE
+def repair(folder: Path, checkpoint: Path | None, encoder_device: str | None) -> None:
     """Repair a damaged INDEX.
 
     What cannot be recovered is moved to a folder inside INDEX.
     """
-    click.echo(str(repair_index(folder, load_encoder(checkpoint, folder))))
+    click.echo(str(repair_index(folder, load_encoder(checkpoint, folder, encoder_device))))
 
 
 @click.command()

@@ -10,8 +10,7 @@ from typing import Any, get_args
 import click
 from tqdm import tqdm
 
-from muvera_core.encoders import PACKAGED_ENCODERS, TokenEncoder, is_precomputed, packaged_encoder
-from muvera_core.encoders import load_encoder as open_model
+from muvera_core.encoders import TokenEncoder, default_encoder, is_precomputed, named_encoder
 from muvera_core.errors import InvalidInputError, MuveraError
 from muvera_core.index import MuveraIndex
 from muvera_core.search import SearchMode
@@ -25,6 +24,12 @@ ENCODER = click.option(
     metavar="MODEL",
     help="The encoder, if the index is not made with the bundled one: 'multilingual', or the folder of a model of "
     "sentence-transformers, PyLate or ColBERT, or in ONNX format.",
+)
+ENCODER_DEVICE = click.option(
+    "--encoder-device",
+    metavar="NAME",
+    show_default="the encoder's own",
+    help="Device that the encoder computes on: cpu, cuda or cuda:N, or another that it knows.",
 )
 DEVICE = click.option(
     "--device",
@@ -77,29 +82,30 @@ def json_object(ctx: click.Context, param: click.Parameter, value: str | None) -
     return content
 
 
-def bundled_encoder(dimension: int) -> TokenEncoder:
-    """The bundled encoder in a dimension."""
+def bundled_encoder(dimension: int, device: str | None) -> TokenEncoder:
+    """The bundled encoder in a dimension, on a device."""
     from muvera_core.encoders import BundledEncoder
 
-    return BundledEncoder(dimension=dimension)
+    return BundledEncoder(dimension=dimension, device=device or "cpu")
 
 
-def load_encoder(checkpoint: Path | None, index: Path) -> TokenEncoder | None:
+def load_encoder(checkpoint: Path | None, index: Path, device: str | None) -> TokenEncoder | None:
     """The encoder of a name or a model's folder. None stands for the one that the index takes if none is given.
 
     Args:
         checkpoint: "bundled", "multilingual", or the model's folder. A folder of such a name needs its absolute path.
         index: the folder of the index that the encoder is for. It may be missing or damaged.
+        device: the device that the encoder computes on. None takes its own default.
     """
-    if checkpoint is None:
+    if checkpoint is None and device is None:
         return None
     try:
         fingerprint = read_encoder(index.absolute())
     except MuveraError:
         fingerprint = None
-    if str(checkpoint) in PACKAGED_ENCODERS:
-        return packaged_encoder(str(checkpoint), fingerprint)
-    return open_model(checkpoint, fingerprint)
+    if checkpoint is None:
+        return default_encoder(fingerprint, device)
+    return named_encoder(checkpoint, fingerprint, device)
 
 
 def takes_text(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from muvera_core.cli.options import (
     AS_JSON,
     DEVICE,
     ENCODER,
+    ENCODER_DEVICE,
     INDEX,
     LEXICAL_WEIGHT,
     MODE,
@@ -71,6 +72,7 @@ from muvera_core.validation import has_visible_text
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per hit and line.")
 @DEVICE
 @ENCODER
+@ENCODER_DEVICE
 def search(
     folder: Path,
     query: str,
@@ -87,6 +89,7 @@ def search(
     as_json: bool,
     device: str,
     checkpoint: Path | None,
+    encoder_device: str | None,
 ) -> None:
     """Print the documents of INDEX that match QUERY best.
 
@@ -98,7 +101,7 @@ def search(
     """
     require_text_encoder(folder)
     progress = sys.stderr.isatty()
-    encoder = load_encoder(checkpoint, folder)
+    encoder = load_encoder(checkpoint, folder, encoder_device)
     with MuveraIndex.open(folder, encoder, read_only=True, show_progress=progress, device=device) as index:
         if mode != "late":
             require_words(index, f"--mode {mode}")
@@ -162,6 +165,7 @@ def _why_nothing(
 @AS_JSON
 @DEVICE
 @ENCODER
+@ENCODER_DEVICE
 def evaluate(
     folder: Path,
     questions: Path,
@@ -174,6 +178,7 @@ def evaluate(
     as_json: bool,
     device: str,
     checkpoint: Path | None,
+    encoder_device: str | None,
 ) -> None:
     """Measure what searches of INDEX find, and how long they take.
 
@@ -183,7 +188,7 @@ def evaluate(
     queries, grades = read_queries(questions, relevant)
     require_text_encoder(folder)
     progress = sys.stderr.isatty()
-    encoder = load_encoder(checkpoint, folder)
+    encoder = load_encoder(checkpoint, folder, encoder_device)
     with MuveraIndex.open(folder, encoder, read_only=True, show_progress=progress, device=device) as index:
         if mode != "late":
             require_words(index, f"--mode {mode}")
@@ -242,6 +247,7 @@ def evaluate(
 )
 @DEVICE
 @ENCODER
+@ENCODER_DEVICE
 def optimize(
     folder: Path,
     target_recall: float,
@@ -252,6 +258,7 @@ def optimize(
     max_bytes_per_token: int | None,
     device: str,
     checkpoint: Path | None,
+    encoder_device: str | None,
 ) -> None:
     """Make searches of INDEX faster.
 
@@ -265,7 +272,9 @@ def optimize(
         tuning = _optimize_without_encoder(folder, target_recall, k, n_queries, max_bytes_per_token, progress, device)
     else:
         require_text_encoder(folder)
-        with MuveraIndex.open(folder, load_encoder(checkpoint, folder), show_progress=progress, device=device) as index:
+        with MuveraIndex.open(
+            folder, load_encoder(checkpoint, folder, encoder_device), show_progress=progress, device=device
+        ) as index:
             if grades is not None:
                 require_words(index, "--relevant")
             tuning = index.optimize(

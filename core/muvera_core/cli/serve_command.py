@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from muvera_core.cli.group import say
-from muvera_core.cli.options import DEVICE, ENCODER, INDEX
+from muvera_core.cli.options import DEVICE, ENCODER, ENCODER_DEVICE, INDEX
 from muvera_core.errors import InvalidInputError, NotAnIndexError
 from muvera_core.serving import ServiceSettings, log_to_stderr
 from muvera_core.serving import serve as serve_index
@@ -108,6 +108,7 @@ _DEFAULTS = ServiceSettings()
 @click.option("--access-log", is_flag=True, help="Log every request.")
 @DEVICE
 @ENCODER
+@ENCODER_DEVICE
 def serve(
     folder: Path,
     hosts: tuple[str, ...],
@@ -129,6 +130,7 @@ def serve(
     access_log: bool,
     device: str,
     checkpoint: Path | None,
+    encoder_device: str | None,
 ) -> None:
     """Answer searches and changes of INDEX over HTTP.
 
@@ -171,6 +173,7 @@ def serve(
         read_only=read_only,
         create=create,
         encoder=None if checkpoint is None else str(checkpoint),
+        encoder_device=encoder_device,
         device=device,
         without_token=no_token,
         stop_timeout=stop_timeout,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from muvera_core.encoders.callable import CallableEncoder
 from muvera_core.encoders.description import describe_encoder, describe_mismatch
 from muvera_core.encoders.model_folders import load_encoder
+from muvera_core.encoders.named import named_encoder
 from muvera_core.encoders.packaged.default import PACKAGED_ENCODERS, default_encoder, packaged_encoder
 from muvera_core.encoders.packaged.fingerprints import BUNDLED_DIMENSION
 from muvera_core.encoders.precomputed import PrecomputedEmbeddings, is_precomputed
@@ -61,6 +62,7 @@ __all__ = [
     "is_image_encoder",
     "is_precomputed",
     "load_encoder",
+    "named_encoder",
     "naming",
     "packaged_encoder",
     "pool_tokens",

@@ -18,7 +18,9 @@ _ONNX = "onnx:"
 _COLBERT, _SENTENCE_TRANSFORMERS = "colbert-ai:", "sentence-transformers:"
 
 
-def load_encoder(folder: str | os.PathLike[str], fingerprint: str | None = None) -> TokenEncoder:
+def load_encoder(
+    folder: str | os.PathLike[str], fingerprint: str | None = None, device: str | None = None
+) -> TokenEncoder:
     """The encoder of a model's folder, with its default settings.
 
     A model of sentence-transformers or PyLate needs the extra ``sentence-transformers``. A checkpoint of colbert-ai
@@ -29,9 +31,12 @@ def load_encoder(folder: str | os.PathLike[str], fingerprint: str | None = None)
     Args:
         folder: the model's folder.
         fingerprint: that of an index which the encoder is for. It decides between two encoders that fit.
+        device: what the encoder computes on: "cpu", "cuda", "cuda:N", or another device that it knows. None takes the
+            encoder's own default: the CPU for a model in ONNX format, otherwise a GPU if there is one.
 
     Raises:
-        InvalidInputError: ``folder`` is not a path.
+        InvalidInputError: ``folder`` is not a path, or the encoder does not know the device.
+        DeviceError: onnxruntime cannot use the device.
         EncoderError: it is not a folder, or not one of a model that can be loaded.
         MissingExtraError: the extra that the model needs is not installed; the message names it.
     """
@@ -41,14 +46,14 @@ def load_encoder(folder: str | os.PathLike[str], fingerprint: str | None = None)
     if (path / CONFIG_FILE).is_file() and _runs_with_onnxruntime(path, fingerprint or ""):
         from muvera_core.encoders.onnx.encoder import OnnxEncoder
 
-        return OnnxEncoder(path)
+        return OnnxEncoder(path, device=device or "cpu")
     if is_model_folder(path) or not _runs_with_colbert_ai(fingerprint or ""):
         from muvera_core.encoders.sentence_transformer.encoder import SentenceTransformerEncoder
 
-        return SentenceTransformerEncoder(path)
+        return SentenceTransformerEncoder(path, device=device)
     from muvera_core.encoders.colbert_ai.encoder import ColBERTEncoder
 
-    return ColBERTEncoder(path)
+    return ColBERTEncoder(path, device=device)
 
 
 def _runs_with_onnxruntime(folder: Path, fingerprint: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from muvera_core.encoders import PACKAGED_ENCODERS, TokenEncoder, load_encoder, packaged_encoder
+from muvera_core.encoders import TokenEncoder, default_encoder, named_encoder
 from muvera_core.errors import NotAnIndexError
 from muvera_core.index import MuveraIndex
 from muvera_core.serving.settings import ServiceSettings
@@ -27,6 +27,7 @@ class WorkerPlan:
         read_only: open the index for reading.
         create: make the index if there is none.
         encoder: name of a packaged encoder, or a model's folder. None takes the one that the index takes by itself.
+        encoder_device: the device that the encoder computes on. None takes the encoder's own default.
         device: the device to search on.
         writer: path of the socket where the process that writes listens.
         listens_at: path of the socket to listen on instead of those that are inherited: of the process that writes.
@@ -41,6 +42,7 @@ class WorkerPlan:
     read_only: bool = False
     create: bool = False
     encoder: str | None = None
+    encoder_device: str | None = None
     device: str = "cpu"
     writer: str | None = None
     listens_at: str | None = None
@@ -76,15 +78,15 @@ class WorkerPlan:
         return MuveraIndex.open(self.path, encoder, device=self.device)
 
     def _encoder(self) -> TokenEncoder | None:
-        if self.encoder is None:
+        if self.encoder is None and self.encoder_device is None:
             return None
         try:
             fingerprint = read_encoder(Path(self.path).absolute())
         except NotAnIndexError:
             fingerprint = None
-        if self.encoder in PACKAGED_ENCODERS:
-            return packaged_encoder(self.encoder, fingerprint)
-        return load_encoder(Path(self.encoder), fingerprint)
+        if self.encoder is None:
+            return default_encoder(fingerprint, self.encoder_device)
+        return named_encoder(self.encoder, fingerprint, self.encoder_device)
 
 
 def variables_of_worker(n_workers: int) -> dict[str, str]:

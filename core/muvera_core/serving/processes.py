@@ -46,6 +46,7 @@ def serve(
     read_only: bool = False,
     create: bool = False,
     encoder: str | None = None,
+    encoder_device: str | None = None,
     device: str = "cpu",
     without_token: bool = False,
     stop_timeout: float = 30.0,
@@ -66,6 +67,7 @@ def serve(
         read_only: refuse what changes the index. Another process may then write to it.
         create: make the index if there is none.
         encoder: name of a packaged encoder, or a model's folder. None takes the one that the index takes by itself.
+        encoder_device: the device that the encoder computes on. None takes the encoder's own default.
         device: the device to search on.
         without_token: let everybody in who can reach a host that other machines can reach.
         stop_timeout: seconds that running requests get to end.
@@ -93,6 +95,7 @@ def serve(
         read_only=read_only,
         create=create,
         encoder=encoder,
+        encoder_device=encoder_device,
         device=device,
         stop_timeout=stop_timeout,
         access_log=access_log,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from muvera_core.distributed import ClusterOptions, ShardedMuveraIndex
-from muvera_core.encoders import PACKAGED_ENCODERS, TokenEncoder, load_encoder, packaged_encoder
+from muvera_core.encoders import PACKAGED_ENCODERS, TokenEncoder, named_encoder
 from muvera_core.errors import InvalidInputError, MissingExtraError
 from muvera_core.serving.settings import ServiceSettings
 from muvera_core.validation import require_count, require_known_names, require_mapping, require_path
@@ -29,6 +29,7 @@ def serve_app(
     path: str | PathLike[str],
     encoder: TokenEncoder | Callable[[], TokenEncoder] | str | None = None,
     *,
+    encoder_device: str | None = None,
     settings: ServiceSettings | None = None,
     cluster: ClusterOptions | None = None,
     num_replicas: int = 1,
@@ -46,6 +47,8 @@ def serve_app(
     Args:
         path: the folder of the index, which ``ShardedMuveraIndex`` made.
         encoder: see ``ShardedMuveraIndex.create``; or the name of a packaged encoder, or a model's folder.
+        encoder_device: the device that a named encoder computes on, in each replica and each shard's process. None
+            takes the encoder's own default.
         settings: limits of the service. None takes the defaults, with 16 requests at the same time for each replica.
             Without tokens, everybody who can reach the port is let in.
         cluster: how the shards' processes run. None takes the defaults. ``detached`` is always set.
@@ -58,7 +61,7 @@ def serve_app(
         InvalidInputError: an argument cannot be used.
     """
     serve = _require_ray_serve()
-    folder, source = require_path("path", path), _encoder_source(encoder)
+    folder, source = require_path("path", path), _encoder_source(encoder, encoder_device)
     limits = ServiceSettings(n_threads=_PLACES) if settings is None else settings
     shared = replace(cluster or ClusterOptions(), detached=True)
 
@@ -104,13 +107,17 @@ def app(args: Mapping[str, Any]) -> Application:
 
 
 def _encoder_source(
-    encoder: TokenEncoder | Callable[[], TokenEncoder] | str | None,
+    encoder: TokenEncoder | Callable[[], TokenEncoder] | str | None, device: str | None
 ) -> TokenEncoder | Callable[[], TokenEncoder] | None:
-    if not isinstance(encoder, str):
-        return encoder
-    if encoder in PACKAGED_ENCODERS:
-        return partial(packaged_encoder, encoder)
-    return partial(load_encoder, require_path("encoder", encoder))
+    if isinstance(encoder, str):
+        name = encoder if encoder in PACKAGED_ENCODERS else require_path("encoder", encoder)
+        return partial(named_encoder, name, device=device)
+    if device is not None:
+        raise InvalidInputError(
+            "encoder_device is for an encoder that is named, such as encoder='bundled': name it, or make the encoder "
+            "with its own device"
+        )
+    return encoder
 
 
 def _require_ray_serve() -> Any:

@@ -22,7 +22,7 @@ from muvera_core.encoders.onnx.engine import OnnxEngine
 from muvera_core.encoders.onnx.external import external_files
 from muvera_core.encoders.onnx.folder import REMEDY, load_tokenizer, unknown_token
 from muvera_core.encoders.onnx.inputs import TaskInputs
-from muvera_core.encoders.onnx.session import OnnxModel, is_cpu, require_device
+from muvera_core.encoders.onnx.session import OnnxModel, require_device
 from muvera_core.encoders.text.layout import Piece, span_array
 from muvera_core.encoders.text.naming import require_unicode_texts
 from muvera_core.encoders.text.reports import TextReports
@@ -33,8 +33,6 @@ from muvera_core.errors import EncoderError, InvalidInputError
 from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count, require_path, require_text, shown
 
-# On a GPU, pieces are encoded together. On the CPU one piece per core is faster.
-_GPU_BATCH_SIZE = 32
 # Attributes that a copy makes anew.
 _LOADED = ("_engine", "_documents", "_queries", "_reports")
 
@@ -290,14 +288,13 @@ class OnnxEncoder:
         narrow = self._counts["truncate_dim"]
         if narrow is not None and narrow > width:
             raise InvalidInputError(f"truncate_dim must be at most {width}, the dimensions of this model, got {narrow}")
-        on_cpu = is_cpu(self._device)
-        batch_size = self._counts["batch_size"] or (1 if on_cpu else _GPU_BATCH_SIZE)
-        return OnnxEngine(
+        return OnnxEngine.on(
+            self._device,
             model,
             narrow or width,
             normalizes=not config.normalized,
-            num_threads=self._counts["num_threads"] or (None if on_cpu else 1),
-            batch_size=batch_size if model.takes_batches else 1,
+            num_threads=self._counts["num_threads"],
+            batch_size=self._counts["batch_size"],
         )
 
     def _content_hash(self, config: OnnxConfig, contents: dict[str, str]) -> str:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from muvera_core.encoders.onnx.session import OnnxModel
+from muvera_core.encoders.onnx.session import OnnxModel, is_cpu
 from muvera_core.encoders.text.layout import Piece, TextFormat, span_array
 from muvera_core.encoders.text.naming import require_unicode_texts
 from muvera_core.encoders.text.prefixes import InsertedPrefix, PrefixedText
 from muvera_core.threads import max_threads
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
+
+# On a GPU, pieces are encoded together. On the CPU one piece per core is faster.
+_GPU_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,37 @@ class OnnxEngine:
     normalizes: bool = False
     num_threads: int | None = None
     batch_size: int = 1
+
+    @classmethod
+    def on(
+        cls,
+        device: str,
+        model: OnnxModel,
+        dimension: int,
+        *,
+        normalizes: bool = False,
+        num_threads: int | None = None,
+        batch_size: int | None = None,
+    ) -> OnnxEngine:
+        """An engine with the number of threads and the size of batches that suit the model's device.
+
+        Args:
+            device: the model's device, as it was named.
+            model: see the attributes.
+            dimension: see the attributes.
+            normalizes: see the attributes.
+            num_threads: by default ``max_threads`` on the CPU, else 1.
+            batch_size: by default 1 on the CPU, else 32. It is 1 for a model that takes one text at a time.
+        """
+        on_cpu = is_cpu(device)
+        size = batch_size or (1 if on_cpu else _GPU_BATCH_SIZE)
+        return cls(
+            model,
+            dimension,
+            normalizes,
+            num_threads or (None if on_cpu else 1),
+            size if model.takes_batches else 1,
+        )
 
     def encode(self, kind: TextKind, texts: Sequence[PrefixedText]) -> TokenEmbeddings:
         """The vectors of texts, in order."""

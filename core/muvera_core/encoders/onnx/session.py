@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
-from functools import cached_property
+from contextlib import AbstractContextManager, redirect_stdout
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,12 @@ from muvera_core.token_embeddings import FloatArray
 from muvera_core.validation import shown
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# Both packages bring the module onnxruntime, so only one may be installed.
+_GPU_REMEDY = "run pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _DEVICE = re.compile(r"cpu|cuda(?::(\d+))?")
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_ERRORS = 3  # onnxruntime's level of messages
 
 
 class OnnxModel:
@@ -48,17 +53,24 @@ class OnnxModel:
         self, file: Path, *, device: str = "cpu", pad: int = 0, exact_products: bool = False, remedy: str = REMEDY
     ) -> None:
         providers = _providers(device)
+        if _name(providers[0]) == _CUDA:
+            _load_cuda_libraries()
+        options = _session_options(exact_products)
+        if not is_cpu(device):
+            options.log_severity_level = _ERRORS  # it warns of the few nodes that it gives to the CPU on purpose
         onnxruntime.disable_telemetry_events()  # what users encode is private
         try:
-            self._session = onnxruntime.InferenceSession(file, _session_options(exact_products), providers=providers)
+            with _nothing_on_stdout():
+                self._session = onnxruntime.InferenceSession(file, options, providers=providers)
         except Exception as error:  # onnxruntime raises errors of its own types, RuntimeError and others
             raise EncoderError(f"onnxruntime cannot load {file} ({error}): {remedy}") from error
         self._session.disable_fallback()
         wanted = _name(providers[0])
         if wanted not in self._session.get_providers():
+            libraries = " (pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's)" if wanted == _CUDA else ""
             raise DeviceError(
                 f"onnxruntime has {wanted}, but could not start it for device {device!r}, as its messages on stderr "
-                "say: repair the driver and the libraries that it needs, or use device='cpu'"
+                f"say: repair the driver and the libraries that it needs{libraries}, or use device='cpu'"
             )
         self._types: dict[str, Any] = {}
         for tensor in self._session.get_inputs():
@@ -131,13 +143,26 @@ def _providers(device: str) -> list[Any]:
     wanted = device if match is None else _CPU if device == "cpu" else _CUDA
     available = onnxruntime.get_available_providers()
     if wanted not in available:
-        remedy = "install onnxruntime-gpu in place of onnxruntime" if wanted == _CUDA else "install a build that has it"
+        remedy = _GPU_REMEDY if wanted == _CUDA else "install a build that has it"
         raise DeviceError(
             f"device {device!r} needs onnxruntime's {wanted}, but this build has only {', '.join(available)}: "
             f"{remedy}, or use device='cpu'"
         )
     number = match and match.group(1)
     return [(wanted, {"device_id": int(number)}) if number else wanted]
+
+
+@cache
+def _load_cuda_libraries() -> None:
+    """Load CUDA and cuDNN from packages of pip, if they are there. onnxruntime does not look for them by itself."""
+    if hasattr(onnxruntime, "preload_dlls"):  # from version 1.21
+        with _nothing_on_stdout():
+            onnxruntime.preload_dlls()
+
+
+def _nothing_on_stdout() -> AbstractContextManager[object]:
+    """What onnxruntime prints about devices must not be taken for a command's output."""
+    return redirect_stdout(sys.stderr)
 
 
 def _name(provider: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from muvera_core.encoders.onnx.engine import OnnxEngine, TextKind
+from muvera_core.encoders.onnx.session import require_device
 from muvera_core.encoders.packaged.fingerprints import PackagedFingerprints
 from muvera_core.encoders.packaged.model import PackagedModel
 from muvera_core.encoders.text.reports import TextReports
@@ -27,8 +28,9 @@ class PackagedEncoder:
     fingerprints: PackagedFingerprints
 
     def __init__(
-        self, num_threads: int | None, max_document_tokens: int, max_query_tokens: int, dimension: int
+        self, num_threads: int | None, max_document_tokens: int, max_query_tokens: int, dimension: int, device: str
     ) -> None:
+        self._device = require_device(device)
         self._num_threads = None if num_threads is None else require_count("num_threads", num_threads)
         self._max_document_tokens = require_count("max_document_tokens", max_document_tokens)
         self._max_query_tokens = require_count("max_query_tokens", max_query_tokens)
@@ -42,8 +44,8 @@ class PackagedEncoder:
         vars(self).update(state)
         self._load()
 
-    def load_model(self) -> PackagedModel:
-        """Load the model's files."""
+    def load_model(self, device: str) -> PackagedModel:
+        """Load the model's files onto a device."""
         raise NotImplementedError
 
     def make_reports(self, document_remedy: str, query_remedy: str) -> TextReports:
@@ -59,7 +61,7 @@ class PackagedEncoder:
     def fingerprint(self) -> str:
         """Identifies the model files, the windows, the dimension, and how the vectors of unknown words are made.
 
-        The token limits are not part of it: they change no vector.
+        The token limits are not part of it: they change no vector. Nor is the device.
         """
         return self.fingerprints.of(self._model.settings, self._dimension)
 
@@ -101,8 +103,8 @@ class PackagedEncoder:
         return with_marks(text, self._queries.spans(text))
 
     def _load(self) -> None:
-        self._model = self.load_model()
-        self._engine = OnnxEngine(self._model.model, self._dimension, num_threads=self._num_threads)
+        self._model = self.load_model(self._device)
+        self._engine = OnnxEngine.on(self._device, self._model.model, self._dimension, num_threads=self._num_threads)
         self._documents = TextKind(self._model.documents, self._model.format, self._max_document_tokens)
         self._queries = TextKind(self._model.queries, self._model.format, self._max_query_tokens)
         self._reports = self.make_reports(

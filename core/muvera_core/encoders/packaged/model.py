@@ -10,11 +10,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from muvera_core.encoders.onnx.folder import load_tokenizer, require_files, special_tokens_around, unknown_token
-from muvera_core.encoders.onnx.session import OnnxModel
+from muvera_core.encoders.onnx.session import OnnxModel, is_cpu
 from muvera_core.encoders.text.layout import TextFormat
 from muvera_core.encoders.text.prefixes import InsertedPrefix
 from muvera_core.encoders.text.tokenizing import LimitedTokenizer
-from muvera_core.errors import EncoderError
+from muvera_core.errors import DeviceError, EncoderError
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PackagedModel:
 
     Attributes:
         settings: the content of encoder.json.
-        model: runs the model.
+        model: runs the model. On a GPU it takes texts of several lengths together.
         documents: gives the wordpieces of documents; each character of an unknown word counts as one.
         queries: the same for queries.
         format: the special tokens and windows.
@@ -36,28 +36,32 @@ class PackagedModel:
     format: TextFormat
 
 
-def load_packaged_model(folder: Path, package: str, word_start: str | None = None) -> PackagedModel:
-    """Load encoder.json, model.onnx and tokenizer.json.
+def load_packaged_model(folder: Path, package: str, device: str, word_start: str | None = None) -> PackagedModel:
+    """Load encoder.json, tokenizer.json and model.onnx. For a GPU also gpu.onnx, the graph of the same model for GPUs.
 
     Args:
         folder: where they are.
         package: the package that brought them.
+        device: "cpu", "cuda", "cuda:N", or the name of one of onnxruntime's execution providers.
         word_start: the token that marks the start of a word, if it can be a token of its own: it then has no vector.
 
     Raises:
+        DeviceError: this onnxruntime cannot use the device.
         EncoderError: a file is missing or damaged.
     """
-    remedy = f"reinstall {package}"
+    remedy, on_cpu = f"reinstall {package}", is_cpu(device)
     try:
         settings = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
         require_files(folder, settings["files"], remedy)
+        if not on_cpu:
+            require_files(folder, settings["gpu_files"], remedy)
         # "[SEP]" written in a text is text, not a marker.
         tokenizer = load_tokenizer(folder / "tokenizer.json", reads_special_tokens=False, remedy=remedy)
         limited = LimitedTokenizer(tokenizer, settings.get("unknown_id", unknown_token(tokenizer)), splits_unknown=True)
         before, after = special_tokens_around(tokenizer)
         return PackagedModel(
             settings=settings,
-            model=OnnxModel(folder / "model.onnx", remedy=remedy),
+            model=OnnxModel(folder / ("model.onnx" if on_cpu else "gpu.onnx"), device=device, remedy=remedy),
             documents=InsertedPrefix(limited, _ids(tokenizer, settings.get("document_prefix", ""))),
             queries=InsertedPrefix(limited, _ids(tokenizer, settings.get("query_prefix", ""))),
             format=TextFormat(
@@ -74,6 +78,8 @@ def load_packaged_model(folder: Path, package: str, word_start: str | None = Non
                 unknown="characters",
             ),
         )
+    except DeviceError:
+        raise
     except Exception as error:  # whatever the files hold, the remedy is the same
         if isinstance(error, EncoderError) and remedy in str(error):
             raise

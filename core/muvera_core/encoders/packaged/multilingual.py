@@ -30,18 +30,25 @@ class MultilingualEncoder(PackagedEncoder):
     that it matches the same characters and nothing else. If a third of a text is unknown, an UnknownTextWarning says
     so, once for documents and once for queries.
 
-    Encoders can be pickled and copied: the copy loads the model's files again.
+    Encoders can be pickled and copied: the copy loads the model's files again, onto the same device.
+
+    A GPU's vectors differ from the CPU's by rounding, so an index can be made on one and searched on the other. On the
+    CPU vectors do not depend on the other texts of a call, bit by bit; on a GPU the last bits may.
 
     Args:
-        num_threads: number of windows that are encoded at the same time; by default one per available core.
+        num_threads: number of windows, or batches of 32 on a GPU, that are encoded at the same time; by default one per
+            available core, and one on a GPU.
         max_document_tokens: number of wordpieces, and characters of unknown words, of a document that are encoded.
             The rest is left out with a TruncatedTextWarning.
         max_query_tokens: the same for a query.
         dimension: width of a token vector: 384, or 256 for two thirds of the space.
+        device: "cpu", "cuda" or "cuda:N", or the name of another execution provider of onnxruntime. A GPU needs a build
+            of onnxruntime for it, such as onnxruntime-gpu. It is not part of the fingerprint.
 
     Raises:
         MissingExtraError: the package muvera-multilingual is not installed.
-        InvalidInputError: an argument is below 1, or the dimension is another one.
+        InvalidInputError: an argument is below 1, the dimension is another one, or the device's name is unknown.
+        DeviceError: onnxruntime cannot use the device.
         EncoderError: the model files are missing or damaged.
     """
 
@@ -53,15 +60,16 @@ class MultilingualEncoder(PackagedEncoder):
         max_document_tokens: int = 16_384,
         max_query_tokens: int = 512,
         dimension: int = MULTILINGUAL_DIMENSIONS[0],
+        device: str = "cpu",
     ) -> None:
         if require_count("dimension", dimension) not in MULTILINGUAL_DIMENSIONS:
             known = " or ".join(map(str, MULTILINGUAL_DIMENSIONS))
             raise InvalidInputError(f"dimension must be {known}, got {dimension}")
-        super().__init__(num_threads, max_document_tokens, max_query_tokens, dimension)
+        super().__init__(num_threads, max_document_tokens, max_query_tokens, dimension, device)
 
-    def load_model(self) -> PackagedModel:
+    def load_model(self, device: str) -> PackagedModel:
         """Load the files of muvera-multilingual."""
-        return load_packaged_model(find_folder(), "muvera-multilingual", _WORD_START)
+        return load_packaged_model(find_folder(), "muvera-multilingual", device, _WORD_START)
 
     def make_reports(self, document_remedy: str, query_remedy: str) -> TextReports:
         """Warnings about text that not even this encoder reads."""
