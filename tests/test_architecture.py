@@ -11,7 +11,7 @@ import pytest
 
 # From the lowest layer to the highest. A room imports rooms of lower layers only.
 LAYERS = (
-    ("errors", "hits"),
+    ("device_rows", "errors", "hits"),
     ("native", "threads", "token_embeddings"),
     ("batches", "files", "validation"),
     ("images", "metadata"),

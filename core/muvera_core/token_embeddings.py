@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
+from muvera_core.device_rows import DeviceRows
 from muvera_core.errors import DimensionMismatchError, InvalidInputError
 
 FloatArray = npt.NDArray[np.float32]
@@ -64,14 +66,22 @@ class TokenEmbeddings:
             )
         object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "offsets", offsets)
+        object.__setattr__(self, "_on_gpu", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_on_gpu": None}
 
     @classmethod
-    def from_list(cls, arrays: Sequence[npt.ArrayLike], dimension: int | None = None) -> TokenEmbeddings:
+    def from_list(
+        cls, arrays: Sequence[npt.ArrayLike], dimension: int | None = None, *, keep_on_gpu: bool = False
+    ) -> TokenEmbeddings:
         """Build from one (tokens, dimension) array per text.
 
         Args:
             arrays: one array-like per text, all of the same width.
             dimension: the expected width; by default that of the first array. Needed only if there are no arrays.
+            keep_on_gpu: let ``on_gpu`` refer to the arrays, if all of them are in the memory of one GPU. They must not
+                be changed as long as the result is in use.
 
         Raises:
             InvalidInputError: an array is not 2-d, is empty, or holds NaN, infinity or a number beyond
@@ -81,7 +91,8 @@ class TokenEmbeddings:
         usable = isinstance(arrays, Iterable) and not isinstance(arrays, (str, bytes, memoryview, Mapping))
         if not usable or getattr(arrays, "ndim", 1) == 0:
             raise InvalidInputError(f"expected a list with one array per text, got {type(arrays).__name__}")
-        rows = [_as_float32(array, f"item {i}") for i, array in enumerate(arrays)]
+        given = list(arrays)
+        rows = [_as_float32(array, f"item {i}") for i, array in enumerate(given)]
         if dimension is not None and (type(dimension) is not int or dimension < 0):
             raise InvalidInputError(
                 "dimension must be a whole number of at least 0, got "
@@ -98,7 +109,7 @@ class TokenEmbeddings:
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         vectors = np.concatenate(rows) if rows else np.empty((0, dimension), dtype=np.float32)
-        return cls(vectors, offsets)
+        return cls(vectors, offsets).with_gpu(DeviceRows.of(given) if keep_on_gpu else None)
 
     @classmethod
     def concatenate(cls, parts: Sequence[TokenEmbeddings]) -> TokenEmbeddings:
@@ -110,7 +121,39 @@ class TokenEmbeddings:
             )
         if not parts:
             raise InvalidInputError("concatenate needs at least one TokenEmbeddings, got none")
-        return cls.from_list([part[i] for part in parts for i in range(len(part))], dimension=parts[0].dimension)
+        joined = cls.from_list([part[i] for part in parts for i in range(len(part))], dimension=parts[0].dimension)
+        return joined.with_gpu(DeviceRows.join([part.on_gpu for part in parts if len(part)]))
+
+    @property
+    def on_gpu(self) -> DeviceRows | None:
+        """The same vectors in the memory of a GPU, if they came from there and are still known to be there.
+
+        ``part`` and ``take`` keep it, and so does ``concatenate``. A copy of another process does not have it.
+        """
+        found: DeviceRows | None = vars(self)["_on_gpu"]
+        return found
+
+    def with_gpu(self, rows: DeviceRows | None) -> Self:
+        """The same embeddings, with ``rows`` as ``on_gpu``: the same vectors, in the same order."""
+        if rows is None and self.on_gpu is None:
+            return self
+        twin = copy(self)
+        object.__setattr__(twin, "_on_gpu", rows)
+        return twin
+
+    def part(self, start: int, stop: int) -> TokenEmbeddings:
+        """Texts ``start`` to ``stop``. The vectors are a view."""
+        low, high = int(self.offsets[start]), int(self.offsets[stop])
+        part = TokenEmbeddings(self.vectors[low:high], self.offsets[start : stop + 1] - low)
+        return part.with_gpu(None if self.on_gpu is None else self.on_gpu.part(low, high))
+
+    def take(self, places: Sequence[int]) -> TokenEmbeddings:
+        """The texts at these places, in this order."""
+        taken = TokenEmbeddings.from_list([self[place] for place in places], self.dimension)
+        if self.on_gpu is None:
+            return taken
+        rows = [self.on_gpu.part(int(self.offsets[place]), int(self.offsets[place + 1])) for place in places]
+        return taken.with_gpu(DeviceRows.join(rows))
 
     @property
     def dimension(self) -> int:

@@ -1,16 +1,16 @@
-"""The kernels compared with the CPU's own results, and an index on a real GPU. Skipped if there is no GPU."""
+"""The kernels compared with the CPU's own results, and an index on a GPU: a simulated one, and a real one if any."""
 
 from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gpus import Gpu, on_gpu
 
 from muvera_core import (
     FDEConfig,
@@ -20,36 +20,17 @@ from muvera_core import (
     MuveraIndex,
     TokenEmbeddings,
 )
+from muvera_core.cuda import set_encoders
 from muvera_core.cuda.device import CudaDevice
 from muvera_core.cuda.document_cache import documents_in
-from muvera_core.cuda.engine import CudaEngine, Scores
-from muvera_core.cuda.set_encoders import on_gpu
+from muvera_core.cuda.engine import CudaEngine
+from muvera_core.cuda.selection import Scores
 from muvera_core.encoders import PrecomputedEmbeddings
 from muvera_core.errors import DeviceError, DeviceFallbackWarning
-from muvera_core.storage.token_codec import TokenCodec, TokenPrecision
+from muvera_core.storage.token_codec import Rows, TokenCodec, TokenPrecision
+from muvera_core.token_embeddings import IntArray
 
-
-def _why_not() -> str:
-    try:
-        import cupy
-    except ImportError:
-        return "CuPy is not installed"
-    try:
-        return "" if cupy.cuda.runtime.getDeviceCount() else "there is no CUDA GPU"
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"there is no CUDA GPU: {error}"
-
-
-pytestmark = pytest.mark.skipif(bool(_why_not()), reason=_why_not() or "there is a GPU")
-
-
-@pytest.fixture
-def device() -> Iterator[CudaDevice]:
-    opened = CudaDevice(0)
-    yield opened
-    gc.collect()
-    opened.release()
-    assert opened.n_bytes == 0
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
 def random_sets(seed: int, lengths: list[int] | np.ndarray, dimension: int) -> TokenEmbeddings:
@@ -59,46 +40,56 @@ def random_sets(seed: int, lengths: list[int] | np.ndarray, dimension: int) -> T
     return TokenEmbeddings(vectors, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 
 
-def exact(queries: TokenEmbeddings, documents: TokenEmbeddings) -> np.ndarray:
-    """MaxSim in float64, (queries, documents)."""
-    vectors = documents.vectors.astype(np.float64)
+def exact(queries: TokenEmbeddings, vectors: np.ndarray, offsets: IntArray) -> np.ndarray:
+    """MaxSim in float64 with documents' token vectors, (queries, documents)."""
     return np.stack(
         [
-            np.maximum.reduceat(query.astype(np.float64) @ vectors.T, documents.offsets[:-1], axis=1).sum(axis=0)
+            np.maximum.reduceat(query.astype(np.float64) @ vectors.T, offsets[:-1], axis=1).sum(axis=0)
             for query in queries
         ]
     )
 
 
-@pytest.mark.parametrize("precision", ["int8", "float16"])
-@pytest.mark.parametrize("dimension", [1, 16, 48, 64, 96, 100, 128, 192, 256, 384, 512, 1024])
-def test_maxsim(device: CudaDevice, precision: TokenPrecision, dimension: int) -> None:
+def codec_space(codec: TokenCodec, rows: Rows, offsets: IntArray) -> np.ndarray:
+    """The vectors that stored rows stand for, in the codec's own space, float64."""
+    codes, scales = codec.split(rows, offsets)
+    return codes.astype(np.float64) * (1 if scales is None else scales[:, None].astype(np.float64))
+
+
+WHOLE = [(p, d) for p in ("int8", "float16") for d in (1, 16, 48, 64, 96, 100, 128, 192, 256, 384, 512, 1024)]
+PACKED = [(p, d) for p in ("4bit", "2bit") for d in (1, 33, 64, 96, 128, 160, 288, 600)]
+
+
+@pytest.mark.parametrize(("precision", "dimension"), WHOLE + PACKED)
+def test_maxsim(gpu: Gpu, device: CudaDevice, precision: TokenPrecision, dimension: int) -> None:
     rng = np.random.default_rng(dimension)
-    documents = random_sets(1, np.r_[1, 2, 15, 16, 17, 31, 33, 2048, rng.integers(1, 300, 60)], dimension)
-    queries = random_sets(2, [32, 1, 8, 5, 33, 128, 64, 2, 31], dimension)
+    long, n = (200, 12) if gpu.is_simulated else (2048, 60)
+    documents = random_sets(1, np.r_[1, 2, 15, 16, 17, 31, 33, long, rng.integers(1, long // 7, n)], dimension)
     codec = TokenCodec(precision, dimension)
+    queries = random_sets(2, [32, 1, 8, 5, 33, 128, 64, 2, 31], dimension)
+    queries = TokenEmbeddings(codec.to_codec_space(queries.vectors), queries.offsets)
     rows = codec.encode(documents.vectors, documents.offsets)
-    stored = TokenEmbeddings(codec.decode(rows, documents.offsets), documents.offsets)
-    expected = exact(queries, stored)
+    stored = codec_space(codec, rows, documents.offsets)
+    expected = exact(queries, stored, documents.offsets)
     engine = CudaEngine(device, codec)
     with engine.session() as session:
-        uploaded = session.upload(rows)
+        uploaded = session.upload(rows, documents.offsets)
         addresses = documents_in(uploaded, documents.offsets, engine.layout)
         prepared = session.prepare(list(queries))
         everywhere = session.receive(session.score_all(prepared, addresses)).reshape(len(queries), -1)
-        again = session.receive(session.score_all(prepared, session.on_gpu(addresses))).reshape(len(queries), -1)
+        again = session.receive(session.score_all(prepared, on_gpu(gpu.cupy, addresses))).reshape(len(queries), -1)
         # Each query has its own documents in its own order, and one query has none.
-        lists = [rng.permutation(len(documents))[:n] for n in (68, 1, 0, 5, 33, 68, 2, 67, 9)]
+        lists = [rng.permutation(len(documents))[:n] for n in (68, 1, 0, 5, 13, 68, 2, 19, 9)]
         bounds = np.concatenate([[0], np.cumsum([len(some) for some in lists])])
         own = session.receive(session.score_lists(prepared, addresses, np.concatenate(lists).astype(np.int32), bounds))
         all_places = np.arange(len(documents), dtype=np.int32)
         whole = np.array([0, len(documents)])
         first = session.prepare([queries[0]])
-        one = session.receive(session.score_lists(first, session.on_gpu(addresses), all_places, whole))
-    # Rounding of a query's numbers: with int8, 2**-15 of the token's largest one; with float16, that of float32.
+        one = session.receive(session.score_lists(first, on_gpu(gpu.cupy, addresses), all_places, whole))
+    # Rounding of a query's numbers: in int8, 2**-15 of the token's largest one; in float16, that of float32.
     n_tokens = queries.lengths[:, None]
-    most = np.abs(queries.vectors).max() * np.abs(stored.vectors).sum(axis=1).max()
-    bound = (2.0**-15 * most if precision == "int8" else 2e-6 * most) * n_tokens
+    most = np.abs(queries.vectors).max() * np.abs(stored).sum(axis=1).max()
+    bound = (2e-6 * most if precision == "float16" else 2.0**-15 * most) * n_tokens
     assert (np.abs(everywhere - expected) <= bound).all()
     np.testing.assert_array_equal(again, everywhere)
     np.testing.assert_allclose(one, everywhere[0], rtol=1e-6, atol=1e-6)
@@ -109,8 +100,7 @@ def test_maxsim(device: CudaDevice, precision: TokenPrecision, dimension: int) -
 @pytest.mark.parametrize("long", [False, True])
 @pytest.mark.parametrize("k", [1, 7, 64, 1000, 5000, None])
 def test_selection(device: CudaDevice, k: int | None, long: bool) -> None:
-    import cupy
-
+    cupy = device.cupy
     rng = np.random.default_rng(3)
     lengths = [1, 5, 64, 0, 1000, 1024, 1025, 3000, 1, 2048]
     if long:
@@ -149,11 +139,11 @@ def test_maxsim_of_odd_numbers(device: CudaDevice) -> None:
     rows = codec.encode(documents.vectors, documents.offsets)
     engine = CudaEngine(device, codec)
     with engine.session() as session:
-        uploaded = session.upload(rows)
+        uploaded = session.upload(rows, documents.offsets)
         addresses = documents_in(uploaded, documents.offsets, engine.layout)
         scores = session.receive(session.score_all(session.prepare(list(queries)), addresses))
         scores = scores.reshape(len(queries), -1)
-    expected = exact(queries, TokenEmbeddings(codec.decode(rows, documents.offsets), documents.offsets))
+    expected = exact(queries, codec_space(codec, rows, documents.offsets), documents.offsets)
     assert (np.abs(scores - expected) <= 2e-3 * np.abs(expected).max(axis=1, keepdims=True)).all()
     assert (scores[1] == 0).all()
 
@@ -200,7 +190,7 @@ def test_fixed_dimensional_encodings(device: CudaDevice, name: str) -> None:
     encoder = FixedDimensionalEncoder(config, mean=mean)
     rng = np.random.default_rng(0)
     sets = random_sets(3, np.r_[1, 2, 1500, rng.integers(1, 200, 50)], config.dimension)
-    accelerated = on_gpu(encoder, device)
+    accelerated = set_encoders.on_gpu(encoder, device)
     assert accelerated is not encoder
     assert accelerated.fingerprint == encoder.fingerprint
     for encode in ("encode_documents", "encode_queries"):
@@ -219,7 +209,7 @@ def test_learned_encodings(device: CudaDevice) -> None:
         dimension=32, output_dimension=24, num_features=128, num_anchors=300, num_query_tokens=600
     )
     encoder = LearnedSetEncoder.fit(sets, config)
-    accelerated = on_gpu(encoder, device)
+    accelerated = set_encoders.on_gpu(encoder, device)
     for encode in ("encode_documents", "encode_queries"):
         expected, got = getattr(encoder, encode)(sets), getattr(accelerated, encode)(sets)
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
@@ -230,7 +220,7 @@ def test_tokens_that_are_already_on_the_gpu_are_encoded(device: CudaDevice) -> N
     if not torch.cuda.is_available():
         pytest.skip("PyTorch sees no CUDA GPU")
     sets = random_sets(5, [3, 40, 7], 96)
-    encoder: Any = on_gpu(FixedDimensionalEncoder(FDES["paper"]), device)
+    encoder: Any = set_encoders.on_gpu(FixedDimensionalEncoder(FDES["paper"]), device)
     encodings = encoder.encode_documents_on_gpu(torch.from_numpy(sets.vectors.copy()).cuda(), sets.offsets)
     np.testing.assert_allclose(encodings.get(), encoder.encode_documents(sets), rtol=1e-6)
     del encodings
@@ -243,7 +233,7 @@ ENCODER = PrecomputedEmbeddings(D, "random")
 FDE = FDEConfig(dimension=D, num_repetitions=8, num_simhash_projections=3, projection_dimension=8)
 
 
-def fill(index: MuveraIndex, n: int = 3000) -> MuveraIndex:
+def fill(index: MuveraIndex, n: int) -> MuveraIndex:
     sets = random_sets(6, np.random.default_rng(6).integers(1, 90, n), D)
     index.add_embeddings(sets, ids=[f"d{i}" for i in range(n)], metadatas=[{"even": i % 2 == 0} for i in range(n)])
     return index
@@ -265,45 +255,65 @@ def assert_same(found: list[list[tuple[str, float]]], expected: list[list[tuple[
             assert scores.get(id, min(scores.values())) == pytest.approx(score, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("memory", [1, 2_000_000, None], ids=["none cached", "some cached", "all cached"])
+@pytest.mark.parametrize("cached", ["none", "some", "all"])
 @pytest.mark.parametrize("precision", ["int8", "float16"])
-def test_hits_are_those_of_the_cpu(tmp_path: Path, precision: TokenPrecision, memory: int | None) -> None:
-    with fill(MuveraIndex.create(tmp_path / "a", ENCODER, FDE, token_precision=precision)) as index:
+def test_hits_are_those_of_the_cpu(gpu: Gpu, tmp_path: Path, precision: TokenPrecision, cached: str) -> None:
+    n = gpu.size(3000, 200)
+    memory = {"none": 1, "some": 600 * n, "all": None}[cached]
+    with fill(MuveraIndex.create(tmp_path / "a", ENCODER, FDE, token_precision=precision), n) as index:
         searches: list[dict[str, Any]] = [
             {"exact": True},
-            {"n_candidates": 3000},
+            {"n_candidates": n},
             {"exact": True, "filter": {"even": True}},
-            {"k": 2000, "exact": True},
+            {"k": 2 * n // 3, "exact": True},
         ]
         expected = [answers(index, **search) for search in searches]
-        near = answers(index, n_candidates=300)
+        near = answers(index, n_candidates=n // 10)
     with MuveraIndex.open(tmp_path / "a", ENCODER, device="cuda", device_memory=memory) as index:
         for search, hits in zip(searches, expected, strict=True):
             assert_same(answers(index, **search), hits)
-        found = answers(index, n_candidates=300)
+        found = answers(index, n_candidates=n // 10)
         shared = [len(dict(a).keys() & dict(b).keys()) / 10 for a, b in zip(found, near, strict=True)]
         assert np.mean(shared) > 0.95
         together = index.search_embeddings_batch(example_queries(), exact=True)
         assert_same([[(hit.id, hit.score) for hit in hits] for hits in together], expected[0])
 
 
-def test_an_index_that_is_made_on_the_gpu_finds_as_much(tmp_path: Path) -> None:
-    with fill(MuveraIndex.create(None, ENCODER, FDE)) as index:
+@pytest.mark.parametrize("precision", ["8bit", "4bit", "2bit"])
+def test_tokens_in_slices_score_as_on_the_cpu(gpu: Gpu, precision: TokenPrecision) -> None:
+    n = gpu.size(3000, 200)
+    searches: list[dict[str, Any]] = [{"exact": True}, {"exact": True, "filter": {"even": True}, "k": n // 3}]
+    with (
+        fill(MuveraIndex.create(None, ENCODER, FDE, token_precision=precision), n) as plain,
+        fill(MuveraIndex.create(None, ENCODER, FDE, token_precision=precision, device="cuda"), n) as index,
+        fill(
+            MuveraIndex.create(None, ENCODER, FDE, token_precision=precision, device="cuda", device_memory=n * 300),
+            n,
+        ) as partly_cached,
+    ):
+        for search in searches:
+            expected = answers(plain, **search)
+            assert_same(answers(index, **search), expected)
+            assert_same(answers(partly_cached, **search), expected)
+
+
+def test_an_index_that_is_made_on_the_gpu_finds_as_much(gpu: Gpu) -> None:
+    n = gpu.size(3000, 500)
+    with fill(MuveraIndex.create(None, ENCODER, FDE), n) as index:
         best = [dict(hits).keys() for hits in answers(index, exact=True)]
-        on_cpu = [
-            len(dict(hits).keys() & ids) for hits, ids in zip(answers(index, n_candidates=300), best, strict=True)
-        ]
-    with fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda")) as index:
-        found = [len(dict(hits).keys() & ids) for hits, ids in zip(answers(index, n_candidates=300), best, strict=True)]
+        near = answers(index, n_candidates=n // 10)
+        on_cpu = [len(dict(hits).keys() & ids) for hits, ids in zip(near, best, strict=True)]
+    with fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda"), n) as index:
+        near = answers(index, n_candidates=n // 10)
+        found = [len(dict(hits).keys() & ids) for hits, ids in zip(near, best, strict=True)]
         assert abs(sum(found) - sum(on_cpu)) <= 3
-        index.optimize(0.9, n_queries=20)
+        index.optimize(0.9, n_queries=gpu.size(20, 8))
         tuned = [len(dict(hits).keys() & ids) for hits, ids in zip(answers(index), best, strict=True)]
         assert sum(tuned) >= 0.7 * 60
 
 
-def test_gpu_arrays_are_accepted() -> None:
-    import cupy
-
+def test_gpu_arrays_are_accepted(gpu: Gpu) -> None:
+    cupy = gpu.cupy
     sets = random_sets(11, [5, 9, 1, 30], D)
     with MuveraIndex.create(None, ENCODER, FDE, device="cuda") as index:
         ids = index.add_embeddings([cupy.asarray(tokens) for tokens in sets])
@@ -313,17 +323,18 @@ def test_gpu_arrays_are_accepted() -> None:
             assert hits == index.search_embeddings(tokens, exact=True)
 
 
-def test_threads_and_two_indexes_share_a_gpu(tmp_path: Path) -> None:
+def test_threads_and_two_indexes_share_a_gpu(gpu: Gpu) -> None:
+    n = gpu.size(3000, 100)
     with (
-        fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda")) as first,
-        fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda", device_memory=500_000), 2000) as second,
+        fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda"), n) as first,
+        fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda", device_memory=200 * n), n // 2) as second,
     ):
         expected = [answers(first, exact=True), answers(second, exact=True)]
         failures: list[BaseException] = []
 
         def search() -> None:
             try:
-                for _ in range(10):
+                for _ in range(gpu.size(10, 2)):
                     assert_same(answers(first, exact=True), expected[0])
                     assert_same(answers(second, exact=True), expected[1])
                     answers(first)
@@ -333,37 +344,40 @@ def test_threads_and_two_indexes_share_a_gpu(tmp_path: Path) -> None:
         threads = [threading.Thread(target=search) for _ in range(6)]
         for thread in threads:
             thread.start()
-        for i in range(20):
+        for i in range(gpu.size(20, 5)):
             first.add_embeddings([random_sets(i, [3], D).vectors * 1e-3], ids=[f"small{i}"])
         for thread in threads:
             thread.join()
         assert not failures
 
 
-def test_memory_is_freed_at_close() -> None:
-    import cupy
+def test_memory_is_freed_at_close(gpu: Gpu) -> None:
+    cupy = gpu.cupy
 
     def free() -> int:
         gc.collect()
         cupy.get_default_memory_pool().free_all_blocks()
         return int(cupy.cuda.runtime.memGetInfo()[0])
 
-    with fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda")) as warm:  # kernels and libraries stay loaded
+    n = gpu.size(20_000, 1000)
+    with fill(
+        MuveraIndex.create(None, ENCODER, FDE, device="cuda"), n // 10
+    ) as warm:  # kernels and libraries stay loaded
         answers(warm)
     before = free()
-    index = fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda"), 20_000)
-    assert free() < before - 20_000 * 30 * 64
+    index = fill(MuveraIndex.create(None, ENCODER, FDE, device="cuda"), n)
+    assert free() < before - n * 30 * 64
     index.close()
     assert before - free() < 4 << 20
 
 
-def test_too_little_free_memory_is_an_error_or_falls_back_to_the_cpu() -> None:
-    import cupy
-
-    with fill(MuveraIndex.create(None, ENCODER, FDE)) as index:
+def test_too_little_free_memory_is_an_error_or_falls_back_to_the_cpu(gpu: Gpu) -> None:
+    cupy = gpu.cupy
+    n = gpu.size(3000, 200)
+    with fill(MuveraIndex.create(None, ENCODER, FDE), n) as index:
         expected = answers(index, exact=True)
     for name in ("cuda", "auto"):
-        with fill(MuveraIndex.create(None, ENCODER, FDE, device=name, device_memory=1)) as index:
+        with fill(MuveraIndex.create(None, ENCODER, FDE, device=name, device_memory=1), n) as index:
             index.engine.collection.accelerator._device.release()  # type: ignore[union-attr]
             pool = cupy.cuda.MemoryPool()
             taken = []

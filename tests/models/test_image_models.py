@@ -16,6 +16,8 @@ pytest.importorskip(
 )
 pytest.importorskip("PIL", reason="needs muvera-core[images]")
 
+from models_on_gpu import gpu as gpu  # a fixture
+from models_on_gpu import on_gpu
 from PIL import Image
 from sentence_transformers import MultiVectorEncoder
 from small_models import quietly
@@ -71,6 +73,18 @@ def test_vectors_of_images_are_bit_by_bit_those_of_the_model(
     assert ours.dimension == vision_encoders[kind].dimension
     for rows, theirs in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(rows, theirs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_of_images_stay_on_the_gpu_and_the_host_has_the_same(
+    kind: str, gpu: str, vision_folders: dict[str, Path], vision_encoders: dict[str, SentenceTransformerEncoder]
+) -> None:
+    encoder = SentenceTransformerEncoder(vision_folders[kind], device=gpu)
+    found, expected = encoder.encode_images(PAGES), vision_encoders[kind].encode_images(PAGES)
+    np.testing.assert_array_equal(on_gpu(found), found.vectors)
+    assert found.offsets.tolist() == expected.offsets.tolist()
+    np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-5)
+    assert encoder.encode_images([page(8, 8)] * 129).on_gpu is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -25,6 +25,8 @@ pytest.importorskip(
     reason="needs muvera-core[sentence-transformers], in an environment of its own",
 )
 
+from models_on_gpu import gpu as gpu  # a fixture
+from models_on_gpu import on_gpu
 from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
@@ -33,6 +35,7 @@ from small_models import HIDDEN, POSITIONS, QUERY_LENGTH, native_model, quietly,
 
 from muvera_core import MuveraIndex
 from muvera_core.encoders import SentenceTransformerEncoder, load_encoder
+from muvera_core.encoders.sentence_transformer.vectors import finished
 from muvera_core.errors import (
     EncoderError,
     EncoderMismatchError,
@@ -226,6 +229,84 @@ def test_other_batches_change_only_roundings(
 
 
 UNUSUAL = ["router", "decoder", "xlm-roberta", "bytes", "no-mask"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "pooling"])
+def test_vectors_stay_on_the_gpu_and_the_host_has_the_same(
+    kind: str, gpu: str, folders: dict[str, Path], encoders: dict[str, SentenceTransformerEncoder]
+) -> None:
+    texts = [*TEXTS, *([] if kind == "pooling" else [LONG])]
+    found = SentenceTransformerEncoder(folders[kind], device=gpu).encode_documents(texts)
+    np.testing.assert_array_equal(on_gpu(found), found.vectors)
+    expected = encoders[kind].encode_documents(texts)
+    assert found.offsets.tolist() == expected.offsets.tolist()
+    np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-5)
+
+
+def test_tensors_are_cut_and_scaled_as_arrays_are(gpu: str, folders: dict[str, Path]) -> None:
+    import torch
+
+    found = SentenceTransformerEncoder(folders["native"], device=gpu, truncate_dim=4).encode_documents(TEXTS)
+    assert found.dimension == 4
+    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-6)
+    rows = np.array([[3, 4, 9], [0.6, 0.8, 9], [0, 0, 9], [np.inf, 1, 9]], dtype=np.float32)
+    tensor: Any = finished(torch.from_numpy(rows).to(gpu), 2)
+    np.testing.assert_allclose(tensor.cpu().numpy(), finished(rows, 2), rtol=1e-6)
+
+
+def test_vectors_of_half_precision_stay_as_float32(gpu: str, folders: dict[str, Path]) -> None:
+    found = SentenceTransformerEncoder(folders["native"], device=gpu, dtype="bfloat16").encode_documents(TEXTS)
+    assert on_gpu(found).dtype == np.float32
+    np.testing.assert_array_equal(on_gpu(found), found.vectors)
+
+
+def test_large_calls_do_not_fill_the_gpu(gpu: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muvera_core.encoders.sentence_transformer.encoder.MOST_ON_GPU", 20)
+    encoder = SentenceTransformerEncoder(folders["native"], device=gpu)
+    assert encoder.encode_documents(TEXTS[:1]).on_gpu is not None
+    assert encoder.encode_documents(TEXTS * 3).on_gpu is None
+
+
+def test_a_lack_of_memory_on_the_gpu_is_an_error_of_the_encoder(
+    gpu: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def fails(tensors: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    encoder = SentenceTransformerEncoder(folders["native"], device=gpu)
+    monkeypatch.setattr("muvera_core.encoders.sentence_transformer.vectors.joined", fails)
+    with pytest.raises(EncoderError, match="cannot be copied from its device: CUDA out of memory"):
+        encoder.encode_documents(TEXTS)
+
+
+def test_an_index_on_the_same_gpu_has_the_encodings_of_the_host(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch finds no GPU")
+    encoder = SentenceTransformerEncoder(folders["native"], device="cuda")
+
+    def encodings() -> np.ndarray:
+        with MuveraIndex.create(None, encoder, device="cuda") as index:
+            index.add([*TEXTS[3:], LONG], ids=list("abcdef"))
+            candidates = index.engine.collection.stage_one.candidates
+            return candidates.vectors(candidates.keys())
+
+    from_gpu = encodings()
+    monkeypatch.setattr(SentenceTransformerEncoder, "_is_on_cuda", False)
+    np.testing.assert_allclose(from_gpu, encodings(), atol=1e-4)
+
+
+def test_questions_and_no_texts_are_on_the_host(gpu: str, folders: dict[str, Path]) -> None:
+    encoder = SentenceTransformerEncoder(folders["native"], device=gpu)
+    assert encoder.encode_queries(TEXTS).on_gpu is None
+    assert encoder.encode_documents([]).on_gpu is None
+    assert len(encoder.encode_documents([])) == 0
 
 
 @pytest.fixture(scope="session")

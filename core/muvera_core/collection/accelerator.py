@@ -57,8 +57,8 @@ class Accelerator(Protocol):
     def scans(self, stage_one: StageOne, snapshot: Snapshot) -> bool:
         """Whether ``search`` would answer for this snapshot: the device holds its vectors, and is faster."""
 
-    def search(self, stage_one: StageOne, snapshot: Snapshot, vector: FloatArray, k: int) -> IntArray | None:
-        """Keys of the ``k`` documents of highest inner product with ``vector``, best first."""
+    def search(self, stage_one: StageOne, snapshot: Snapshot, vectors: FloatArray, k: int) -> list[IntArray] | None:
+        """For each vector the keys of the ``k`` documents of highest inner product with it, best first."""
 
     def close(self) -> None:
         """Free the device's memory."""

@@ -87,7 +87,7 @@ class EncodedTexts:
                 bar.update(len(texts))
                 copies = ((place, i) for i, text in enumerate(texts) for place in same[text][1:])
                 for batch in batched(copies, self.batch_size):
-                    yield [place for place, _ in batch], TokenEmbeddings.from_list([reduced[i] for _, i in batch])
+                    yield [place for place, _ in batch], reduced.take([i for _, i in batch])
                     bar.update(len(batch))
 
     def _batches_by_length(self, texts: Iterable[str]) -> Iterator[list[str]]:
@@ -202,7 +202,7 @@ class GivenTokens:
     def batches(self, places: Sequence[int]) -> Iterator[tuple[Sequence[int], TokenEmbeddings]]:
         """See ``TokenSource``. Some at a time: the copies that storing them takes are then small."""
         for batch in batched(places, COPY_BATCH):
-            yield batch, TokenEmbeddings.from_list([self.embeddings[place] for place in batch])
+            yield batch, self.embeddings.take(batch)
 
 
 NO_TOKENS = GivenTokens(TokenEmbeddings.from_list([]))

@@ -86,7 +86,7 @@ class CudaAccelerator:
     @property
     def n_bytes(self) -> int:
         """GPU memory that this index holds."""
-        return self._device.n_bytes
+        return self._device.n_bytes + self._reranker.n_working_bytes
 
     def update(self, snapshot: Snapshot, stage_one: StageOne, *, show_progress: bool = False) -> None:
         """Copy the snapshot's documents that the GPU lacks, while there is room.
@@ -106,7 +106,8 @@ class CudaAccelerator:
     def rank(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking] | None:
         """See ``CudaReranker.rank``. None if rows are in another format than those on the GPU."""
         reranker = self._reranker
-        if any(request.snapshot.tokens.codec != reranker.codec for request in requests):
+        codecs = {id(request.snapshot): request.snapshot.tokens.codec for request in requests}
+        if any(codec != reranker.codec for codec in codecs.values()):
             return None
         return self._attempt(lambda: reranker.rank(requests, k))
 
@@ -115,10 +116,10 @@ class CudaAccelerator:
         scan = self._scan_of(stage_one)
         return scan is not None and scan.holds(snapshot)
 
-    def search(self, stage_one: StageOne, snapshot: Snapshot, vector: FloatArray, k: int) -> IntArray | None:
+    def search(self, stage_one: StageOne, snapshot: Snapshot, vectors: FloatArray, k: int) -> list[IntArray] | None:
         """Candidates of a snapshot; see ``CudaScan.search``."""
         scan = self._scan_of(stage_one)
-        return None if scan is None else self._attempt(lambda: scan.search(snapshot, vector, k))
+        return None if scan is None else self._attempt(lambda: scan.search(snapshot, vectors, k))
 
     def document_encoder(self, encoder: SetEncoder) -> DocumentEncoder:
         """An encoder that gives the same encodings as ``encoder``, made on the GPU, or on the CPU if it takes over."""

@@ -6,13 +6,20 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.errors import DeviceError, DeviceFallbackWarning, InvalidInputError, MissingExtraError
+from muvera_core.batches import runs_by_size
+from muvera_core.errors import (
+    DeviceError,
+    DeviceFallbackWarning,
+    InvalidInputError,
+    MissingExtraError,
+    MuveraError,
+)
 from muvera_core.validation import counted, shown
 
 if TYPE_CHECKING:
@@ -98,7 +105,12 @@ class CudaDevice:
     @property
     def n_bytes(self) -> int:
         """GPU memory of the pool, in use or kept for later."""
-        return int(self._pool.total_bytes())
+        with _device_errors(self.name), self.cupy.cuda.Device(self.number):
+            return int(self._pool.total_bytes())
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Turns the errors of CUDA and CuPy into a DeviceError."""
+        return _device_errors(self.name)
 
     @contextmanager
     def workspace(self) -> Iterator[Workspace]:
@@ -131,6 +143,11 @@ class CudaDevice:
         memory = self._pinned.malloc(n_bytes)
         return np.frombuffer(memory, dtype=np.uint8, count=n_bytes)
 
+    def free_unused(self) -> None:
+        """Free the memory that the pool keeps for later. Waits for all work on the GPU."""
+        with _device_errors(self.name), self.cupy.cuda.Device(self.number):
+            self._pool.free_all_blocks()
+
     def release(self) -> None:
         """Free the memory that is not in use, for other indexes and programs."""
         with _device_errors(self.name), self.cupy.cuda.Device(self.number):
@@ -155,10 +172,11 @@ class Workspace:
         # Two of each, so that one can be filled while the other is copied.
         self._outgoing = [_Buffer(device), _Buffer(device)]
         self._incoming = [_Buffer(device), _Buffer(device)]
-        self._scratch, self._used = device.cupy.empty(_SCRATCH, dtype=np.uint8), 0
-        self._scratch_at = int(self._scratch.data.ptr)
-        self._overflow: list[Any] = []
         self.stream = device.cupy.cuda.Stream(non_blocking=True)
+        with self.stream:  # the pool keeps the memory of each stream apart
+            self._scratch = device.cupy.empty(_SCRATCH, dtype=np.uint8)
+        self._scratch_at, self._used = int(self._scratch.data.ptr), 0  # bytes of ``_scratch``
+        self._overflow: list[Any] = []
 
     def allocate(self, n_bytes: int) -> int:
         """Address of ``n_bytes`` of GPU memory, a multiple of 256. It is valid until ``reset``."""
@@ -169,10 +187,22 @@ class Workspace:
         address, self._used = self._scratch_at + self._used, used
         return address
 
+    @property
+    def used(self) -> tuple[int, int]:
+        """What ``allocate`` has given so far, for ``free_from``."""
+        return self._used, len(self._overflow)
+
+    def free_from(self, used: tuple[int, int]) -> None:
+        """Let ``allocate`` give the memory again that it gave after ``used`` was read.
+
+        Work on the stream that still uses it comes before new work.
+        """
+        self._used = used[0]
+        del self._overflow[used[1] :]
+
     def reset(self) -> None:
-        """Let ``allocate`` give the same memory again. Work on the stream that still uses it comes before new work."""
-        self._used = 0
-        self._overflow.clear()
+        """``free_from`` the beginning."""
+        self.free_from((0, 0))
 
     def send(self, *arrays: Sent) -> list[int]:
         """Copy arrays to the GPU in one transfer. Arrays that are given as one sequence are laid end to end.
@@ -186,11 +216,24 @@ class Workspace:
 
     def send_to(self, target: Any, array: npt.NDArray[Any]) -> None:
         """Copy an array to a contiguous GPU array of the same size and type."""
-        address = int(target.data.ptr)
-        for piece in _pieces(np.ascontiguousarray(array)):
-            (source,) = self.send(piece)
-            _copy(self.device.cupy, address, source, len(piece), self.stream)
-            address += len(piece)
+        self.write([int(target.data.ptr)], [array])
+
+    def write(self, targets: Sequence[int], arrays: Sequence[npt.NDArray[Any]]) -> None:
+        """Copy arrays to addresses on the GPU. Small ones are sent in one transfer."""
+        pieces, addresses = [], []
+        for address, array in zip(targets, arrays, strict=True):
+            for piece in _pieces(np.ascontiguousarray(array)):
+                pieces.append(piece)
+                addresses.append(address)
+                address += len(piece)
+        for start, end in runs_by_size(np.array([len(piece) for piece in pieces], dtype=np.int64), _PIECE):
+            sources = self.send(*pieces[start:end])
+            for address, source, piece in zip(addresses[start:end], sources, pieces[start:end], strict=True):
+                self.copy(address, source, len(piece))
+
+    def copy(self, target: int, source: int, n_bytes: int) -> None:
+        """Copy bytes from one address on the GPU to another."""
+        _copy(self.device.cupy, target, source, n_bytes, self.stream)
 
     def receive(self, array: Any) -> npt.NDArray[Any]:
         """Wait for all work on the stream, and return a copy of a contiguous GPU array."""
@@ -286,11 +329,13 @@ def _device_errors(name: str) -> Iterator[None]:
     """Turn the errors of CUDA and CuPy into a DeviceError."""
     try:
         yield
+    except MuveraError:
+        raise
     except MemoryError as error:
         raise DeviceError(
             f"{name} has too little free memory ({error}): lower device_memory, or end other programs that use the GPU"
         ) from error
-    except RuntimeError as error:  # of the runtime, the driver, the compiler and the libraries
+    except (RuntimeError, ImportError) as error:  # of the runtime, driver, compiler and libraries, or one is missing
         raise DeviceError(f"{name} cannot be used: {error}") from error
     except Exception as error:
         if type(error).__module__.startswith("cupy"):

@@ -88,6 +88,21 @@ extern "C" __global__ void sketch(const float *__restrict__ encodings, long long
     sketched[place] = sum;
 }
 
+// Vectors as precision int8 stores them: codes from -127 to 127, and a scale for each vector. A warp works on each
+// vector, with the operations of TokenCodec.encode and decode in their order, so the results are equal bit by bit.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    round_to_int8(const float *__restrict__ vectors, long long n, int width, float *__restrict__ rounded) {
+    const long long row = (long long)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    if (row >= n) return;
+    const float *vector = vectors + row * width;
+    float largest = 0;
+    for (int column = threadIdx.x % 32; column < width; column += 32) largest = fmaxf(largest, fabsf(vector[column]));
+    for (int step = 16; step; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
+    const float scale = largest / 127, divisor = scale > 0 ? scale : 1;
+    for (int column = threadIdx.x % 32; column < width; column += 32)
+        rounded[row * width + column] = (int)fminf(fmaxf(rintf(vector[column] / divisor), -127), 127) * scale;
+}
+
 // The highest product of each document's tokens with each anchor: [token][anchor] to [document][anchor].
 extern "C" __global__ void highest(const float *__restrict__ products, int n_anchors,
                                    const long long *__restrict__ offsets, float *__restrict__ matches) {

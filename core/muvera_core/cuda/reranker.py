@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import pairwise
+from operator import is_
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,16 +14,22 @@ import numpy.typing as npt
 
 from muvera_core.batches import runs_by_size
 from muvera_core.collection import RerankRequest
-from muvera_core.cuda.document_cache import BYTES_AT_ONCE, CachedDocuments, DocumentCache, Session, documents_in
-from muvera_core.cuda.engine import Documents, Scores
+from muvera_core.cuda.cached_documents import CachedDocuments
+from muvera_core.cuda.document_cache import DocumentCache, Session, documents_in
+from muvera_core.cuda.gpu_data import Documents
+from muvera_core.cuda.list_ranker import LONGEST_LIST, ListRanker
+from muvera_core.cuda.row_blocks import BYTES_AT_ONCE
 from muvera_core.cuda.row_layout import RowLayout, rows_for_gpu
+from muvera_core.cuda.selection import Scores
 from muvera_core.maxsim import Ranking, ranked
 from muvera_core.search import sharing_documents
 from muvera_core.storage import Rows, Snapshot, TokenCodec
 from muvera_core.token_embeddings import FloatArray, IntArray
 
 # Most scores that are computed together for queries with the same documents.
-_SCORES_AT_ONCE = 1 << 25
+_SCORES_AT_ONCE = 1 << 27
+# Most such queries: the second dimension of a kernel's grid counts them.
+_QUERIES_AT_ONCE = 65_535
 # Most pairs of query and document that are scored together for queries with different documents.
 _PAIRS_AT_ONCE = 1 << 14
 
@@ -36,9 +43,13 @@ class Scorer(Session, Protocol):
         self, queries: Any, documents: Documents, places: npt.NDArray[np.int32], lists: IntArray
     ) -> Scores: ...
 
-    def score_all(self, queries: Any, documents: Documents) -> Scores: ...
+    def score_all(self, queries: Any, documents: Documents, places: npt.NDArray[np.int32] | None = None) -> Scores: ...
 
     def select(self, scores: Scores, k: int | None) -> Any: ...
+
+    def best_of_all(
+        self, queries: Any, documents: Documents, k: int | None, dead_at: int = 0, n_dead: int = 0
+    ) -> Any: ...
 
     def fetch(self, selected: Any) -> tuple[npt.NDArray[np.int32], FloatArray]: ...
 
@@ -55,6 +66,8 @@ class Engine(Protocol):
     layout: RowLayout
 
     def session(self) -> AbstractContextManager[Scorer]: ...
+
+    def list_ranker(self) -> ListRanker: ...
 
 
 class CudaReranker:
@@ -74,7 +87,7 @@ class CudaReranker:
             budget: most bytes of rows to cache on the GPU.
         """
         self._engine, self._store, self.codec = engine, store, codec
-        self._cache = DocumentCache(engine.layout, budget)
+        self._cache, self._lists = DocumentCache(engine.layout, budget), engine.list_ranker()
 
     @property
     def n_bytes(self) -> int:
@@ -83,8 +96,9 @@ class CudaReranker:
 
     @property
     def n_cached(self) -> int:
-        """Number of documents that are cached on the GPU."""
-        return len(self._cache.current.keys)
+        """Number of documents that are cached on the GPU, without deleted ones."""
+        cached = self._cache.current
+        return len(cached) - cached.n_dead
 
     def update(self, snapshot: Snapshot, *, show_progress: bool = False) -> None:
         """Cache documents of a snapshot that are not on the GPU, while there is room. Raises DeviceError."""
@@ -97,9 +111,15 @@ class CudaReranker:
                 show_progress=show_progress,
             )
 
+    @property
+    def n_working_bytes(self) -> int:
+        """GPU memory that is held between calls, and is not the device's."""
+        return self._lists.n_bytes
+
     def clear(self) -> None:
         """Drop all cached documents."""
         self._cache.clear()
+        self._lists.release()
 
     def rank(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking]:
         """The ``k`` best documents of each request (all if None), by falling MaxSim, ties by rising key.
@@ -108,7 +128,12 @@ class CudaReranker:
             DeviceError: the GPU fails.
             CorruptIndexError: rows that had to be read are damaged.
         """
-        requests = [replace(request, query=self.codec.to_codec_space(request.query)) for request in requests]
+        queries = self._in_codec_space([request.query for request in requests])
+        found = self._rank_cached_lists(queries, [request.keys for request in requests], k)
+        if found is not None:
+            return found
+        if self.codec.is_sliced:
+            requests = [replace(request, query=query) for request, query in zip(requests, queries, strict=True)]
         rankings: list[Ranking] = []
         single: list[RerankRequest] = []
         for group in sharing_documents(requests):
@@ -119,15 +144,34 @@ class CudaReranker:
             single = []
         return rankings + self._rank_lists(single, k)
 
+    def _in_codec_space(self, queries: Sequence[FloatArray]) -> Sequence[FloatArray]:
+        """See ``TokenCodec.to_codec_space``. All queries are converted together."""
+        if not self.codec.is_sliced or not queries:
+            return queries
+        ends = np.cumsum([len(query) for query in queries])
+        return np.split(self.codec.to_codec_space(np.concatenate(queries)), ends[:-1])
+
+    def _rank_cached_lists(
+        self, queries: Sequence[FloatArray], lists: Sequence[IntArray], k: int | None
+    ) -> list[Ranking] | None:
+        """Rank each query's own documents in one call; None if that cannot be done, or not fast."""
+        cached = self._cache.current
+        if not len(cached) or any(map(is_, lists, lists[1:])):
+            return None
+        if max(map(len, lists), default=0) > LONGEST_LIST:
+            return None
+        return self._lists.rank(cached, queries, lists, k)
+
     def _rank_shared(self, requests: Sequence[RerankRequest], k: int | None) -> list[Ranking]:
         """Rank the same documents for each request. ``_SCORES_AT_ONCE`` limits the requests ranked together."""
         rankings: list[Ranking] = []
         chunks = max(self._engine.layout.n_chunks(len(request.query)) for request in requests)
-        n = max(1, _SCORES_AT_ONCE // max(1, chunks * len(requests[0].keys)))
+        n = min(_QUERIES_AT_ONCE, max(1, _SCORES_AT_ONCE // max(1, chunks * len(requests[0].keys))))
         for start in range(0, len(requests), n):
             group = requests[start : start + n]
             with self._engine.session() as session:
-                parts = list(self._select_shared(session, self._cache.current, group, k))
+                cached = self._cache.current  # is kept until the GPU has finished
+                parts = list(self._select_shared(session, cached, group, k))
                 rankings += _rankings(session, len(group), parts, k)
         return rankings
 
@@ -135,7 +179,8 @@ class CudaReranker:
         """Rank each request's own documents. The GPU works on some requests while the next ones are prepared."""
         if not requests:
             return []
-        bounds = runs_by_size(np.array([len(request.keys) for request in requests]), _PAIRS_AT_ONCE)
+        # At least 1 each, so that no run has more requests than a kernel's grid can count.
+        bounds = runs_by_size(np.array([max(1, len(request.keys)) for request in requests]), _PAIRS_AT_ONCE)
         with self._engine.session() as session:
             cached = self._cache.current
             selections = [
@@ -151,15 +196,15 @@ class CudaReranker:
         snapshot, keys = requests[0].snapshot, requests[0].keys
         queries = session.prepare([request.query for request in requests])
         if cached.are_exactly(keys):
-            yield _Selection(keys, None, session.select(session.score_all(queries, cached.on_gpu), k))
+            best = session.best_of_all(queries, cached.on_gpu, k, cached.dead_at, cached.n_dead)
+            yield _Selection(cached.keys, None, best)
             return
         places = cached.places(keys)
         is_cached = places >= 0
-        lists = np.arange(len(requests) + 1, dtype=np.int64) * np.count_nonzero(is_cached)
-        scores = session.score_lists(queries, cached.on_gpu, np.tile(places[is_cached], len(requests)), lists)
+        scores = session.score_all(queries, cached.on_gpu, places[is_cached])
         yield _Selection(keys[is_cached], None, session.select(scores, k))
         for batch, documents in self._uploaded(session, snapshot, keys[~is_cached]):
-            yield _Selection(batch, None, session.select(session.score_all(queries, documents), k))
+            yield _Selection(batch, None, session.best_of_all(queries, documents, k))
 
     def _select_lists(
         self, session: Scorer, cached: CachedDocuments, requests: Sequence[RerankRequest], k: int | None
@@ -203,7 +248,7 @@ class CudaReranker:
         counts = snapshot.rows.count[snapshot.places(keys)]
         for start, end in runs_by_size(counts, BYTES_AT_ONCE // layout.bytes_per_token):
             rows, offsets = self._read(snapshot, keys[start:end])
-            uploaded = session.upload(rows)
+            uploaded = session.upload(rows, offsets)
             yield keys[start:end], documents_in(uploaded, offsets, layout)
 
 
@@ -246,12 +291,9 @@ def _best(session: Scorer, n_requests: int, part: _Selection) -> list[Ranking]:
     order = np.argsort(-scores, axis=1, kind="stable")
     rows = np.arange(n_requests)[:, None]
     places, scores = places[rows, order], scores[rows, order]
-    if part.lists is None:
-        counts = [len(part.keys)] * n_requests
-        keys = part.keys[places]
-    else:
-        counts = np.diff(part.lists).tolist()
-        keys = part.keys.take(part.lists[:-1, None] + places, mode="clip")
+    first = 0 if part.lists is None else part.lists[:-1, None]
+    keys = part.keys.take(first + places, mode="clip")
+    counts = np.count_nonzero(scores > -np.inf, axis=1).tolist()  # lists are shorter than k, and documents deleted
     return [(keys[i, :n], scores[i, :n]) for i, n in enumerate(counts)]
 
 

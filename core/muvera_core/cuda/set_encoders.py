@@ -13,7 +13,8 @@ import numpy as np
 
 from muvera_core.batches import runs_by_size
 from muvera_core.cuda.device import CudaDevice, Workspace
-from muvera_core.cuda.engine import kernel_source
+from muvera_core.cuda.launch import kernel_source
+from muvera_core.cuda.rows_on_gpu import rows_on_gpu
 from muvera_core.set_encoders import FixedDimensionalEncoder, LearnedSetEncoder, SetEncoder
 from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, require_dimension
 
@@ -42,6 +43,7 @@ class _CudaSetEncoder:
         self._cupy = device.cupy
         with device.workspace() as workspace:
             self._module = self._cupy.RawModule(code=kernel_source("encodings.cu"), options=("-std=c++17",))
+            self._rounding = self._module.get_function("round_to_int8")
             self._load()
             workspace.stream.synchronize()
 
@@ -80,7 +82,7 @@ class _CudaSetEncoder:
             offsets: int64, shape (documents + 1,); see ``TokenEmbeddings``.
 
         Returns:
-            A CuPy array, float32, shape (documents, output_dimension).
+            A CuPy array, float32, shape (documents, output_dimension). Keep it until your own work with it has ended.
         """
         with self._device.workspace() as workspace:
             tokens = self._cupy.ascontiguousarray(self._cupy.from_dlpack(vectors), dtype=np.float32)
@@ -99,11 +101,19 @@ class _CudaSetEncoder:
         with self._device.workspace() as workspace:
             for start, end in self._batches(embeddings.lengths):
                 offsets = embeddings.offsets[start : end + 1]
-                vectors = self._cupy.empty((int(offsets[-1] - offsets[0]), self._dimension), dtype=np.float32)
-                workspace.send_to(vectors, embeddings.vectors[offsets[0] : offsets[-1]])
+                vectors = self._on_gpu(embeddings, int(offsets[0]), int(offsets[-1]), workspace)
                 encoded = self._encode_on_gpu(vectors, offsets - offsets[0], workspace, are_queries=are_queries)
                 workspace.fetch(int(encoded.data.ptr), encodings[start:end])
         return encodings
+
+    def _on_gpu(self, embeddings: TokenEmbeddings, start: int, stop: int, workspace: Workspace) -> Any:
+        """Vectors ``start`` to ``stop`` on this GPU, float32. They are sent there unless it has them."""
+        rows = embeddings.on_gpu
+        if rows is not None and rows.gpu == self._device.number:
+            return rows_on_gpu(rows.part(start, stop), self._cupy, self._rounding)
+        vectors = self._cupy.empty((stop - start, self._dimension), dtype=np.float32)
+        workspace.send_to(vectors, embeddings.vectors[start:stop])
+        return vectors
 
     def _batches(self, lengths: IntArray) -> Iterator[tuple[int, int]]:
         """Ranges of token sets whose products and encodings have at most ``_ELEMENTS`` numbers."""

@@ -153,7 +153,8 @@ class WritingCalls(IndexParts):
         """Add documents by their token embeddings, all or none. A document replaces the one with the same id.
 
         Args:
-            token_embeddings: made by the index's encoder. Or a list of arrays of shape (tokens, dimension).
+            token_embeddings: made by the index's encoder. Or a list of arrays of shape (tokens, dimension). Those that
+                are in the memory of the GPU that the index is open on are encoded for stage one there.
             ids: a distinct id for each document. None draws random ids.
             texts: the passages that the embeddings were made from. Hits return them.
             metadatas: a mapping for each document; see ``add``.
@@ -163,7 +164,7 @@ class WritingCalls(IndexParts):
             DimensionMismatchError: the vectors have another width than the index's.
         """
         if not isinstance(token_embeddings, TokenEmbeddings):
-            token_embeddings = TokenEmbeddings.from_list(token_embeddings)
+            token_embeddings = TokenEmbeddings.from_list(token_embeddings, keep_on_gpu=True)
         require_dimension(token_embeddings, self._encoder.dimension, "this index")
         n = len(token_embeddings)
         records = _records([None] * n if texts is None else require_strings("texts", texts), ids, metadatas, n)

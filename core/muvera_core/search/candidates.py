@@ -33,11 +33,5 @@ def find_candidates(
 
 def _search_on_gpu(collection: Collection, moment: Moment, vectors: FloatArray) -> list[IntArray] | None:
     """The keys of each query's candidates; None if the GPU leaves the work to the CPU."""
-    found = []
-    for vector in vectors:
-        gpu = collection.accelerator
-        keys = None if gpu is None else gpu.search(moment.stage_one, moment.snapshot, vector, moment.plan.n_candidates)
-        if keys is None:
-            return None
-        found.append(keys)
-    return found
+    gpu = collection.accelerator
+    return None if gpu is None else gpu.search(moment.stage_one, moment.snapshot, vectors, moment.plan.n_candidates)

@@ -10,13 +10,12 @@ from contextlib import nullcontext
 from itertools import islice
 from typing import NamedTuple
 
-import numpy as np
-
 from muvera_core.batches import batched
 from muvera_core.calibration import Calibration
 from muvera_core.collection import Collection
 from muvera_core.encoders import TokenEncoder
 from muvera_core.hits import Hit
+from muvera_core.maxsim import normalize_scores
 from muvera_core.search.modes import Question, Ranked, rank, score
 from muvera_core.search.moment import Moment, take_moment
 from muvera_core.search.passages import add_passages
@@ -101,7 +100,7 @@ def scores_of(
     ranked: Ranked, options: SearchOptions, n_documents: int, calibration: Calibration | None
 ) -> list[HitScores]:
     """The scores of the documents that become hits: the best ``k`` whose relevance is high enough."""
-    normalized = np.clip(ranked.comparable, 0, 1).tolist()
+    normalized = normalize_scores(ranked.comparable, 1).tolist()
     relevance = relevance_of(ranked.comparable, 1, n_documents, calibration)[: options.k].tolist()
     least = 0.0 if options.min_score is None else options.min_score
     n = sum(share >= least for share in relevance)  # best first

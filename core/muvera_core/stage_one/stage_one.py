@@ -93,9 +93,7 @@ class StageOne:
         """Encode documents and stage them. See ``stage_vectors``."""
         for start in range(0, len(keys), _BATCH):
             end = min(start + _BATCH, len(keys))
-            low, high = embeddings.offsets[start], embeddings.offsets[end]
-            batch = TokenEmbeddings(embeddings.vectors[low:high], embeddings.offsets[start : end + 1] - low)
-            self.stage_vectors(keys[start:end], self.encode_documents(batch))
+            self.stage_vectors(keys[start:end], self.encode_documents(embeddings.part(start, end)))
 
     def stage_vectors(self, keys: IntArray, vectors: FloatArray) -> None:
         """Take in documents that are encoded. ``publish`` makes them visible. This is fast for a vector that is there.

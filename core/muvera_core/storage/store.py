@@ -327,11 +327,15 @@ class Store:
         """Write token rows that no document refers to yet. A ``Change`` or ``roll_back`` must follow.
 
         Returns:
-            The places of the rows, and the token embeddings as they will be read from there.
+            The places of the rows, and the token embeddings as they will be read from there. Their ``on_gpu`` is kept
+            if a GPU can round the vectors as the rows do.
         """
-        offsets = embeddings.offsets
+        offsets, rounding = embeddings.offsets, self.codec.rounding
         rows = self.codec.encode(embeddings.vectors, offsets)
-        return self.append_rows(rows, offsets), TokenEmbeddings(self.codec.decode(rows, offsets), offsets)
+        stored = TokenEmbeddings(self.codec.decode(rows, offsets), offsets)
+        if embeddings.on_gpu is not None and rounding is not None:
+            stored = stored.with_gpu(embeddings.on_gpu.rounded(rounding))
+        return self.append_rows(rows, offsets), stored
 
     def append_rows(self, rows: Rows, offsets: IntArray) -> AppendedTokens:
         """Like ``append_tokens``, for encoded rows. Document ``i`` owns ``rows[offsets[i]:offsets[i + 1]]``."""

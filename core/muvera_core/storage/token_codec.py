@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from muvera_core.device_rows import Rounding
 from muvera_core.errors import InvalidInputError
 from muvera_core.maxsim import RowLayout
 from muvera_core.storage import sliced_rows
@@ -55,6 +56,11 @@ class TokenCodec:
     def is_sliced(self) -> bool:
         """Whether the leading bits of a document's tokens can be read alone."""
         return self.precision in sliced_rows.PRECISIONS
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """What ``decode(encode(vectors))`` does to each vector, if it does no more than that: nothing is rotated."""
+        return None if self.is_sliced else "int8" if self.precision == "int8" else "float16"
 
     @property
     def row_dtype(self) -> np.dtype[np.void]:

@@ -29,6 +29,13 @@ from muvera_core.encoders.sentence_transformer.loading import (
     load_model,
     require_sentence_transformers,
 )
+from muvera_core.encoders.sentence_transformer.vectors import (
+    MOST_IMAGES_ON_GPU,
+    MOST_ON_GPU,
+    as_embeddings,
+    finished,
+    joined,
+)
 from muvera_core.encoders.text.naming import require_unicode_texts
 from muvera_core.encoders.text.reports import TextReports
 from muvera_core.encoders.text.text_windows import TEXT_WINDOWS_VERSION, TextWindow
@@ -36,15 +43,15 @@ from muvera_core.encoders.text.tokenizing import Wordpieces
 from muvera_core.encoders.text.windows import OVERLAP_SHARE
 from muvera_core.encoders.torch_forks import allow_forks
 from muvera_core.errors import EncoderError, InvalidInputError
-from muvera_core.token_embeddings import FloatArray, IntArray, TokenEmbeddings, unit_length
+from muvera_core.token_embeddings import IntArray, TokenEmbeddings
 from muvera_core.validation import require_count, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from sentence_transformers import MultiVectorEncoder
 
-# Vectors whose length differs from 1 by more than this are scaled. Rounding in float32 makes no such difference.
-_LENGTH_TOLERANCE = 1e-5
+    from muvera_core.encoders.sentence_transformer.vectors import Vectors
+
 # One lock per model object, because transformers' tokenizers are not thread-safe. Encoders of one object share it.
 _LOCKS: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
 _LOCKS_GUARD = Lock()
@@ -239,6 +246,9 @@ class SentenceTransformerEncoder:
     def encode_documents(self, texts: Sequence[str]) -> TokenEmbeddings:
         """Token vectors of passages, in order. Tokens on the model's skip-list, such as punctuation, have none.
 
+        The vectors of a model on CUDA also stay there, for an index that is open on the same GPU. They take its memory
+        as long as the result is in use.
+
         Raises:
             InvalidInputError: ``texts`` is not a sequence of valid strings.
             EncoderError: the model fails, or has no vector for a text.
@@ -247,16 +257,16 @@ class SentenceTransformerEncoder:
         self._reports.documents(pieces, self.max_document_tokens)
         windows = [self._documents.windows(found) for found in pieces]
         whole = [i for i, found in enumerate(windows) if len(found) == 1 and self._documents.has_tokens(pieces[i])]
-        none = np.empty((0, self._dimension), dtype=np.float32)
-        vectors: dict[int, FloatArray] = dict.fromkeys(range(len(pieces)), none)
-        encoded = self._encode([pieces[i].text[: pieces[i].end] for i in whole], self._documents)
+        stays = self._is_on_cuda and sum(len(found.ids) for found in pieces) <= MOST_ON_GPU
+        vectors: dict[int, Vectors] = {}
+        encoded = self._encode([pieces[i].text[: pieces[i].end] for i in whole], self._documents, stays=stays)
         vectors.update(zip(whole, encoded, strict=True))
         cut = [i for i, found in enumerate(windows) if len(found) > 1]
         parts = [pieces[i].text[window.start : window.stop] for i in cut for window in windows[i]]
-        rows = iter(self._encode(parts, self._documents))
+        rows = iter(self._encode(parts, self._documents, stays=stays))
         for i in cut:
-            vectors[i] = np.concatenate([self._kept(pieces[i].text, window, next(rows)) for window in windows[i]])
-        return self._embeddings([vectors[i] for i in range(len(pieces))], self._documents)
+            vectors[i] = joined([self._kept(pieces[i].text, window, next(rows)) for window in windows[i]])
+        return self._embeddings([vectors.get(i) for i in range(len(pieces))], self._documents, stays=stays)
 
     def encode_queries(self, texts: Sequence[str]) -> TokenEmbeddings:
         """Token vectors of queries, in order, with those of the tokens by which the model expands queries.
@@ -268,7 +278,7 @@ class SentenceTransformerEncoder:
         pieces = self._query_pieces(require_unicode_texts(texts))
         self._reports.queries(pieces, self._queries.room(self.max_document_tokens))
         given = [i for i, found in enumerate(pieces) if self._queries.has_tokens(found)]
-        vectors = [np.empty((0, self._dimension), dtype=np.float32)] * len(pieces)
+        vectors: list[Vectors | None] = [None] * len(pieces)
         encoded = self._encode([self._queries.as_given(pieces[i]) for i in given], self._queries)
         for i, rows in zip(given, encoded, strict=True):
             vectors[i] = rows
@@ -310,6 +320,8 @@ class SentenceTransformerEncoder:
     def encode_images(self, images: Sequence[Image]) -> TokenEmbeddings:
         """Token vectors of images as documents, in order: those of ``encode_document``. Questions about them are text.
 
+        The vectors of a model on CUDA also stay there; see ``encode_documents``.
+
         Args:
             images: images of Pillow, for instance one per page.
 
@@ -319,8 +331,9 @@ class SentenceTransformerEncoder:
         """
         self._require_images()
         given = require_images(images)
-        vectors = self._call(self._model.encode_document, given) if given else []
-        return TokenEmbeddings.from_list([self._finished(rows) for rows in vectors], dimension=self._dimension)
+        stays = self._is_on_cuda and len(given) <= MOST_IMAGES_ON_GPU
+        vectors = self._call(self._model.encode_document, given, stays=stays) if given else []
+        return as_embeddings([finished(rows, self._dimension) for rows in vectors], self._dimension)
 
     def image_patches(self, width: int, height: int) -> IntArray:
         """Where the tokens of an image are in it.
@@ -402,38 +415,40 @@ class SentenceTransformerEncoder:
         found = self._queries.tokenizer.pieces(texts, self._queries.room(self.max_document_tokens))
         return [self._queries.as_cut(pieces) for pieces in found]
 
-    def _encode(self, texts: Sequence[str], inputs: TextInputs) -> list[FloatArray]:
-        """The unit-length vectors of each text, float32, shape (tokens, dimension)."""
-        return [self._finished(vectors) for vectors in self._run(texts, inputs)] if texts else []
+    @property
+    def _is_on_cuda(self) -> bool:
+        backend = "torch" if self._source is None else self._source.backend
+        return backend == "torch" and self._model.device.type == "cuda"
 
-    def _run(self, texts: Sequence[str], inputs: TextInputs) -> list[FloatArray]:
+    def _encode(self, texts: Sequence[str], inputs: TextInputs, *, stays: bool = False) -> list[Vectors]:
+        """The unit-length vectors of each text, float32, shape (tokens, dimension).
+
+        Args:
+            texts: the texts.
+            inputs: their task.
+            stays: give tensors, which stay on the model's device.
+        """
+        return [finished(found, self._dimension) for found in self._run(texts, inputs, stays=stays)] if texts else []
+
+    def _run(self, texts: Sequence[str], inputs: TextInputs, *, stays: bool = False) -> list[Vectors]:
         encode = self._model.encode_query if inputs.task == "query" else self._model.encode_document
-        return self._call(encode, [inputs.model_input(text) for text in texts])
+        return self._call(encode, [inputs.model_input(text) for text in texts], stays=stays)
 
-    def _call(self, encode: Any, items: list[Any]) -> list[FloatArray]:
+    def _call(self, encode: Any, items: list[Any], *, stays: bool = False) -> list[Vectors]:
         try:
             with _lock_of(self._model):
-                vectors: list[FloatArray] = encode(
-                    items, batch_size=self.batch_size, show_progress_bar=False, convert_to_numpy=True
+                vectors: list[Vectors] = encode(
+                    items, batch_size=self.batch_size, show_progress_bar=False, convert_to_numpy=not stays
                 )
         except Exception as error:  # the model's own code can raise anything, such as a lack of memory on the GPU
             raise EncoderError(f"the model failed to encode: {type(error).__name__}: {error}") from error
         return vectors
 
-    def _finished(self, vectors: FloatArray) -> FloatArray:
-        cut = np.asarray(vectors, dtype=np.float32)[:, : self._dimension]
-        lengths = np.linalg.norm(cut, axis=1)
-        other = (np.abs(lengths - 1) > _LENGTH_TOLERANCE) & np.isfinite(lengths)
-        if other.any():
-            cut = cut.copy()
-            cut[other] = unit_length(cut[other])
-        return cut
-
     def _rows(self, text: str, inputs: TextInputs) -> Rows:
         with _lock_of(self._model):
             return inputs.rows(text)
 
-    def _kept(self, text: str, window: TextWindow, vectors: FloatArray) -> FloatArray:
+    def _kept(self, text: str, window: TextWindow, vectors: Vectors) -> Vectors:
         if not self._documents.has_known_rows:
             return vectors
         rows = self._rows(text[window.start : window.stop], self._documents)
@@ -444,16 +459,20 @@ class SentenceTransformerEncoder:
             )
         return vectors[rows.kept(window)]
 
-    def _embeddings(self, vectors: Sequence[FloatArray], inputs: TextInputs) -> TokenEmbeddings:
-        found = [rows if len(rows) else self._in_place_of_none(inputs) for rows in vectors]
-        return TokenEmbeddings.from_list(found, dimension=self._dimension)
+    def _embeddings(
+        self, vectors: Sequence[Vectors | None], inputs: TextInputs, *, stays: bool = False
+    ) -> TokenEmbeddings:
+        found = [
+            self._in_place_of_none(inputs, stays=stays) if rows is None or not len(rows) else rows for rows in vectors
+        ]
+        return as_embeddings(found, self._dimension)
 
     def _spans_of_all(self, spans: IntArray, inputs: TextInputs) -> IntArray:
         return spans if len(spans) else np.zeros((len(self._in_place_of_none(inputs)), 2), dtype=np.int64)
 
-    def _in_place_of_none(self, inputs: TextInputs) -> FloatArray:
+    def _in_place_of_none(self, inputs: TextInputs, *, stays: bool = False) -> Vectors:
         """The vectors of a space, for a text of which the model keeps no token."""
-        vectors = self._encode([" "], inputs)[0]
+        vectors = self._encode([" "], inputs, stays=stays)[0]
         if not len(vectors):
             raise EncoderError(
                 f"the model gives no vector for a {inputs.task}: its MultiVectorMask leaves out every token. A model "
