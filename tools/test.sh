@@ -21,6 +21,10 @@ floor_leaves_out=(
     --ignore tests/core/test_build_multilingual_encoder.py
     --ignore tests/models
     --ignore tests/docs
+    # Kernels of the GPU, compiled by the same compiler.
+    --ignore tests/core/test_cuda.py
+    --ignore tests/core/test_cuda_exact.py
+    --ignore tests/core/test_cuda_host_path.py
     # Long campaigns about our own code: the order of writes, the checks of what was written, and the undoing of what was
     # interrupted. No package's version decides these. What they build on is tested by all other tests.
     --ignore tests/durability/crash
