@@ -15,12 +15,13 @@ from noting_encoder import NotingEncoder
 from ray import serve
 from ray.serve.schema import ServeDeploySchema
 from ray_shards import eventually
+from tiny_onnx import DIMENSION, write_folder
 
 from muvera_core import RemoteMuveraIndex
 from muvera_core.distributed import ClusterOptions, ShardedMuveraIndex
 from muvera_core.errors import InvalidInputError
 from muvera_core.serving import ServiceSettings
-from muvera_core.serving.ray_serve import app, serve_app
+from muvera_core.serving.ray_serve import _encoder_source, app, serve_app
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.usefixtures("ray_cluster")]
 TOKEN = "secret"
@@ -95,6 +96,16 @@ def test_bad_requests_get_our_answers(service: httpx.Client, body: bytes, header
     assert (answer.status_code, set(answer.json()["error"])) == (status, {"type", "message"}), answer.text
 
 
+@pytest.mark.parametrize("name", ["bundled", "a-model"])
+def test_a_named_encoder_is_made_on_its_device(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    write_folder(folder, {"model_type": "ColBERT", "embedding_dim": DIMENSION, "muvera": {"version": 1}})
+    make = _encoder_source("bundled" if name == "bundled" else str(folder), "gpu")
+    assert callable(make)
+    with pytest.raises(InvalidInputError, match="device must be 'cpu', 'cuda', 'cuda:N'"):
+        make()
+
+
 def test_a_config_file_makes_the_application(folder: Path) -> None:
     args = {
         "path": str(folder),
@@ -117,6 +128,7 @@ def test_a_config_file_makes_the_application(folder: Path) -> None:
         ({"path": "x", "settings": {"max_kk": 1}}, "settings does not know 'max_kk': did you mean 'max_k'?"),
         ({"path": "x", "cluster": {"detached": False}}, "cluster does not know 'detached'"),
         ({"path": "x", "cluster": []}, "cluster must be a mapping"),
+        ({"path": "x", "encoder_device": "cuda"}, "encoder_device is for an encoder that is named"),
         ({"path": "x", "num_replicas": 0}, "num_replicas must be at least 1"),
     ],
 )

@@ -148,6 +148,11 @@ def the_gpu_cannot_be_used() -> None:
         MuveraIndex.create(None, device="cuda")
 
 
+def the_encoder_cannot_use_the_gpu() -> None:
+    with mock.patch("onnxruntime.get_available_providers", return_value=["CPUExecutionProvider"]):
+        BundledEncoder(device="cuda")
+
+
 def the_models_folder_does_not_exist() -> None:
     from muvera_core.encoders import load_encoder
 
