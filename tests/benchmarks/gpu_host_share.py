@@ -157,11 +157,14 @@ class Memory:
     """An array of the GPU, in the host's memory."""
 
     def __init__(self, values: Any) -> None:
-        self.values = values
+        self.values, self.dtype, self.nbytes = values, values.dtype, values.nbytes
         self.data = SimpleNamespace(ptr=values.ctypes.data)
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __getitem__(self, key: slice) -> Memory:
+        return Memory(self.values[key])
 
 
 class Function:
@@ -185,7 +188,7 @@ class Pool:
 
 INSTANT_CUPY: Any = SimpleNamespace(
     empty=lambda shape, dtype: Memory(np.zeros(shape, dtype)),
-    asarray=lambda values: Memory(np.array(values)),
+    zeros=lambda shape, dtype: Memory(np.zeros(shape, dtype)),
     RawModule=lambda **_: SimpleNamespace(get_function=lambda name: SimpleNamespace(kernel=Function())),
     cuda=SimpleNamespace(
         Device=Context,
@@ -194,6 +197,7 @@ INSTANT_CUPY: Any = SimpleNamespace(
         MemoryPool=Pool,
         PinnedMemoryPool=Pool,
         using_allocator=lambda allocate: nullcontext(),
+        get_current_stream=Context,
         runtime=SimpleNamespace(getDeviceCount=lambda: 1, memcpyAsync=lambda *_: None, memcpyDefault=4),
     ),
 )

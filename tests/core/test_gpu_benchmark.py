@@ -1,12 +1,14 @@
-"""``tests/benchmarks/gpu.py`` runs: a GPU is not always at hand to find out."""
+"""The benchmarks of the GPU run: one is not always at hand to find out."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cuda_on_cpu import building
 from gpus import simulated_gpu
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -35,3 +37,13 @@ def test_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for part in ("rerank 4 of 20", "64 queries", "int8", "2bit", "32 queries", "taking in 10", "documents/s"):
         assert part in printed
+
+
+def test_the_hosts_share_is_measured() -> None:
+    pytest.importorskip("muvera_kernels", reason="needs muvera-kernels")
+    building.compiler()
+    command = [sys.executable, str(BENCHMARKS / "gpu_host_share.py"), "--seconds", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 query: compiled" in done.stdout
+    assert "64 queries: compiled" in done.stdout
