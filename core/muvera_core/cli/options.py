@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 from tqdm import tqdm
 
-from muvera_core.encoders import TokenEncoder, default_encoder, is_precomputed, named_encoder
+from muvera_core.encoders import TokenEncoder, is_precomputed, named_encoder
 from muvera_core.errors import InvalidInputError, MuveraError
 from muvera_core.index import MuveraIndex
 from muvera_core.search import SearchMode
@@ -103,8 +103,6 @@ def load_encoder(checkpoint: Path | None, index: Path, device: str | None) -> To
         fingerprint = read_encoder(index.absolute())
     except MuveraError:
         fingerprint = None
-    if checkpoint is None:
-        return default_encoder(fingerprint, device)
     return named_encoder(checkpoint, fingerprint, device)
 
 

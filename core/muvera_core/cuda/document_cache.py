@@ -10,31 +10,22 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
 from muvera_core.batches import runs_by_size
-from muvera_core.cuda.cached_documents import MAX_DELETED, CachedDocuments, ColumnWriter
+from muvera_core.cuda.cached_documents import MAX_DELETED, CachedDocuments
 from muvera_core.cuda.gpu_data import Documents, GpuRows
-from muvera_core.cuda.row_blocks import BYTES_AT_ONCE, RowBlocks, RowMemory
+from muvera_core.cuda.row_blocks import BYTES_AT_ONCE, RowBlocks
 from muvera_core.cuda.row_layout import RowLayout
+from muvera_core.cuda.session import CudaSession
 from muvera_core.storage import Rows
 from muvera_core.token_embeddings import IntArray
 
 # Returns the stored rows and the offsets of documents with these keys.
 Reader = Callable[[IntArray], tuple[Rows, IntArray]]
-
-
-class Session(ColumnWriter, RowMemory, Protocol):
-    """The part of ``CudaSession`` that the cache needs."""
-
-    def upload(self, rows: Rows, offsets: IntArray, target: GpuRows | None = None) -> GpuRows: ...
-
-    def wait(self) -> None: ...
-
-    def free_unused(self) -> None: ...
 
 
 class DocumentCache:
@@ -61,7 +52,7 @@ class DocumentCache:
         return self.current.n_bytes
 
     def update(
-        self, session: Session, keys: IntArray, counts: IntArray, read: Reader, *, show_progress: bool = False
+        self, session: CudaSession, keys: IntArray, counts: IntArray, read: Reader, *, show_progress: bool = False
     ) -> None:
         """Copy documents that are not cached to the GPU, in the order of their keys, while there is room.
 
@@ -109,7 +100,7 @@ class DocumentCache:
 
     def _upload(
         self,
-        session: Session,
+        session: CudaSession,
         blocks: RowBlocks,
         keys: IntArray,
         counts: IntArray,

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate, pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from muvera_core.cuda.cached_documents import CachedDocuments
 from muvera_core.cuda.device import CudaDevice
 from muvera_core.cuda.selection import SEGMENT
 from muvera_core.maxsim import Ranking
@@ -20,30 +21,6 @@ from muvera_core.token_embeddings import FloatArray, IntArray
 LONGEST_LIST = SEGMENT
 # CUDA's driver, by the name under which CuPy has loaded it.
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-
-
-class Directory(Protocol):
-    """The part of ``CachedDocuments`` that is needed here."""
-
-    @property
-    def on_gpu(self) -> Documents:
-        """Where the documents' rows are, with columns on the GPU."""
-
-    @property
-    def places_at(self) -> int:
-        """Address on the GPU of the index of each key among the documents, int32; -1 for keys that are not cached."""
-
-    @property
-    def n_keys(self) -> int:
-        """The highest cached key and 1."""
-
-
-class Documents(Protocol):
-    """The part of ``engine.Documents`` that is needed here."""
-
-    @property
-    def columns(self) -> Sequence[Any]:
-        """Addresses of rows, addresses of scales, and numbers of tokens."""
 
 
 class ListRanker:
@@ -67,7 +44,7 @@ class ListRanker:
         return sum(ranker.n_bytes for ranker in self._idle.copy())
 
     def rank(
-        self, cached: Directory, queries: Sequence[FloatArray], lists: Sequence[IntArray], k: int | None
+        self, cached: CachedDocuments, queries: Sequence[FloatArray], lists: Sequence[IntArray], k: int | None
     ) -> list[Ranking] | None:
         """The ``k`` best documents of each list (all if None), by falling MaxSim, ties by rising key.
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import pairwise
 from operator import is_
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from muvera_core.batches import runs_by_size
 from muvera_core.collection import RerankRequest
 from muvera_core.cuda.cached_documents import CachedDocuments
-from muvera_core.cuda.document_cache import DocumentCache, Session, documents_in
+from muvera_core.cuda.document_cache import DocumentCache, documents_in
+from muvera_core.cuda.engine import CudaEngine
 from muvera_core.cuda.gpu_data import Documents
-from muvera_core.cuda.list_ranker import LONGEST_LIST, ListRanker
+from muvera_core.cuda.list_ranker import LONGEST_LIST
 from muvera_core.cuda.row_blocks import BYTES_AT_ONCE
-from muvera_core.cuda.row_layout import RowLayout, rows_for_gpu
-from muvera_core.cuda.selection import Scores
+from muvera_core.cuda.row_layout import rows_for_gpu
+from muvera_core.cuda.selection import Selected
+from muvera_core.cuda.session import CudaSession
 from muvera_core.maxsim import Ranking, ranked
 from muvera_core.search import sharing_documents
 from muvera_core.storage import Rows, Snapshot, TokenCodec
@@ -34,40 +34,10 @@ _QUERIES_AT_ONCE = 65_535
 _PAIRS_AT_ONCE = 1 << 14
 
 
-class Scorer(Session, Protocol):
-    """The part of ``CudaSession`` that the reranker needs."""
-
-    def prepare(self, queries: Sequence[FloatArray]) -> Any: ...
-
-    def score_lists(
-        self, queries: Any, documents: Documents, places: npt.NDArray[np.int32], lists: IntArray
-    ) -> Scores: ...
-
-    def score_all(self, queries: Any, documents: Documents, places: npt.NDArray[np.int32] | None = None) -> Scores: ...
-
-    def select(self, scores: Scores, k: int | None) -> Any: ...
-
-    def best_of_all(
-        self, queries: Any, documents: Documents, k: int | None, dead_at: int = 0, n_dead: int = 0
-    ) -> Any: ...
-
-    def fetch(self, selected: Any) -> tuple[npt.NDArray[np.int32], FloatArray]: ...
-
-
 class TokenRows(Protocol):
     """The part of ``Store`` that the reranker needs."""
 
     def token_rows(self, snapshot: Snapshot, keys: IntArray) -> tuple[Rows, IntArray]: ...
-
-
-class Engine(Protocol):
-    """The part of ``CudaEngine`` that the reranker needs."""
-
-    layout: RowLayout
-
-    def session(self) -> AbstractContextManager[Scorer]: ...
-
-    def list_ranker(self) -> ListRanker: ...
 
 
 class CudaReranker:
@@ -77,7 +47,7 @@ class CudaReranker:
         codec: the format of the rows of all snapshots that it is given.
     """
 
-    def __init__(self, engine: Engine, store: TokenRows, codec: TokenCodec, budget: int) -> None:
+    def __init__(self, engine: CudaEngine, store: TokenRows, codec: TokenCodec, budget: int) -> None:
         """Start with nothing on the GPU.
 
         Args:
@@ -190,7 +160,7 @@ class CudaReranker:
             return [ranking for n, parts in selections for ranking in _rankings(session, n, parts, k)]
 
     def _select_shared(
-        self, session: Scorer, cached: CachedDocuments, requests: Sequence[RerankRequest], k: int | None
+        self, session: CudaSession, cached: CachedDocuments, requests: Sequence[RerankRequest], k: int | None
     ) -> Iterator[_Selection]:
         """Select the best of the same documents for each request, first among the cached ones, then the others."""
         snapshot, keys = requests[0].snapshot, requests[0].keys
@@ -207,7 +177,7 @@ class CudaReranker:
             yield _Selection(batch, None, session.best_of_all(queries, documents, k))
 
     def _select_lists(
-        self, session: Scorer, cached: CachedDocuments, requests: Sequence[RerankRequest], k: int | None
+        self, session: CudaSession, cached: CachedDocuments, requests: Sequence[RerankRequest], k: int | None
     ) -> Iterator[_Selection]:
         """Select the best of each request's own documents, first among the cached ones, then the others."""
         queries = session.prepare([request.query for request in requests])
@@ -239,7 +209,9 @@ class CudaReranker:
         rows, offsets = self._store.token_rows(snapshot, keys)
         return rows_for_gpu(rows, offsets, self.codec), offsets
 
-    def _uploaded(self, session: Scorer, snapshot: Snapshot, keys: IntArray) -> Iterator[tuple[IntArray, Documents]]:
+    def _uploaded(
+        self, session: CudaSession, snapshot: Snapshot, keys: IntArray
+    ) -> Iterator[tuple[IntArray, Documents]]:
         """Copy documents to the GPU in batches. Yields each batch, which stays there until the next one.
 
         GPU memory is freed in the order of the stream's work, so rows may be dropped while they are still being scored.
@@ -264,7 +236,7 @@ class _Selection(NamedTuple):
 
     keys: IntArray
     lists: IntArray | None
-    selected: Any
+    selected: Selected
 
 
 def _joined(lists: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
@@ -274,13 +246,13 @@ def _joined(lists: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
     return lists[0] if len(lists) == 1 else np.concatenate(lists), bounds
 
 
-def _rankings(session: Scorer, n_requests: int, parts: Sequence[_Selection], k: int | None) -> list[Ranking]:
+def _rankings(session: CudaSession, n_requests: int, parts: Sequence[_Selection], k: int | None) -> list[Ranking]:
     """The best documents of each request, over all parts."""
     best = [_best(session, n_requests, part) for part in parts]
     return best[0] if len(best) == 1 else [_merged(of_request, k) for of_request in zip(*best, strict=True)]
 
 
-def _best(session: Scorer, n_requests: int, part: _Selection) -> list[Ranking]:
+def _best(session: CudaSession, n_requests: int, part: _Selection) -> list[Ranking]:
     """The best documents of each request in one part.
 
     Places come in ascending order, so a stable sort by score leaves ties in the order of their keys.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from muvera_core.encoders import TokenEncoder, default_encoder, named_encoder
+from muvera_core.encoders import TokenEncoder, named_encoder
 from muvera_core.errors import NotAnIndexError
 from muvera_core.index import MuveraIndex
 from muvera_core.serving.settings import ServiceSettings
@@ -84,8 +84,6 @@ class WorkerPlan:
             fingerprint = read_encoder(Path(self.path).absolute())
         except NotAnIndexError:
             fingerprint = None
-        if self.encoder is None:
-            return default_encoder(fingerprint, self.encoder_device)
         return named_encoder(self.encoder, fingerprint, self.encoder_device)
 
 
