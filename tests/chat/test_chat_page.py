@@ -164,13 +164,19 @@ def test_files_are_added_watched_refused_and_removed(
     assert "does not seem" in open_page(quoting.url).ask("What is rye bread baked from?").inner_text()
 
 
+def open_with_owls(open_page: Opener, url: str, folder: Path) -> Reader:
+    """Open a chat, and add a file to its documents."""
+    user = open_page(url)
+    file = folder / "owls.md"
+    file.write_text(OWLS)
+    user.upload(file)
+    return user
+
+
 def test_an_answer_of_a_model_arrives_in_pieces_and_stays_text(
     writing: RunningChat, tmp_path: Path, open_page: Opener
 ) -> None:
-    user = open_page(writing.url)
-    file = tmp_path / "owls.md"
-    file.write_text(OWLS)
-    user.upload(file)
+    user = open_with_owls(open_page, writing.url, tmp_path)
     user.page.evaluate("""() => { window.lengths = new Set(); new MutationObserver(() => {
         const answer = document.querySelector('#mv-current .mv-writing');
         if (answer) window.lengths.add(answer.innerText.length);
@@ -187,10 +193,7 @@ def test_an_answer_of_a_model_arrives_in_pieces_and_stays_text(
 
 
 def test_an_answer_can_be_stopped(writing: RunningChat, tmp_path: Path, open_page: Opener) -> None:
-    user = open_page(writing.url)
-    file = tmp_path / "owls.md"
-    file.write_text(OWLS)
-    user.upload(file)
+    user = open_with_owls(open_page, writing.url, tmp_path)
     turn = user.ask("When do barn owls hunt?", wait=False)
     turn.locator(".mv-writing p:has-text('They')").wait_for()
     user.page.fill("#mv-box textarea", "What I type meanwhile")
@@ -204,16 +207,29 @@ def test_an_answer_can_be_stopped(writing: RunningChat, tmp_path: Path, open_pag
 def test_an_answer_does_not_follow_into_a_new_conversation(
     writing: RunningChat, tmp_path: Path, open_page: Opener
 ) -> None:
-    user = open_page(writing.url)
-    file = tmp_path / "owls.md"
-    file.write_text(OWLS)
-    user.upload(file)
+    user = open_with_owls(open_page, writing.url, tmp_path)
+    for _ in range(3):
+        turn = user.ask("When do barn owls hunt?", wait=False)
+        turn.locator(".mv-writing p:has-text('They')").wait_for()
+        user.page.click("#mv-new")
+        user.page.wait_for_function("document.querySelectorAll('.mv-turn').length === 0")
+    user.ask("When do barn owls hunt?")  # the new conversation takes questions at once
+    assert user.page.locator(".mv-turn").count() == 1
+
+
+def test_a_question_waits_in_its_box_while_an_answer_is_written(
+    writing: RunningChat, tmp_path: Path, open_page: Opener
+) -> None:
+    user = open_with_owls(open_page, writing.url, tmp_path)
     turn = user.ask("When do barn owls hunt?", wait=False)
     turn.locator(".mv-writing p:has-text('They')").wait_for()
-    user.page.click("#mv-new")
-    user.page.wait_for_function("document.querySelectorAll('.mv-turn').length === 0")
-    user.ask("When do barn owls hunt?")
-    assert user.page.locator(".mv-turn").count() == 1
+    user.page.fill("#mv-box textarea", "And by day?")
+    user.page.press("#mv-box textarea", "Enter")
+    turn.locator(".mv-answered").wait_for()
+    assert user.page.input_value("#mv-box textarea") == "And by day?"
+    assert user.page.locator(".mv-question").all_inner_texts() == ["When do barn owls hunt?"]
+    user.ask("And by day?")
+    assert user.page.locator(".mv-question").all_inner_texts() == ["When do barn owls hunt?", "And by day?"]
 
 
 def test_conversations_of_two_users_do_not_mix(quoting: RunningChat, open_page: Opener) -> None:

@@ -25,6 +25,9 @@ _WELCOME = (
     "which of its words matched your question. Point at a word of the question to see what it alone matched.</p>"
 )
 
+# What `past` and `current` show of a new conversation.
+_NEW = (_WELCOME, "")
+
 
 def make_page(answerer: Answerer, library: Library, title: str = "Ask your documents") -> gr.Blocks:
     """The page of a chat.
@@ -64,34 +67,41 @@ def make_page(answerer: Answerer, library: Library, title: str = "Ask your docum
                 add_document_events(page, library)
 
         def ask(question: str, own: Session) -> Iterator[tuple[Any, ...]]:
-            if not question.strip():
+            conversation = own.shown
+            # The box is emptied once: the next question may be typed meanwhile.
+            others: tuple[Any, Any] = ("", "".join(conversation.turns))
+            if question.strip():
+                for shown in conversation.ask(answerer, question.strip()):
+                    yield *others, shown
+                    others = (gr.skip(), gr.skip())
+            if conversation.is_abandoned and own.shown.is_new:
+                # The browser may have shown the last piece after `start_again` had emptied the page.
+                yield gr.skip(), *_NEW
+            else:
                 yield gr.skip(), gr.skip(), gr.skip()
-                return
-            # The session changes in place. The box is emptied once: the next question may be typed meanwhile.
-            yield "", own.past(), ""
-            for shown in own.ask(answerer, question.strip()):
-                yield gr.skip(), gr.skip(), shown
 
-        def start_again(own: Session) -> tuple[str, str, Session]:
-            own.is_abandoned = True
-            return _WELCOME, "", Session()
+        def start_again(own: Session) -> tuple[str, str]:
+            own.start_again()
+            return _NEW
 
         def stop_answer(own: Session) -> None:
-            own.is_stopping = True
+            own.shown.is_stopping = True
 
-        asking = gr.on(
+        gr.on(
             [box.submit, send.click],
             ask,
             [box, session],
             [box, past, current],
+            # The session refuses a question while it answers another. Gradio would also refuse the first one of a new
+            # conversation as long as the answer before it ends, and its `cancels` can hit the next question instead.
+            trigger_mode="multiple",
             concurrency_limit=_AT_A_TIME,
             show_progress="hidden",
             api_visibility="private",
         )
         own_event: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         stop.click(stop_answer, [session], None, **own_event)
-        # Gradio takes no further question until the one before is over or cancelled.
-        clear.click(start_again, [session], [past, current, session], cancels=[asking], **own_event)
+        clear.click(start_again, [session], [past, current], **own_event)
     return page
 
 
