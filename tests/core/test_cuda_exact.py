@@ -70,8 +70,8 @@ class Search:
             documents = self.uploaded(session)
             prepared = session.prepare([self.codec.to_codec_space(query) for query in queries])
             on_gpu = self.device.cupy.asarray(np.array(dead, dtype=np.int32))
-            dead_at = int(on_gpu.data.ptr) if dead else 0
-            found = session.fetch(session.best_of_all(prepared, documents, k, dead_at, len(dead)))
+            of_dead = exact.Dead(int(on_gpu.data.ptr), len(dead)) if dead else exact.NONE_DEAD
+            found = session.fetch(exact.best_of_all(session, prepared, documents, k, of_dead))
             full = session.receive(session.score_all(prepared, documents)).reshape(len(queries), -1)
         full[:, list(dead)] = -np.inf
         n = len(self.documents) - len(dead)
@@ -140,7 +140,7 @@ def test_equal_documents_are_all_scored_in_full(device: CudaDevice, ways: list[s
         before = session.workspace.used[0]
         session.select(session.score_all(prepared, on_gpu), 9)
         between = session.workspace.used[0]
-        session.best_of_all(prepared, on_gpu, 9)
+        exact.best_of_all(session, prepared, on_gpu, 9)
         assert session.workspace.used[0] - between == between - before
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +11,11 @@ from muvera_core.cuda.columns import Column
 from muvera_core.cuda.gpu_data import Documents
 from muvera_core.cuda.row_blocks import RowBlocks
 from muvera_core.cuda.row_layout import RowLayout
+from muvera_core.cuda.session import CudaSession
 from muvera_core.token_embeddings import IntArray
 
 # If a larger share of the cached documents has been deleted, the cache is rebuilt.
 MAX_DELETED = 0.5
-
-
-class ColumnWriter(Protocol):
-    """The part of ``CudaSession`` that extends columns."""
-
-    def extended(
-        self, columns: Sequence[Column], values: Sequence[npt.NDArray[Any]], sizes: Sequence[int]
-    ) -> list[Column]:
-        """See ``CudaSession``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +160,7 @@ class CachedDocuments:
         return newly_deleted(self.keys, self.dead.values, keys)
 
     def followed_by(
-        self, keys: IntArray, documents: Documents, rows: RowBlocks, dead: npt.NDArray[np.int32], writer: ColumnWriter
+        self, keys: IntArray, documents: Documents, rows: RowBlocks, dead: npt.NDArray[np.int32], session: CudaSession
     ) -> CachedDocuments:
         """These documents and others with higher keys.
 
@@ -179,13 +169,13 @@ class CachedDocuments:
             documents: where their rows are.
             rows: the memory of all rows.
             dead: places of documents that were deleted, not among ``self.dead``.
-            writer: sends what is new to the GPU. The result may be used by others when it has finished.
+            session: sends what is new to the GPU. The result may be used by others when it has finished.
         """
         # The keys between the last one and the new ones, and the new ones. They have no entries yet.
         places = np.full(int(keys[-1]) + 1 - self.n_keys if len(keys) else 0, -1, dtype=np.int32)
         places[keys - self.n_keys] = np.arange(len(self), len(self) + len(keys), dtype=np.int32)
         sizes = GpuColumns.sizes(len(self) + len(keys), self.n_keys + len(places))
-        gpu = GpuColumns(*writer.extended(self.gpu.columns, [*documents.columns, places, dead], sizes))
+        gpu = GpuColumns(*session.extended(self.gpu.columns, [*documents.columns, places, dead], sizes))
         columns = self.key_column.followed_by(keys), self.place_of_key.followed_by(places), self.dead.followed_by(dead)
         return self._of(rows, *columns, gpu)
 

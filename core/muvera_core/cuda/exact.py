@@ -8,17 +8,14 @@ same kernel computes the same scores for them as for all documents, bit by bit, 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from muvera_core.cuda.device import Workspace
 from muvera_core.cuda.gpu_data import Documents, PreparedQueries
 from muvera_core.cuda.launch import THREADS, launch
-from muvera_core.cuda.row_layout import RowLayout
 from muvera_core.cuda.selection import FEW, Scores, Selected, look_up
-from muvera_core.token_embeddings import IntArray
+from muvera_core.cuda.session import CudaSession
 
 # Whether coarse scores come first. On an H200, 1,000,000 passages of 120 tokens (int8) take 4.7 ms for one chunk of 32
 # query tokens, which is the time of reading them, and 3.3 ms for each of many chunks, which is that of the products. So
@@ -37,48 +34,6 @@ _SEGMENT = 8192
 _BLOCK = 256
 
 
-class _Kernels(Protocol):
-    """The part of ``CudaEngine`` that is needed here."""
-
-    n_to_skip: int
-    largest_length: Any
-    collect: Any
-    bury: Any
-    least_scores: Any
-    select: Any
-    look_up: Any
-
-
-class _Session(Protocol):
-    """The part of ``CudaSession`` that is needed here."""
-
-    @property
-    def engine(self) -> _Kernels: ...
-
-    @property
-    def layout(self) -> RowLayout: ...
-
-    @property
-    def workspace(self) -> Workspace: ...
-
-    def query_addresses(self, queries: PreparedQueries) -> tuple[int, int, int]: ...
-
-    def score_all(
-        self,
-        queries: PreparedQueries,
-        documents: Documents,
-        places: npt.NDArray[np.int32] | None = None,
-        *,
-        is_coarse: bool = False,
-    ) -> Scores: ...
-
-    def score_lists(
-        self, queries: PreparedQueries, documents: Documents, places: npt.NDArray[np.int32] | int, lists: IntArray
-    ) -> Scores: ...
-
-    def select(self, scores: Scores, k: int | None) -> Selected: ...
-
-
 class Dead(NamedTuple):
     """Documents that have been deleted, and must not be found.
 
@@ -91,8 +46,11 @@ class Dead(NamedTuple):
     n: int
 
 
+NONE_DEAD = Dead(0, 0)
+
+
 def best_of_all(
-    session: _Session, queries: PreparedQueries, documents: Documents, k: int | None, dead: Dead
+    session: CudaSession, queries: PreparedQueries, documents: Documents, k: int | None, dead: Dead = NONE_DEAD
 ) -> Selected:
     """Select the ``k`` documents of highest MaxSim for each query. Of equal ones, the first are taken.
 
@@ -118,7 +76,7 @@ def best_of_all(
     return session.select(scores, k)
 
 
-def pays(session: _Session, queries: PreparedQueries, n_documents: int, k: int) -> bool:
+def pays(session: CudaSession, queries: PreparedQueries, n_documents: int, k: int) -> bool:
     """Whether to begin with coarse scores."""
     chunk = session.layout.chunk
     n_chunks = int((-(-np.diff(queries.offsets) // chunk)).sum())
@@ -126,7 +84,7 @@ def pays(session: _Session, queries: PreparedQueries, n_documents: int, k: int) 
 
 
 def _best_by_coarse_scores(
-    session: _Session, queries: PreparedQueries, documents: Documents, k: int, dead: Dead
+    session: CudaSession, queries: PreparedQueries, documents: Documents, k: int, dead: Dead
 ) -> Selected | None:
     """See ``best_of_all``. None if too many documents have to be scored again; the GPU memory is then free again."""
     workspace, engine = session.workspace, session.engine
@@ -156,7 +114,7 @@ def _best_by_coarse_scores(
     return selected
 
 
-def _least_scores(session: _Session, queries: PreparedQueries, best: Selected) -> int:
+def _least_scores(session: CudaSession, queries: PreparedQueries, best: Selected) -> int:
     """Address of the least coarse score of documents that may be among the best, float32, for each query."""
     least_at = session.workspace.allocate(4 * best.n)
     launch(
@@ -173,7 +131,7 @@ def _least_scores(session: _Session, queries: PreparedQueries, best: Selected) -
     return least_at
 
 
-def _bury(session: _Session, scores: Scores, dead: Dead) -> None:
+def _bury(session: CudaSession, scores: Scores, dead: Dead) -> None:
     """Give dead documents scores of minus infinity, for every query."""
     n_queries, n_documents = len(scores.lists) - 1, scores.longest
     if dead.n:

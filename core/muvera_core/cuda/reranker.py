@@ -15,6 +15,7 @@ from muvera_core.collection import RerankRequest
 from muvera_core.cuda.cached_documents import CachedDocuments
 from muvera_core.cuda.document_cache import DocumentCache, documents_in
 from muvera_core.cuda.engine import CudaEngine
+from muvera_core.cuda.exact import Dead, best_of_all
 from muvera_core.cuda.gpu_data import Documents
 from muvera_core.cuda.list_ranker import LONGEST_LIST
 from muvera_core.cuda.row_blocks import BYTES_AT_ONCE
@@ -166,7 +167,7 @@ class CudaReranker:
         snapshot, keys = requests[0].snapshot, requests[0].keys
         queries = session.prepare([request.query for request in requests])
         if cached.are_exactly(keys):
-            best = session.best_of_all(queries, cached.on_gpu, k, cached.dead_at, cached.n_dead)
+            best = best_of_all(session, queries, cached.on_gpu, k, Dead(cached.dead_at, cached.n_dead))
             yield _Selection(cached.keys, None, best)
             return
         places = cached.places(keys)
@@ -174,7 +175,7 @@ class CudaReranker:
         scores = session.score_all(queries, cached.on_gpu, places[is_cached])
         yield _Selection(keys[is_cached], None, session.select(scores, k))
         for batch, documents in self._uploaded(session, snapshot, keys[~is_cached]):
-            yield _Selection(batch, None, session.best_of_all(queries, documents, k))
+            yield _Selection(batch, None, best_of_all(session, queries, documents, k))
 
     def _select_lists(
         self, session: CudaSession, cached: CachedDocuments, requests: Sequence[RerankRequest], k: int | None

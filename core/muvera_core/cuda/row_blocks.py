@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from muvera_core.cuda.gpu_data import GpuRows
 from muvera_core.cuda.row_layout import RowLayout
+from muvera_core.cuda.session import CudaSession
 
 # Most rows that are copied to the GPU at a time, and most spare room, in bytes on the GPU.
 BYTES_AT_ONCE = 64 << 20
@@ -14,13 +14,6 @@ BYTES_AT_ONCE = 64 << 20
 _ROWS_PER_SPARE_ROW = 8
 # Blocks have a multiple of this many rows, so that CuPy's pool rounds nothing up.
 _UNIT = 256
-
-
-class RowMemory(Protocol):
-    """The part of ``CudaSession`` that allocates rows."""
-
-    def allocate_rows(self, n: int) -> GpuRows:
-        """See ``CudaSession``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +51,11 @@ class RowBlocks:
         n_batches = 1 + 2 * n * self.layout.bytes_per_token // BYTES_AT_ONCE  # two of them always exceed the limit
         return self.n_bytes + (n + _UNIT * n_batches) * self.layout.bytes_per_token
 
-    def with_room(self, memory: RowMemory, n: int, most_spare: int) -> tuple[RowBlocks, GpuRows]:
+    def with_room(self, session: CudaSession, n: int, most_spare: int) -> tuple[RowBlocks, GpuRows]:
         """Take room for ``n`` rows, in the last block or in a new one.
 
         Args:
-            memory: allocates blocks.
+            session: allocates blocks.
             n: number of rows.
             most_spare: most bytes that a new block may have as spare room.
 
@@ -73,7 +66,7 @@ class RowBlocks:
             most = max(0, min(most_spare, BYTES_AT_ONCE)) // self.layout.bytes_per_token
             spare = min(most, (self.n_rows + n) // _ROWS_PER_SPARE_ROW)
             size = -(-n // _UNIT) * _UNIT + spare // _UNIT * _UNIT
-            block = memory.allocate_rows(size)
+            block = session.allocate_rows(size)
             return RowBlocks(self.layout, (*self.blocks, block), self.n_rows + size, size, n), block
         block = self.blocks[-1]
         scales_at = block.scales_at + self.n_used * self.layout.scale_bytes

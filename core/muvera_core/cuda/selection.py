@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from muvera_core.cuda.device import Workspace
+from muvera_core.cuda.kernels import CudaKernels
 from muvera_core.cuda.launch import THREADS, launch
 from muvera_core.token_embeddings import FloatArray, IntArray
 
@@ -61,14 +62,7 @@ class Selected(NamedTuple):
         return self.at + 4 * self.n * self.k
 
 
-class Kernels(Protocol):
-    """The part of ``CudaEngine`` that is needed here."""
-
-    select: Any
-    look_up: Any
-
-
-def select(kernels: Kernels, workspace: Workspace, scores: Scores, k: int | None) -> Selected:
+def select(kernels: CudaKernels, workspace: Workspace, scores: Scores, k: int | None) -> Selected:
     """Select the ``k`` highest of each query's scores (all if None), in the order of the list.
 
     Of equal scores, the first are taken, and of minus infinities none.
@@ -90,7 +84,7 @@ def select(kernels: Kernels, workspace: Workspace, scores: Scores, k: int | None
 
 
 def look_up(
-    kernels: Kernels, selected: Selected, lists_at: int, table_at: int, origins_at: int = 0, per_origin: int = 1
+    kernels: CudaKernels, selected: Selected, lists_at: int, table_at: int, origins_at: int = 0, per_origin: int = 1
 ) -> None:
     """Replace places in lists by numbers of a table.
 
@@ -123,7 +117,7 @@ def fetch(workspace: Workspace, selected: Selected) -> tuple[npt.NDArray[np.int3
 
 
 def _select(
-    kernels: Kernels, workspace: Workspace, values_at: int, lists_at: int, n: int, longest: int, k: int
+    kernels: CudaKernels, workspace: Workspace, values_at: int, lists_at: int, n: int, longest: int, k: int
 ) -> Selected:
     selected = Selected(workspace.allocate(8 * n * k), n, k)
     if n * k:

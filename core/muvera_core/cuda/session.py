@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from muvera_core.cuda import exact
 from muvera_core.cuda.columns import Column, extended_on_gpu
 from muvera_core.cuda.device import Sent, Workspace
 from muvera_core.cuda.gpu_data import Documents, GpuRows, PreparedQueries
@@ -163,12 +162,6 @@ class CudaSession:
     def select(self, scores: Scores, k: int | None) -> Selected:
         """See ``selection.select``."""
         return select(self.engine, self.workspace, scores, k)
-
-    def best_of_all(
-        self, queries: PreparedQueries, documents: Documents, k: int | None, dead_at: int = 0, n_dead: int = 0
-    ) -> Selected:
-        """The ``k`` documents of highest MaxSim for each query (all if None); see ``exact.best_of_all``."""
-        return exact.best_of_all(self, queries, documents, k, exact.Dead(dead_at, n_dead))
 
     def fetch(self, selected: Selected) -> tuple[npt.NDArray[np.int32], FloatArray]:
         """See ``selection.fetch``."""
