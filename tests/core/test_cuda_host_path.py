@@ -299,12 +299,14 @@ def simulated(gpu: Gpu) -> Any:
 
 def test_nothing_leaks(gpu: Gpu, set_up: Callable[..., Setup]) -> None:
     library = simulated(gpu)
+    from cuda_on_cpu.building import bytes_in_use
+
     setup = set_up()
     asked = requests(setup.documents, ODD)
 
     def held() -> tuple[int, int, int]:
         setup.forget()
-        return library.simulated_bytes(), library.simulated_pinned(), library.simulated_contexts()
+        return bytes_in_use(), library.simulated_pinned(), library.simulated_contexts()
 
     setup.reranker.rank(asked, 10)
     before = held()

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from cuda_on_cpu import stand_in
-from cuda_on_cpu.building import driver
+from cuda_on_cpu.building import bytes_in_use, driver
 from gpus import simulated_gpu
 
 from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings
@@ -511,16 +511,16 @@ def test_documents_are_safe_when_the_gpu_fails_after_they_were_written(
 
 
 def test_memory_is_freed_at_close(gpu: Work) -> None:
-    before = driver().simulated_bytes()
+    before = bytes_in_use()
     index = filled(None, device="cuda")
     found = accelerator_of(index)
     assert found._reranker.n_cached == 600
     assert "on cuda:0" in index.sizes()
-    assert driver().simulated_bytes() > before
+    assert bytes_in_use() > before
     index.close()
     assert found._reranker.n_cached == 0
     del found, index
-    assert driver().simulated_bytes() == before
+    assert bytes_in_use() == before
 
 
 def test_an_index_is_the_same_on_any_device(gpu: Work, tmp_path: Path) -> None:
