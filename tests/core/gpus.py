@@ -35,6 +35,14 @@ def on_gpu(cupy: Any, documents: Documents) -> Documents:
     return Documents(*(cupy.asarray(column) for column in documents.columns))
 
 
+def bytes_in_use(cupy: Any) -> int:
+    """GPU memory in use when all work is done, without what an earlier test has left to the garbage collector."""
+    gc.collect()
+    cupy.get_default_memory_pool().free_all_blocks()
+    free, total = cupy.cuda.runtime.memGetInfo()
+    return int(total - free)
+
+
 def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     """Let ``muvera_core`` use the simulated GPU until the end of the test. Skips the test without a C++ compiler."""
     from cuda_on_cpu import building, stand_in

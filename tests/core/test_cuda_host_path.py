@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from gpus import Gpu
+from gpus import Gpu, bytes_in_use
 
 from muvera_core.collection import RerankRequest
 from muvera_core.cuda.device import CudaDevice
@@ -299,14 +299,12 @@ def simulated(gpu: Gpu) -> Any:
 
 def test_nothing_leaks(gpu: Gpu, set_up: Callable[..., Setup]) -> None:
     library = simulated(gpu)
-    from cuda_on_cpu.building import bytes_in_use
-
     setup = set_up()
     asked = requests(setup.documents, ODD)
 
     def held() -> tuple[int, int, int]:
         setup.forget()
-        return bytes_in_use(), library.simulated_pinned(), library.simulated_contexts()
+        return bytes_in_use(gpu.cupy), library.simulated_pinned(), library.simulated_contexts()
 
     setup.reranker.rank(asked, 10)
     before = held()

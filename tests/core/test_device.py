@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from cuda_on_cpu import stand_in
-from cuda_on_cpu.building import bytes_in_use, driver
-from gpus import simulated_gpu
+from cuda_on_cpu.building import driver
+from gpus import bytes_in_use, simulated_gpu
 
 from muvera_core import FDEConfig, MuveraIndex, TokenEmbeddings
 from muvera_core.batches import runs_by_size
@@ -511,16 +511,16 @@ def test_documents_are_safe_when_the_gpu_fails_after_they_were_written(
 
 
 def test_memory_is_freed_at_close(gpu: Work) -> None:
-    before = bytes_in_use()
+    before = bytes_in_use(stand_in)
     index = filled(None, device="cuda")
     found = accelerator_of(index)
     assert found._reranker.n_cached == 600
     assert "on cuda:0" in index.sizes()
-    assert bytes_in_use() > before
+    assert bytes_in_use(stand_in) > before
     index.close()
     assert found._reranker.n_cached == 0
     del found, index
-    assert bytes_in_use() == before
+    assert bytes_in_use(stand_in) == before
 
 
 def test_an_index_is_the_same_on_any_device(gpu: Work, tmp_path: Path) -> None:

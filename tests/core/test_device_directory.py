@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpus import Gpu
+from gpus import Gpu, bytes_in_use
 
 from muvera_core.collection import RerankRequest
 from muvera_core.cuda import reranker, row_blocks, scan
@@ -288,14 +288,14 @@ def test_the_cache_is_rebuilt_when_many_are_deleted(device: CudaDevice) -> None:
 def test_a_rebuild_needs_no_memory_for_old_and_new_rows_together(device: CudaDevice, gpu: Gpu) -> None:
     if not gpu.is_simulated:
         pytest.skip("only the simulated GPU can be made smaller")
-    from cuda_on_cpu.building import bytes_in_use, driver
+    from cuda_on_cpu.building import driver
 
     written = Written(device)
     written.add(1500)
     written.update()
     written.delete(800)
     n_bytes = written.reranker.n_bytes
-    driver().simulated_memory(bytes_in_use() + n_bytes // 4)
+    driver().simulated_memory(bytes_in_use(gpu.cupy) + n_bytes // 4)
     try:
         written.update()
         assert n_bytes / 3 < written.reranker.n_bytes < n_bytes / 1.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import hashlib
 import os
 import re
@@ -49,13 +48,6 @@ def driver() -> ctypes.CDLL:
     library.simulated_memory.argtypes = [ctypes.c_size_t]
     library.simulated_failure.argtypes = [ctypes.c_int64, ctypes.c_int]
     return library
-
-
-def bytes_in_use() -> int:
-    """GPU memory in use when all work is done, without what an earlier test has left to the garbage collector."""
-    gc.collect()
-    assert driver().cuCtxSynchronize() == 0  # memory is freed in the order of the work
-    return int(driver().simulated_bytes())
 
 
 def driver_path() -> Path:
